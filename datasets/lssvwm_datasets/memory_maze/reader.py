@@ -1,0 +1,116 @@
+"""Reads episodes of Memory Maze: the offline dataset, what our recorder writes, and pydreamer's variants.
+
+One `.npz` holds one episode (`image` (T, H, W, 3)) or, from pydreamer, several (`image_t` (H, W, 3, T), split where
+`reset` is true). Stored dtypes vary between releases, so everything but the image is cast.
+"""
+
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lssvwm_datasets.episode import Episode
+from lssvwm_datasets.errors import DamagedRecording
+from lssvwm_datasets.memory_maze import ACTION_NAMES, FPS, POSE_NAMES
+
+IMAGE_KEYS = ("image", "image_t", "obs")
+
+
+def read(path: Path, id: str) -> Iterator[Episode]:
+    """Yields the episodes of one file. Raises: DamagedRecording, naming the file, the key, found and expected."""
+    arrays = _load(path)
+    frames = _frames(path, arrays)
+    length = len(frames)
+    actions = _actions(path, arrays, length)
+    poses = _poses(path, arrays, length)
+    layout = arrays.get("maze_layout")
+    targets = arrays.get("targets_pos")
+    starts = _episode_starts(path, arrays, length)
+    for index, (start, stop) in enumerate(zip(starts, [*starts[1:], length], strict=True)):
+        rows = slice(start, stop)
+        episode_actions = actions[rows].copy()
+        episode_actions[0] = 0  # a dummy in every variant: nothing led to the first frame
+        yield Episode(
+            id=id if len(starts) == 1 else f"{id}#{index}",
+            frames=frames[rows],
+            actions=episode_actions,
+            action_names=ACTION_NAMES,
+            fps=FPS,
+            poses=None if poses is None else poses[rows],
+            pose_names=() if poses is None else POSE_NAMES,
+            layout=None if layout is None else _constant(layout, start, 2).astype(np.uint8),
+            targets=None if targets is None else _constant(targets, start, 2).astype(np.float32),
+        )
+
+
+def _load(path: Path) -> dict[str, NDArray[Any]]:
+    wanted = {*IMAGE_KEYS, "action", "agent_pos", "agent_dir", "maze_layout", "targets_pos", "reset"}
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {key: archive[key] for key in archive.files if key in wanted}
+    except (OSError, EOFError, ValueError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        raise DamagedRecording(f"{path}: not a readable npz file ({error})") from error
+
+
+def _frames(path: Path, arrays: dict[str, NDArray[Any]]) -> NDArray[np.uint8]:
+    key = next((key for key in IMAGE_KEYS if key in arrays), None)
+    if key is None:
+        raise DamagedRecording(f"{path}: no frames: found keys {sorted(arrays)}, expected one of {IMAGE_KEYS}")
+    image = arrays[key]
+    if key == "image_t" and image.ndim == 4:
+        image = np.ascontiguousarray(image.transpose(3, 0, 1, 2))  # HWCT -> THWC
+    if image.ndim != 4 or image.shape[-1] != 3 or image.dtype != np.uint8 or len(image) == 0:
+        raise DamagedRecording(
+            f"{path}: {key} is {image.dtype} of shape {arrays[key].shape}, expected uint8 RGB frames "
+            f"{'(H, W, 3, T)' if key == 'image_t' else '(T, H, W, 3)'}"
+        )
+    return image
+
+
+def _actions(path: Path, arrays: dict[str, NDArray[Any]], length: int) -> NDArray[np.float32]:
+    """(T, 6) float32 one-hot from one-hot or integer actions."""
+    if "action" not in arrays:
+        raise DamagedRecording(f"{path}: no actions: found keys {sorted(arrays)}, expected 'action'")
+    action = arrays["action"]
+    if action.shape == (length, len(ACTION_NAMES)):
+        ids = action.argmax(axis=1)
+    elif action.shape == (length,) and np.isin(action, np.arange(len(ACTION_NAMES))).all():
+        ids = action.astype(np.int64)
+    else:
+        raise DamagedRecording(
+            f"{path}: action has shape {action.shape}, expected one-hot {(length, len(ACTION_NAMES))} "
+            f"or ids 0..{len(ACTION_NAMES) - 1} of shape {(length,)} for {length} frames"
+        )
+    return np.eye(len(ACTION_NAMES), dtype=np.float32)[ids]
+
+
+def _poses(path: Path, arrays: dict[str, NDArray[Any]], length: int) -> NDArray[np.float32] | None:
+    """(T, 4) float32 x, y in cells, cosine and sine of the heading; None where a file has no poses."""
+    if "agent_pos" not in arrays or "agent_dir" not in arrays:
+        return None
+    for key in ("agent_pos", "agent_dir"):
+        if arrays[key].shape != (length, 2):
+            raise DamagedRecording(f"{path}: {key} has shape {arrays[key].shape}, expected {(length, 2)}")
+    poses = np.concatenate([arrays["agent_pos"], arrays["agent_dir"]], axis=1).astype(np.float32)
+    if not np.isfinite(poses).all():
+        bad = int(np.argwhere(~np.isfinite(poses))[0, 0])
+        raise DamagedRecording(f"{path}: pose of frame {bad} is {poses[bad].tolist()}, expected finite numbers")
+    return poses
+
+
+def _episode_starts(path: Path, arrays: dict[str, NDArray[Any]], length: int) -> list[int]:
+    reset = arrays.get("reset")
+    if reset is None:
+        return [0]
+    if reset.shape != (length,):
+        raise DamagedRecording(f"{path}: reset has shape {reset.shape}, expected {(length,)}")
+    return sorted({0, *np.flatnonzero(reset).tolist()})
+
+
+def _constant(array: NDArray[Any], start: int, ndim: int) -> NDArray[Any]:
+    """The value of a quantity that is constant in an episode, whether it was stored for each step or once."""
+    return array[start] if array.ndim > ndim else array

@@ -1,0 +1,258 @@
+"""The shard format: latents, actions and poses of many episodes in HDF5 files, with an index.
+
+    <folder>/<split>-00000-of-000NN.h5      /latents (N, C, h, w) f2   /actions (N, A) f4   /poses (N, P) f4 (optional)
+                                            /frames (N, H, W, 3) u1 (optional)   /layouts (E, n, n) u1 (optional)
+                                            /episode_start, /episode_length (E,) i8   /episode_id (E,) str
+    <folder>/dataset.json                   the index, written last
+
+The episodes of a shard lie one after another. A shard names its own format version, action alignment and autoencoder,
+and lists its sources and what was skipped, so the index can be made from the shards alone.
+"""
+
+import contextlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from lssvwm_datasets.episode import ACTION_ALIGNMENT, Episode
+from lssvwm_datasets.errors import LssvwmError
+
+FORMAT = "lssvwm-shard"
+FORMAT_VERSION = 1
+INDEX_FILE = "dataset.json"
+CHUNK_FRAMES = 64  # rows of an HDF5 chunk of latents
+
+
+@dataclass(frozen=True)
+class ShardHeader:
+    """What every shard of a dataset has in common; a model trained on one header refuses shards of another."""
+
+    dataset: str
+    fps: float
+    frame_size: tuple[int, int]  # (H, W)
+    action_names: tuple[str, ...]
+    pose_names: tuple[str, ...]
+    autoencoder: str  # name
+    autoencoder_sha256: str  # of its weights
+    latent_shape: tuple[int, int, int]  # (C, h, w)
+
+    @staticmethod
+    def from_attributes(attributes: Any) -> "ShardHeader":
+        return ShardHeader(
+            dataset=str(attributes["dataset"]),
+            fps=float(attributes["fps"]),
+            frame_size=tuple(int(size) for size in attributes["frame_size"]),
+            action_names=tuple(json.loads(attributes["action_names"])),
+            pose_names=tuple(json.loads(attributes["pose_names"])),
+            autoencoder=str(attributes["autoencoder"]),
+            autoencoder_sha256=str(attributes["autoencoder_sha256"]),
+            latent_shape=tuple(int(size) for size in attributes["latent_shape"]),
+        )
+
+
+class ShardWriter:
+    """Writes one shard; use it within `files.written_whole`, so that a shard appears whole or not at all."""
+
+    def __init__(self, path: Path, header: ShardHeader, split: str, plan: str, keep_frames: bool) -> None:
+        self.header, self.keep_frames = header, keep_frames
+        self.file = h5py.File(path, "w")
+        attributes = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "dataset": header.dataset,
+            "split": split,
+            "fps": header.fps,
+            "frame_size": header.frame_size,
+            "action_names": json.dumps(header.action_names),
+            "pose_names": json.dumps(header.pose_names),
+            "action_alignment": ACTION_ALIGNMENT,
+            "autoencoder": header.autoencoder,
+            "autoencoder_sha256": header.autoencoder_sha256,
+            "latent_shape": header.latent_shape,
+            "plan": plan,
+        }
+        for name, value in attributes.items():
+            self.file.attrs[name] = value
+        rows: dict[str, tuple[tuple[int, ...], str]] = {
+            "latents": (header.latent_shape, "f2"),
+            "actions": ((len(header.action_names),), "f4"),
+        }
+        if header.pose_names:
+            rows["poses"] = ((len(header.pose_names),), "f4")
+        if keep_frames:
+            rows["frames"] = ((*header.frame_size, 3), "u1")
+        for name, (shape, dtype) in rows.items():
+            self.file.create_dataset(
+                name, (0, *shape), dtype, maxshape=(None, *shape), chunks=(CHUNK_FRAMES, *shape), track_times=False
+            )
+        self.lengths: list[int] = []
+        self.ids: list[str] = []
+        self.layouts: list[NDArray[np.uint8]] = []
+        self.skipped: list[dict[str, str]] = []
+        self.sums = np.zeros((2, header.latent_shape[0]))  # of latents and of their squares, a channel
+
+    def add(self, episode: Episode, latents: NDArray[np.float16]) -> None:
+        """Append an episode and its latents (T, C, h, w). Raises: ValueError when it does not fit the header."""
+        found = (episode.action_names, episode.pose_names, episode.frames.shape[1:3], latents.shape[1:])
+        header = self.header
+        expected = (header.action_names, header.pose_names, header.frame_size, header.latent_shape)
+        if found != expected:
+            raise ValueError(f"{episode.id}: actions, poses, frame size and latents are {found}, expected {expected}")
+        self._append("latents", latents)
+        self._append("actions", episode.actions)
+        if episode.poses is not None:
+            self._append("poses", episode.poses)
+        if self.keep_frames:
+            self._append("frames", episode.frames)
+        if episode.layout is not None:
+            self.layouts.append(episode.layout)
+        self.lengths.append(len(latents))
+        self.ids.append(episode.id)
+        exact = latents.astype(np.float64)
+        self.sums += np.stack([exact.sum(axis=(0, 2, 3)), np.square(exact).sum(axis=(0, 2, 3))])
+
+    def skip(self, id: str, reason: str) -> None:
+        """Note an episode that could not be read."""
+        self.skipped.append({"id": id, "reason": reason})
+
+    def close(self) -> None:
+        """Write the episode tables and flush."""
+        lengths = np.array(self.lengths, dtype=np.int64)
+        tables: dict[str, Any] = {"episode_start": np.cumsum(lengths) - lengths, "episode_length": lengths}
+        if self.layouts and len(self.layouts) == len(self.ids) and len({x.shape for x in self.layouts}) == 1:
+            tables["layouts"] = np.stack(self.layouts)
+        for name, table in tables.items():
+            self.file.create_dataset(name, data=table, track_times=False)
+        self.file.create_dataset("episode_id", data=self.ids, dtype=h5py.string_dtype(), track_times=False)
+        cells = max(1, int(lengths.sum()) * int(np.prod(self.header.latent_shape[1:])))
+        mean, square = self.sums / cells
+        self.file.attrs["latent_mean"] = mean
+        self.file.attrs["latent_std"] = np.sqrt(np.maximum(square - mean**2, 0))
+        self.file.attrs["skipped"] = json.dumps(self.skipped)
+        self.file.close()
+
+    def _append(self, name: str, rows: NDArray[Any]) -> None:
+        dataset = self.file[name]
+        before = len(dataset)
+        dataset.resize(before + len(rows), axis=0)
+        dataset[before:] = rows
+
+
+@dataclass(frozen=True)
+class StoredEpisode:
+    """Where an episode lies: rows `start .. start + length` of a shard."""
+
+    shard: Path
+    number: int  # within the shard
+    id: str
+    start: int
+    length: int
+
+
+@dataclass(frozen=True)
+class ShardSet:
+    """The shards of one split of a prepared folder, opened for reading."""
+
+    folder: Path
+    split: str
+    header: ShardHeader
+    episodes: tuple[StoredEpisode, ...]
+
+    @property
+    def frames(self) -> int:
+        return sum(episode.length for episode in self.episodes)
+
+    def read(self, episode: StoredEpisode, name: str, start: int = 0, stop: int | None = None) -> NDArray[Any] | None:
+        """Rows `start:stop` of an episode from a dataset (`latents`, `actions`, `poses`, `frames`); None if not kept."""
+        stop = episode.length if stop is None else stop
+        with opened(episode.shard) as file:
+            if name not in file:
+                return None
+            return file[name][episode.start + start : episode.start + stop]
+
+    def layout(self, episode: StoredEpisode) -> NDArray[np.uint8] | None:
+        with opened(episode.shard) as file:
+            return file["layouts"][episode.number] if "layouts" in file else None
+
+
+def open_shards(folder: Path, split: str) -> ShardSet:
+    """Open a prepared folder. Raises: LssvwmError when it is missing, damaged, incomplete or of another format."""
+    index = read_index(folder)
+    shards = [entry for entry in index["shards"] if entry["split"] == split]
+    headers, episodes = [], []
+    for entry in shards:
+        path = folder / entry["file"]
+        header, stored = read_shard_table(path)
+        if len(stored) != entry["episodes"]:
+            raise LssvwmError(f"{path}: holds {len(stored)} episodes, {INDEX_FILE} says {entry['episodes']}; prepare again")
+        headers.append(header)
+        episodes += stored
+    if not episodes:
+        raise LssvwmError(f"{folder}: no episodes in the {split} split; it has {_splits(index)}")
+    if any(header != headers[0] for header in headers):
+        raise LssvwmError(f"{folder}: shards of different datasets or autoencoders; prepare them into folders of their own")
+    return ShardSet(folder, split, headers[0], tuple(episodes))
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """`dataset.json`. Raises: LssvwmError when it is missing, damaged or of another version."""
+    path = folder / INDEX_FILE
+    try:
+        index = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise LssvwmError(f"{path}: no such file; make it with: lssvwm prepare maze --out {folder}") from error
+    except (OSError, ValueError) as error:
+        raise LssvwmError(f"{path}: not readable as JSON ({error}); prepare again") from error
+    if not isinstance(index, dict) or index.get("format") != FORMAT or index.get("format_version") != FORMAT_VERSION:
+        raise LssvwmError(f"{path}: not an index of {FORMAT} version {FORMAT_VERSION}; prepare again with this release")
+    return index
+
+
+def read_shard_table(path: Path) -> tuple[ShardHeader, list[StoredEpisode]]:
+    """The header and the episodes of one shard. Raises: LssvwmError."""
+    with opened(path) as file:
+        attributes = file.attrs
+        if attributes.get("format") != FORMAT or attributes.get("format_version") != FORMAT_VERSION:
+            raise LssvwmError(f"{path}: not a {FORMAT} of version {FORMAT_VERSION}")
+        if attributes.get("action_alignment") != ACTION_ALIGNMENT:
+            raise LssvwmError(
+                f"{path}: actions are aligned as {attributes.get('action_alignment')!r}, expected {ACTION_ALIGNMENT!r}"
+            )
+        try:
+            header = ShardHeader.from_attributes(attributes)
+            starts, lengths = file["episode_start"][:], file["episode_length"][:]
+            ids = file["episode_id"].asstr()[:]
+            rows = len(file["latents"])
+        except (KeyError, ValueError) as error:
+            raise LssvwmError(f"{path}: damaged shard: {error}") from error
+        if lengths.sum() != rows:
+            raise LssvwmError(f"{path}: damaged shard: its episodes have {lengths.sum()} frames, its latents {rows}")
+    table = zip(ids, starts.tolist(), lengths.tolist(), strict=True)
+    return header, [StoredEpisode(path, k, str(id), start, length) for k, (id, start, length) in enumerate(table)]
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[h5py.File]:
+    """A shard opened for reading. Raises: LssvwmError when the file is missing or damaged."""
+    try:
+        file = h5py.File(path, "r")
+    except FileNotFoundError as error:
+        raise LssvwmError(f"{path}: no such shard; prepare again") from error
+    except OSError as error:
+        raise LssvwmError(f"{path}: damaged or not an HDF5 file ({error}); delete it and prepare again") from error
+    with file:
+        try:
+            yield file
+        except OSError as error:  # data that h5py reads lazily
+            raise LssvwmError(f"{path}: damaged shard ({error}); delete it and prepare again") from error
+
+
+def _splits(index: dict[str, Any]) -> str:
+    splits: Sequence[str] = sorted({entry["split"] for entry in index["shards"] if entry["episodes"]})
+    return ", ".join(splits) or "no episodes at all"

@@ -1,0 +1,51 @@
+"""Reads video files: decord where it has a wheel (x86-64 Linux and Windows), PyAV elsewhere; the frames are the same."""
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lssvwm_datasets.errors import DamagedRecording
+
+READ_FRAMES = 64  # decoded at once
+
+
+def read_video(path: Path, decoder: str | None = None) -> Iterator[NDArray[np.uint8]]:
+    """Yield the frames of a video in order, (n, H, W, 3) uint8 RGB at a time; never the whole video.
+
+    Args:
+        decoder: `decord` or `av`; None: whichever is installed, decord first.
+
+    Raises: DamagedRecording when the file cannot be opened or decoded.
+    """
+    if decoder is None:
+        decoder = "decord" if importlib.util.find_spec("decord") else "av"
+    try:
+        yield from (_with_decord if decoder == "decord" else _with_av)(path)
+    except (OSError, RuntimeError, ValueError) as error:  # both decoders' errors derive from these
+        raise DamagedRecording(f"{path}: not a readable video ({str(error).splitlines()[0]})") from error
+
+
+def _with_decord(path: Path) -> Iterator[NDArray[np.uint8]]:
+    import decord
+
+    with path.open("rb") as file:
+        reader = decord.VideoReader(file, num_threads=1)
+        for first in range(0, len(reader), READ_FRAMES):
+            yield reader.get_batch(range(first, min(first + READ_FRAMES, len(reader)))).asnumpy()
+
+
+def _with_av(path: Path) -> Iterator[NDArray[np.uint8]]:
+    import av
+
+    with av.open(str(path)) as container:
+        frames: list[NDArray[np.uint8]] = []
+        for frame in container.decode(video=0):
+            frames.append(frame.to_ndarray(format="rgb24"))
+            if len(frames) == READ_FRAMES:
+                yield np.stack(frames)
+                frames = []
+        if frames:
+            yield np.stack(frames)

@@ -1,0 +1,59 @@
+"""The `lssvwm` command."""
+
+import logging
+import sys
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from lssvwm_cli import inspect, prepare, push_hub, record, rollout, train, train_autoencoder
+from lssvwm_datasets.errors import LssvwmError
+
+app = typer.Typer(
+    name="lssvwm",
+    help="Long-context state-space video world models: recordings → latents → training → rollouts.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(record.app, name="record")
+app.command("prepare")(prepare.prepare)
+app.command("inspect")(inspect.inspect)
+app.command("train-autoencoder")(train_autoencoder.train_autoencoder)
+app.command("train")(train.train)
+app.command("rollout")(rollout.rollout)
+app.command("push-hub")(push_hub.push_hub)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"lssvwm {version('lssvwm')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say which backends are chosen and why.")] = False,
+) -> None:
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("absl").setLevel(logging.ERROR)
+
+
+def main() -> None:
+    """Run the command; problems the user can act on are one message and exit code 1."""
+    try:
+        app()
+    except LssvwmError as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""`lssvwm inspect`: look into a folder."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lssvwm_cli.console import say, show_json
+
+
+def inspect(
+    path: Annotated[Path, typer.Argument(help="Folder of recordings or of shards.")] = Path("data/maze"),
+    sheet: Annotated[Path, typer.Option(help="Where to write the contact sheet.")] = Path("contact-sheet.png"),
+    json: Annotated[bool, typer.Option("--json", help="Print the figures to stdout as JSON.")] = False,
+) -> None:
+    """Show what recordings or shards hold, and write a contact sheet with the action that led to each frame."""
+    from dataclasses import asdict
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from lssvwm_core.inspection import inspect_folder
+    from lssvwm_datasets.files import written_whole
+
+    inspection = inspect_folder(path)
+    if inspection.sheet is not None:
+        with written_whole(sheet) as partial:
+            inspection.sheet.save(partial)
+        say(f"contact sheet: {sheet}")
+    inspection.sheet = None
+    if json:
+        show_json({key: value for key, value in asdict(inspection).items() if key != "sheet"})
+        return
+    console = Console()
+    console.print(f"[bold]{inspection.kind}[/] in {inspection.path}")
+    console.print("  ".join(f"{key} {value}" for key, value in inspection.details.items()))
+    table = Table("split", *next(iter(inspection.splits.values())))
+    for split, figures in inspection.splits.items():
+        table.add_row(split, *map(str, figures.values()))
+    console.print(table)
+    total = max(1, sum(inspection.action_counts.values()))
+    actions = Table("action", "count", "share", "")
+    for name, count in inspection.action_counts.items():
+        actions.add_row(name, str(count), f"{count / total:.1%}", "█" * round(40 * count / total))
+    console.print(actions)
+    for entry in inspection.skipped:
+        console.print(f"[yellow]skipped[/] {entry['id']}: {entry['reason']}", soft_wrap=True)

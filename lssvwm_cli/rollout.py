@@ -1,0 +1,85 @@
+"""`lssvwm rollout`."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lssvwm_cli.console import progress, say, show_json
+
+
+def rollout(
+    frames: Annotated[int, typer.Option(min=1, help="Frames of the video, context included.")] = 800,
+    out: Annotated[Path, typer.Option(help="The MP4 to write.")] = Path("video.mp4"),
+    checkpoint: Annotated[
+        str | None, typer.Option(help="A run, a world's folder, a shipped name or a hub id. [default: the latest run]")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Shards or recordings to start from. [default: data/maze, else the samples]")
+    ] = None,
+    episode: Annotated[int, typer.Option(min=0, help="Which validation episode.")] = 0,
+    context: Annotated[int, typer.Option(min=0, help="Recorded frames that the world sees first.")] = 240,
+    actions: Annotated[
+        str, typer.Option(help="recorded (then the explorer), explore, or a list: 'forward*10,left*5'.")
+    ] = "recorded",
+    conditions: Annotated[str, typer.Option(help="Streams that drive the world: pose,action or one of them.")] = "",
+    steps: Annotated[int, typer.Option(min=1, help="Denoising steps a chunk.")] = 8,
+    chunk: Annotated[int | None, typer.Option(help="Frames generated together. [default: the model's first]")] = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same video.")] = 0,
+    side_by_side: Annotated[bool, typer.Option("--side-by-side", help="Put the recording beside it.")] = False,
+    map: Annotated[bool, typer.Option("--map", help="Draw the maze from above with the path, as OUT.map.png.")] = False,
+    upscale: Annotated[int, typer.Option(min=1, help="Video pixels a frame pixel.")] = 4,
+    fps: Annotated[float | None, typer.Option(help="Of the video. [default: four times the recording's]")] = None,
+    save_state: Annotated[Path | None, typer.Option(help="Save the world's memory at the end.")] = None,
+    load_state: Annotated[Path | None, typer.Option(help="Go on from a saved memory; --frames are all new.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    json: Annotated[bool, typer.Option("--json", help="Print the summary to stdout as JSON.")] = False,
+) -> None:
+    """Roll a world out into a video, at constant cost a frame."""
+    from dataclasses import replace
+
+    from lssvwm_core.device import pick_device
+    from lssvwm_core.episodes import load_episode
+    from lssvwm_core.rollout import RolloutOptions, render
+    from lssvwm_core.runs import resolve_world
+    from lssvwm_core.world import load_world
+    from lssvwm_datasets.errors import LssvwmError
+    from lssvwm_datasets.shards import INDEX_FILE
+    from lssvwm_datasets.sources import sample_recordings
+
+    folder = resolve_world(checkpoint)
+    world = load_world(folder, pick_device(device))
+    chunk = chunk or world.chunk
+    if chunk not in world.model.config.chunk_sizes:
+        raise LssvwmError(f"--chunk {chunk}: the world was trained for {world.model.config.chunk_sizes}")
+    world = replace(world, steps=steps, chunk=chunk)
+    if data is None:
+        default = Path("data") / world.header.dataset
+        data = default if (default / INDEX_FILE).exists() else sample_recordings()
+    streams = tuple(filter(None, conditions.split(","))) or tuple(world.model.config.streams)
+    options = RolloutOptions(
+        frames, context, actions, streams, seed, side_by_side, upscale, fps, map, save_state, load_state
+    )
+    recording = None if load_state else load_episode(data, world, episode)
+    say(f"world: {folder}\nstart: {load_state or f'{data}, episode {episode} ({recording.id if recording else None})'}")
+    started = time.monotonic()
+    with progress("Rolling out", frames, "frames") as update:
+        for done in render(world, recording, options, out):
+            update(done.frames, f"{done.generated / max(sum(done.seconds), 1e-9):.1f} frames/s")
+    speeds = done.speeds(world.chunk)
+    summary = {
+        "video": str(out),
+        "frames": done.frames,
+        "generated": done.generated,
+        "seconds": round(time.monotonic() - started, 2),
+        "generated_frames_per_second": round(done.generated / max(sum(done.seconds), 1e-9), 2),
+        "first_100_frames_per_second": round(speeds[0], 2) if speeds else None,
+        "last_100_frames_per_second": round(speeds[1], 2) if speeds else None,
+        "state_bytes": done.state_bytes,
+    }
+    if json:
+        show_json(summary)
+    else:
+        for name, value in summary.items():
+            say(f"  {name.replace('_', ' ')}: {value}")

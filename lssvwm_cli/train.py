@@ -1,0 +1,75 @@
+"""`lssvwm train`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lssvwm_cli.console import duration, progress, say
+
+
+def train(
+    data: Annotated[Path, typer.Option(help="Folder of shards, from lssvwm prepare.")] = Path("data/maze"),
+    run: Annotated[str | None, typer.Option(help="Name below runs/. [default: <data>-<preset>]")] = None,
+    preset: Annotated[str | None, typer.Option(help="tiny, small or base. [default: what fits the device]")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file: preset, [model], [sampling], [train].")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="SECTION.FIELD=VALUE, such as model.depth=6.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Where to end. [default: the stages of the config]")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Stop and save after so many minutes.")] = None,
+    clip_frames: Annotated[int | None, typer.Option(min=1, help="Clips of this length throughout.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Clips a step, in each process.")] = None,
+    resume: Annotated[bool, typer.Option(help="Continue the run if it is there.")] = True,
+    init_from: Annotated[str | None, typer.Option(help="Start from the weights of a run, world or hub id.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. [default: all]")] = None,
+) -> None:
+    """Train a world model on shards. Given again, the command continues its run; Ctrl-C saves first.
+
+    Several GPUs: torchrun --nproc-per-node=N $(which lssvwm) train …
+    """
+    import torch
+
+    from lssvwm_core.config import make_config
+    from lssvwm_core.device import pick_device
+    from lssvwm_core.model.storage import resolve_model
+    from lssvwm_core.rollout import write_sample
+    from lssvwm_core.runs import AUTOENCODER_FOLDER, RUNS, resolve_world
+    from lssvwm_core.train import Outcome, open_run
+    from lssvwm_core.train import train as run_training
+
+    if threads:
+        torch.set_num_threads(threads)
+    where = pick_device(device)
+    preset = preset or ("tiny" if where.type == "cpu" else "small")
+    overrides = list(set_ or [])
+    if clip_frames or batch_size:
+        frames, size = clip_frames or 100, batch_size or 4
+        overrides.append(f"train.stages=[{{frames = {frames}, steps = 10000, batch_size = {size}}}]")
+    if steps:
+        overrides.append(f"train.steps={steps}")
+    wanted = make_config(preset, data, config, overrides)
+    folder = RUNS / (run or f"{data.name}-{wanted.preset}")
+    opened, settings = open_run(folder, wanted, resume)
+    total = settings.train.total_steps
+    if opened.last is not None:
+        say(f"continuing {folder} from step {int(opened.last.name)}")
+    outcome = Outcome()
+    with progress(f"Training {folder.name}", total, "steps") as update:
+        reports = run_training(
+            opened,
+            settings,
+            resolve_model(str(data / AUTOENCODER_FOLDER)),
+            where,
+            minutes=minutes,
+            init_from=resolve_world(init_from) if init_from else None,
+            make_sample=lambda world, step: write_sample(world, data, folder / "samples" / f"{step:06d}.mp4"),
+            outcome=outcome,
+        )
+        for report in reports:
+            update(report.step, f"loss {report.loss:.4f}  {report.frames_per_second:.0f} frames/s")
+    took = duration(report.seconds) if outcome.step else "0:00"
+    say(f"step {outcome.step} of {total}, {took}; checkpoint: {outcome.checkpoint}")
+    if outcome.stopped_by != "done":
+        say(f"stopped by {outcome.stopped_by}; go on with the same command")
+    if outcome.stopped_by.startswith("SIG"):
+        raise typer.Exit(130 if outcome.stopped_by == "SIGINT" else 143)

@@ -1,0 +1,46 @@
+"""`lssvwm train-autoencoder`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lssvwm_cli.console import progress, say
+from lssvwm_cli.record import MAZE_RECORDINGS
+
+
+def train_autoencoder(
+    source: Annotated[Path, typer.Argument(help="Folder of recordings.")] = MAZE_RECORDINGS,
+    out: Annotated[Path, typer.Option(help="Folder of the autoencoder.")] = Path("runs/autoencoder"),
+    steps: Annotated[int, typer.Option(min=1)] = 6000,
+    minutes: Annotated[float | None, typer.Option(help="End after so many minutes, the schedule fitted to it.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Frames a step.")] = 48,
+    learning_rate: Annotated[float, typer.Option()] = 2e-3,
+    latent_channels: Annotated[int, typer.Option(min=1)] = 32,
+    max_frames: Annotated[int, typer.Option(min=1, help="Frames held in memory, spread over the recordings.")] = 200_000,
+    init_from: Annotated[str | None, typer.Option(help="Go on from an autoencoder: shipped name, folder or hub id.")] = None,
+    seed: Annotated[int, typer.Option()] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Train an autoencoder on recordings; Ctrl-C keeps what was learnt so far."""
+    from lssvwm_core.device import pick_device
+    from lssvwm_core.model.autoencoder import AutoencoderConfig
+    from lssvwm_core.model.storage import resolve_model
+    from lssvwm_core.train_autoencoder import AutoencoderTraining
+    from lssvwm_core.train_autoencoder import train_autoencoder as train
+    from lssvwm_datasets.sources import FORMATS, find_recordings
+
+    training = AutoencoderTraining(steps, minutes, batch_size, learning_rate, max_frames=max_frames, seed=seed)
+    recordings = find_recordings(source, next(iter(FORMATS)))
+    config = AutoencoderConfig(latent_channels=latent_channels)
+    initial = resolve_model(init_from) if init_from else None
+    try:
+        with progress("Training", 100, "%") as update:
+            for report in train(recordings, out, config, training, pick_device(device), initial):
+                note = f"step {report.step}  {report.psnr:.2f} dB  {report.frames_per_second:.0f} frames/s"
+                update(round(100 * report.fraction), note)
+    except KeyboardInterrupt:
+        say(f"\nstopped early; what was learnt is in {out}: go on with --init-from {out}")
+        raise
+    say((out / "recipe.json").read_text())
+    say(f"autoencoder in {out}")

@@ -1,0 +1,1 @@
+"""The world model and everything that computes. torch lives here and only here."""

@@ -1,0 +1,207 @@
+"""The config of a training run: dataclasses, TOML files, and overrides from the command line."""
+
+import dataclasses
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lssvwm_core.data import ClipSampling
+from lssvwm_datasets.errors import LssvwmError
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the training with clips of one length (the paper: 400 frames, then 800)."""
+
+    frames: int
+    """Frames of a clip; a multiple of every chunk size."""
+    steps: int
+    batch_size: int
+    """Clips a step, in each process."""
+
+    def __post_init__(self) -> None:
+        if min(self.frames, self.steps, self.batch_size) < 1:
+            raise ValueError(f"stage {self}: frames, steps and batch_size must be at least 1")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Every field can be set in a TOML file (`[train]`) or with `--set train.FIELD=VALUE`."""
+
+    stages: tuple[Stage, ...]
+    """Clip lengths in turn."""
+    steps: int = 0
+    """Where to end; 0: after the last stage. More steps than the stages have prolong the last one."""
+    learning_rate: float = 1e-3
+    warmup_steps: int = 200
+    decay_share: float = 0.2
+    """The last part of the steps, in which the learning rate falls to zero."""
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    """Gradients are scaled down to this norm."""
+    ema_decay: float = 0.999
+    accumulate: int = 1
+    """Batches whose gradients are summed before a step."""
+    prefix_probability: float = 0.5
+    """Of a clean prefix longer than half the clip: long-context training (paper: 0.5)."""
+    activation_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, a third more time."""
+    precision: str = "auto"
+    """bf16, fp32, or auto: what multiplies matrices faster on the device."""
+    seed: int = 0
+    log_every: int = 10
+    checkpoint_every: int = 500
+    keep_checkpoints: int = 2
+    sample_every: int = 2000
+    """Steps between sample videos (0: none)."""
+    workers: int = 0
+    """Processes that read clips (0: in the training process)."""
+    track: tuple[str, ...] = ()
+    """Experiment trackers beside metrics.jsonl: tensorboard, trackio, wandb."""
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise ValueError("no stages; expected at least one, as { frames = 40, steps = 4000, batch_size = 8 }")
+        if self.precision not in ("auto", "bf16", "fp32"):
+            raise ValueError(f"precision is {self.precision!r}; expected auto, bf16 or fp32")
+        for name in ("log_every", "checkpoint_every", "accumulate", "keep_checkpoints"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
+
+    @property
+    def total_steps(self) -> int:
+        return self.steps or sum(stage.steps for stage in self.stages)
+
+    def stage_ends(self) -> list[tuple[int, Stage]]:
+        """(last step + 1, stage) of every stage that is reached; the last ends with the training."""
+        ends, end = [], 0
+        for stage in self.stages:
+            if end < self.total_steps:
+                end += stage.steps
+                ends.append((end, stage))
+        return [*ends[:-1], (self.total_steps, ends[-1][1])]
+
+
+TINY_STAGES = (Stage(40, 6000, 6), Stage(100, 6000, 3), Stage(200, 6000, 2), Stage(400, 6000, 1))
+PAPER_STAGES = (Stage(400, 150_000, 1), Stage(800, 250_000, 1))  # maze reasoning
+STAGES = {"tiny": TINY_STAGES, "small": (Stage(100, 20_000, 8), *PAPER_STAGES), "base": PAPER_STAGES}
+LEARNING_RATES = {"tiny": 1e-3, "small": 5e-4, "base": 2e-4}
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What a run is: the data, the model, the training. Saved as `config.toml` in the run's folder."""
+
+    preset: str
+    data: str
+    train: TrainConfig
+    sampling: ClipSampling = field(default_factory=ClipSampling)
+    model: dict[str, Any] = field(default_factory=dict)
+    """Fields of the model that differ from the preset's."""
+
+
+def make_config(preset: str, data: Path, file: Path | None, overrides: Sequence[str]) -> RunConfig:
+    """Defaults of the preset, then the TOML file, then `section.field=value` overrides.
+
+    Raises: LssvwmError naming the file or override, the field, what was found and what is expected.
+    """
+    values: dict[str, dict[str, Any]] = {"train": {}, "sampling": {}, "model": {}}
+    if file is not None:
+        loaded = read_toml(file)
+        preset = loaded.pop("preset", preset)
+        for section, fields_ in loaded.items():
+            if section not in values or not isinstance(fields_, dict):
+                raise LssvwmError(f"{file}: unknown section [{section}]; expected preset, [model], [sampling] or [train]")
+            values[section] |= fields_
+    for override in overrides:
+        section, name, value = parse_override(override)
+        values[section][name] = value
+    if preset not in STAGES:
+        raise LssvwmError(f"unknown preset {preset!r}; expected one of {', '.join(STAGES)}")
+    train = {"stages": STAGES[preset], "learning_rate": LEARNING_RATES[preset], **values["train"]}
+    return _build(str(file or "--set"), preset, str(data), train, values["sampling"], values["model"])
+
+
+def parse_override(text: str) -> tuple[str, str, Any]:
+    """`section.field=value`, the value as in TOML (bare words are strings). Raises: LssvwmError."""
+    key, equals, value = text.partition("=")
+    section, dot, name = key.strip().partition(".")
+    if not equals or not dot or section not in ("train", "sampling", "model"):
+        raise LssvwmError(f"--set {text}: expected model.FIELD=VALUE, sampling.FIELD=VALUE or train.FIELD=VALUE")
+    try:
+        return section, name, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return section, name, value.strip()
+
+
+def save_config(path: Path, config: RunConfig) -> None:
+    import tomli_w
+
+    content = {key: value for key, value in dataclasses.asdict(config).items()}
+    path.write_text(tomli_w.dumps(content))
+
+
+def load_config(path: Path) -> RunConfig:
+    """Read a run's `config.toml`. Raises: LssvwmError."""
+    values = read_toml(path)
+    missing = {"preset", "data", "train"} - set(values)
+    if missing:
+        raise LssvwmError(f"{path}: no {', '.join(sorted(missing))}; is it the config of a run?")
+    sections = [values.get(name, {}) for name in ("train", "sampling", "model")]
+    return _build(str(path), values["preset"], values["data"], *sections)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Raises: LssvwmError when the file is missing or not TOML; the message has line and column."""
+    try:
+        return tomllib.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise LssvwmError(f"{path}: no such file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise LssvwmError(f"{path}: not readable as TOML: {error}") from error
+
+
+def _build(
+    where: str, preset: str, data: str, train: dict[str, Any], sampling: dict[str, Any], model: dict[str, Any]
+) -> RunConfig:
+    stages = train.get("stages", ())
+    if not isinstance(stages, list | tuple):
+        raise LssvwmError(f"{where}: [train] stages is {stages!r}, expected a list of tables")
+    train = {**train, "stages": tuple(_section(where, "train.stages", Stage, stage) for stage in stages)}
+    if "track" in train:
+        train["track"] = tuple(train["track"])
+    return RunConfig(
+        preset=preset,
+        data=data,
+        train=_section(where, "train", TrainConfig, train),
+        sampling=_section(where, "sampling", ClipSampling, sampling),
+        model=model,
+    )
+
+
+def _section(where: str, name: str, section: Any, values: Any) -> Any:
+    """Build a dataclass, checking names and types of its fields."""
+    if isinstance(values, section):
+        return values
+    if not isinstance(values, dict):
+        raise LssvwmError(f"{where}: [{name}] is {values!r}, expected a table")
+    known = {field.name: field.type for field in dataclasses.fields(section)}
+    for key, value in values.items():
+        if key not in known:
+            raise LssvwmError(f"{where}: [{name}] has no field {key!r}; expected some of {', '.join(known)}")
+        expected = known[key]
+        fits = (
+            (expected is bool and isinstance(value, bool))
+            or (expected is int and isinstance(value, int) and not isinstance(value, bool))
+            or (expected is float and isinstance(value, int | float) and not isinstance(value, bool))
+            or (expected is str and isinstance(value, str))
+            or expected not in (bool, int, float, str)
+        )
+        if not fits:
+            raise LssvwmError(f"{where}: [{name}] {key} is {value!r}, expected {expected.__name__}")
+    try:
+        return section(**values)
+    except (TypeError, ValueError) as error:
+        raise LssvwmError(f"{where}: [{name}] {error}") from error

@@ -1,0 +1,134 @@
+"""Clips for training: the batch of a step is a function of (seed, step, process), so there is no position to save.
+
+A batch is `latents` (B, T, C, h, w) float32 and `conditions`, a (B, T, columns) float32 tensor for each stream, with
+rows of NaN where a condition is unknown (dropped, or an action on a reversed stretch).
+"""
+
+import os
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import h5py
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from lssvwm_datasets.errors import LssvwmError
+from lssvwm_datasets.shards import ShardSet, StoredEpisode
+
+
+class Batch(TypedDict):
+    latents: Tensor
+    conditions: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class ClipSampling:
+    """How clips are cut from episodes.
+
+    In a static world a walk can be walked back, so pose-conditioned clips may be reversed, or folded: out and back along
+    the same poses, the paper's retrieval task. A reversed action is unknown, none of the maze's actions walks backwards.
+    """
+
+    fold: float = 0.5
+    """Probability that a clip is folded (recordings with poses only)."""
+    reverse: float = 0.25
+    """Probability that a clip, folded or not, is reversed (recordings with poses only)."""
+    drop_action: float = 0.2
+    """Probability that the action stream is dropped, for the whole clip or from a random frame on."""
+    drop_pose: float = 0.2
+    """The same for the pose stream; folded clips keep theirs."""
+
+
+class ClipDataset(Dataset[Batch]):
+    """Item k is the k-th batch of this process: `stage_of(k)` gives its shape.
+
+    Args:
+        shards: the train split.
+        streams: condition streams of the model (`action`, `pose`).
+        shapes: the batch size and frames of each item, as (last item + 1, batch size, frames), in order.
+        process, processes: the rank of this process and their number; processes never draw the same clip by design of
+            their random streams.
+    """
+
+    def __init__(
+        self,
+        shards: ShardSet,
+        streams: tuple[str, ...],
+        sampling: ClipSampling,
+        shapes: list[tuple[int, int, int]],
+        seed: int,
+        process: int = 0,
+    ) -> None:
+        self.shards, self.streams, self.sampling, self.shapes = shards, streams, sampling, shapes
+        self.seed, self.process = seed, process
+        self.lengths = np.array([episode.length for episode in shards.episodes])
+        self._files: dict[tuple[int, str], h5py.File] = {}
+        longest = max(frames for _, _, frames in shapes)
+        if longest > self.lengths.max():
+            raise LssvwmError(
+                f"{shards.folder}: the longest episode has {self.lengths.max()} frames, clips of {longest} are asked for; "
+                "shorten them with --clip-frames"
+            )
+
+    def __len__(self) -> int:
+        return self.shapes[-1][0]
+
+    def __getitem__(self, item: int) -> Batch:
+        batch_size, frames = next((b, t) for end, b, t in self.shapes if item < end)
+        rng = np.random.default_rng([self.seed, item, self.process])
+        clips = [self._clip(frames, rng) for _ in range(batch_size)]
+        return {
+            "latents": torch.from_numpy(np.stack([clip["latents"] for clip in clips])),
+            "conditions": {
+                stream: torch.from_numpy(np.stack([clip[stream] for clip in clips])) for stream in self.streams
+            },
+        }
+
+    def _clip(self, frames: int, rng: np.random.Generator) -> dict[str, NDArray[np.float32]]:
+        has_poses = "pose" in self.streams
+        folded = has_poses and rng.random() < self.sampling.fold
+        span = -(-frames // 2) if folded else frames
+        starts = np.maximum(self.lengths - span + 1, 0).cumsum()
+        drawn = int(rng.integers(starts[-1]))
+        number = int(np.searchsorted(starts, drawn, side="right"))
+        start = drawn - (int(starts[number - 1]) if number else 0)
+        order = np.arange(span)
+        if has_poses and rng.random() < self.sampling.reverse:
+            order = order[::-1]
+        if folded:
+            order = np.concatenate([order, order[::-1]])[:frames]
+
+        episode = self.shards.episodes[number]
+        clip = {"latents": self._rows(episode, "latents", start, span)[order].astype(np.float32)}
+        if "action" in self.streams:
+            clip["action"] = self._rows(episode, "actions", start, span)[order]
+            clip["action"][1:][np.diff(order) != 1] = np.nan  # only a step forward in time has its action
+            clip["action"][:1] = np.nan if order[0] > order[-1] else clip["action"][:1]
+            self._drop(clip["action"], self.sampling.drop_action, rng)
+        if has_poses:
+            clip["pose"] = self._rows(episode, "poses", start, span)[order]
+            self._drop(clip["pose"], 0.0 if folded else self.sampling.drop_pose, rng)
+        return clip
+
+    @staticmethod
+    def _drop(rows: NDArray[np.float32], probability: float, rng: np.random.Generator) -> None:
+        first = 0 if rng.random() < 0.5 else int(rng.integers(len(rows)))
+        if rng.random() < probability:
+            rows[first:] = np.nan
+
+    def _rows(self, episode: StoredEpisode, name: str, start: int, count: int) -> NDArray[Any]:
+        """Rows of a dataset; files are opened once in each process, after any fork."""
+        key = (os.getpid(), str(episode.shard))
+        if key not in self._files:
+            self._files[key] = h5py.File(episode.shard, "r")
+        first = episode.start + start
+        try:
+            return self._files[key][name][first : first + count]
+        except OSError as error:
+            raise LssvwmError(f"{episode.shard}: damaged shard, episode {episode.id} ({error}); prepare again") from error
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_files": {}}

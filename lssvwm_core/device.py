@@ -1,0 +1,68 @@
+"""Where and in what precision to compute."""
+
+import contextlib
+import ctypes
+import functools
+import os
+import sys
+import time
+
+import torch
+
+from lssvwm_datasets.errors import LssvwmError
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """`auto` is CUDA when there is one, else the CPU. Raises: LssvwmError for a device that is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise LssvwmError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[None]:
+    """For `bf16`, matrix products in bfloat16; weights, norms, decays and states stay in float32."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+@functools.cache
+def fastest_precision(device: torch.device) -> str:
+    """`bf16` or `fp32`: bf16 on CUDA; on a CPU whichever multiplies matrices faster, measured in a few milliseconds.
+
+    CPUs with AMX or Zen 4's units gain 2 times and more from bf16; others lose.
+    """
+    if device.type != "cpu":
+        return "bf16"
+    seconds = {}
+    for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        matrix = torch.ones(512, 512, dtype=dtype)
+        times = []
+        for _ in range(5):
+            started = time.perf_counter()
+            matrix @ matrix
+            times.append(time.perf_counter() - started)
+        seconds[precision] = min(times)
+    return "bf16" if seconds["bf16"] < 0.7 * seconds["fp32"] else "fp32"  # conversions cost something too
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to keep freed memory instead of returning it to the system after every large temporary.
+
+    Page faults otherwise take a large part of a CPU training step. Does nothing on other C libraries.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        m_trim_threshold, m_top_pad, m_mmap_max = -1, -2, -4
+        mallopt(m_mmap_max, 0)
+        mallopt(m_trim_threshold, 2**31 - 1)
+        mallopt(m_top_pad, 64 * 2**20)
+
+
+def available_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,67 @@
+"""Diffusion forcing with rectified flow: noise, the training loss, the sampler.
+
+    x_t = (1 - t) · clean + t · noise        velocity = noise - clean
+
+Every chunk has its own noise level, shared by its frames: they are generated together, so levels that differ inside a
+chunk would train for something that never happens. With chunk size 1 this is the paper's level for every frame.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from lssvwm_core.model.state import ModelState
+from lssvwm_core.model.world_model import WorldModel
+
+LEVEL_MEAN, LEVEL_STD = 0.4, 1.2  # of the logit of a noise level: a little more high noise, where memory decides
+
+
+def sample_noise_levels(
+    batch: int, frames: int, chunk: int, prefix_probability: float, generator: torch.Generator
+) -> Tensor:
+    """(B, T) noise levels in [0, 1], equal within a chunk; exactly 0 marks the clean prefix.
+
+    Long-context training (paper, section 'Training'): with `prefix_probability` a clip keeps a clean prefix of random
+    length, longer than half of it; the loss is taken on the other frames only.
+    """
+    chunks = frames // chunk
+    levels = torch.sigmoid(LEVEL_MEAN + LEVEL_STD * torch.randn(batch, chunks, generator=generator))
+    shortest = min(chunks // 2 + 1, chunks - 1)
+    prefix = torch.randint(shortest, chunks, (batch, 1), generator=generator) if chunks > 1 else torch.zeros(batch, 1)
+    has_prefix = torch.rand(batch, 1, generator=generator) < prefix_probability
+    clean = has_prefix & (torch.arange(chunks) < prefix)
+    return levels.masked_fill(clean, 0.0).repeat_interleave(chunk, dim=1)
+
+
+def add_noise(latents: Tensor, noise: Tensor, noise_levels: Tensor) -> Tensor:
+    """(B, T, C, h, w) clean and noise, (B, T) levels -> noisy latents."""
+    t = noise_levels[:, :, None, None, None]
+    return (1 - t) * latents + t * noise
+
+
+def flow_loss(
+    model: torch.nn.Module,
+    latents: Tensor,
+    noise: Tensor,
+    noise_levels: Tensor,
+    conditions: Mapping[str, Tensor],
+    chunk: int,
+) -> Tensor:
+    """Mean squared error of the velocity over the noised frames."""
+    velocity, _ = model(add_noise(latents, noise, noise_levels), noise_levels, conditions, chunk=chunk)
+    error = (velocity - (noise - latents)).square().mean(dim=(2, 3, 4))  # (B, T)
+    noised = (noise_levels > 0).float()
+    return (error * noised).sum() / noised.sum()
+
+
+def denoise(model: WorldModel, noise: Tensor, conditions: Mapping[str, Tensor], state: ModelState, steps: int) -> Tensor:
+    """Integrate one chunk from noise (B, c, C, h, w) to a clean latent in `steps` Euler steps, `state` frozen."""
+    x = noise
+    batch, chunk = noise.shape[:2]
+    times = torch.linspace(1, 0, steps + 1).tolist()
+    for now, after in zip(times[:-1], times[1:], strict=True):
+        levels = torch.full((batch, chunk), now, device=noise.device)
+        velocity, _ = model(x, levels, conditions, state, chunk)
+        x = x + (after - now) * velocity
+    return x

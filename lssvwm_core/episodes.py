@@ -1,0 +1,86 @@
+"""Episodes to start a rollout from: out of shards, or out of recordings that are encoded on the fly."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lssvwm_core.prepare import encode_frames
+from lssvwm_core.world import World
+from lssvwm_datasets.errors import DamagedRecording, LssvwmError
+from lssvwm_datasets.shards import INDEX_FILE, open_shards
+from lssvwm_datasets.sources import VALIDATION, find_recordings
+
+
+@dataclass(frozen=True)
+class EncodedEpisode:
+    """An episode as a rollout needs it; see `lssvwm_datasets.episode.Episode` for shapes."""
+
+    id: str
+    latents: NDArray[np.float16]  # (T, C, h, w)
+    actions: NDArray[np.float32]
+    poses: NDArray[np.float32] | None
+    frames: NDArray[np.uint8] | None  # exact frames, where kept
+    layout: NDArray[np.uint8] | None
+    fps: float
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+
+def load_episode(source: Path, world: World, number: int) -> EncodedEpisode:
+    """The `number`-th validation episode of a folder of shards or of recordings.
+
+    Raises: LssvwmError when the source does not fit the world, or has no such episode.
+    """
+    episode = _from_shards(source, world, number) if (source / INDEX_FILE).exists() else _recorded(source, world, number)
+    columns = {"action": (episode.actions, world.header.action_names), "pose": (episode.poses, world.header.pose_names)}
+    for name, (rows, names) in columns.items():
+        found = 0 if rows is None else rows.shape[1]
+        if found != len(names):
+            raise LssvwmError(f"{source}: {name}s have {found} columns; the world was trained with {len(names)}: {names}")
+    return episode
+
+
+def _from_shards(folder: Path, world: World, number: int) -> EncodedEpisode:
+    shards = open_shards(folder, VALIDATION)
+    if shards.header.autoencoder_sha256 != world.header.autoencoder_sha256:
+        raise LssvwmError(
+            f"{folder}: encoded by {shards.header.autoencoder} ({shards.header.autoencoder_sha256[:12]}); the world was "
+            f"trained on latents of {world.header.autoencoder} ({world.header.autoencoder_sha256[:12]})"
+        )
+    _check_number(folder, number, len(shards.episodes))
+    stored = shards.episodes[number]
+    latents, actions = shards.read(stored, "latents"), shards.read(stored, "actions")
+    assert latents is not None and actions is not None  # every shard has both
+    return EncodedEpisode(
+        stored.id,
+        latents,
+        actions,
+        shards.read(stored, "poses"),
+        shards.read(stored, "frames"),
+        shards.layout(stored),
+        shards.header.fps,
+    )
+
+
+def _recorded(source: Path, world: World, number: int) -> EncodedEpisode:
+    recordings = find_recordings(source, world.header.dataset)
+    chosen = [recording for recording in recordings if recording.split == VALIDATION] or recordings
+    _check_number(source, number, len(chosen))
+    try:
+        episode = next(chosen[number].episodes())
+    except DamagedRecording as error:
+        raise LssvwmError(f"{error}; choose another --episode") from error
+    if episode.frames.shape[1:3] != world.header.frame_size:
+        raise LssvwmError(f"{source}: frames are {episode.frames.shape[1:3]}; the world makes {world.header.frame_size}")
+    latents = encode_frames(world.autoencoder, episode.frames)
+    return EncodedEpisode(
+        episode.id, latents, episode.actions, episode.poses, episode.frames, episode.layout, episode.fps
+    )
+
+
+def _check_number(source: Path, number: int, count: int) -> None:
+    if not 0 <= number < count:
+        raise LssvwmError(f"{source}: episode {number}; it has validation episodes 0..{count - 1}")

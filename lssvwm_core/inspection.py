@@ -1,0 +1,103 @@
+"""What a folder of recordings or of shards holds: counts, lengths, actions, statistics, and a contact sheet."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from lssvwm_core.video import Frames, contact_sheet
+from lssvwm_datasets.errors import DamagedRecording, LssvwmError
+from lssvwm_datasets.shards import INDEX_FILE, open_shards, read_index
+from lssvwm_datasets.sources import FORMATS, find_recordings
+
+SHEET_COLUMNS, SHEET_ROWS = 8, 5
+NULL_ACTION = "null"
+
+
+@dataclass
+class Inspection:
+    """Figures of a folder, ready for JSON, and the picture."""
+
+    kind: str
+    path: str
+    splits: dict[str, dict[str, Any]] = field(default_factory=dict)  # episodes, frames, lengths
+    action_counts: dict[str, int] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+    skipped: list[dict[str, str]] = field(default_factory=list)
+    sheet: Image.Image | None = None
+
+
+def inspect_folder(path: Path) -> Inspection:
+    """Inspect shards where there is an index, recordings elsewhere. Raises: LssvwmError."""
+    return _inspect_shards(path) if (path / INDEX_FILE).exists() else _inspect_recordings(path)
+
+
+def _inspect_recordings(path: Path) -> Inspection:
+    inspection = Inspection("recordings", str(path))
+    lengths: dict[str, list[int]] = {}
+    counts: dict[str, float] = {}
+    poses: list[NDArray[np.floating]] = []
+    for recording in find_recordings(path, next(iter(FORMATS))):
+        try:
+            for episode in recording.episodes():
+                lengths.setdefault(recording.split, []).append(len(episode.frames))
+                for name, count in zip(episode.action_names, episode.actions.sum(axis=0), strict=True):
+                    counts[name] = counts.get(name, 0) + float(count)
+                if episode.poses is not None:
+                    poses.append(episode.poses[:, :2])
+                if inspection.sheet is None:
+                    inspection.details = {
+                        "dataset": recording.format.name,
+                        "frame_size": list(episode.frames.shape[1:3]),
+                        "fps": episode.fps,
+                        "poses": list(episode.pose_names),
+                        "map": None if episode.layout is None else list(episode.layout.shape),
+                    }
+                    inspection.sheet = _sheet(episode.frames, episode.actions, episode.action_names)
+        except DamagedRecording as error:
+            inspection.skipped.append({"id": recording.id, "reason": str(error)})
+    if not lengths:
+        raise LssvwmError(f"{path}: none of its recordings can be read; the first: {inspection.skipped[0]['reason']}")
+    if poses:
+        steps = np.concatenate([np.linalg.norm(np.diff(track, axis=0), axis=1) for track in poses])
+        inspection.details["cells_per_step"] = round(float(steps.mean()), 4)
+    inspection.splits = {split: _figures(np.array(numbers)) for split, numbers in sorted(lengths.items())}
+    inspection.action_counts = {name: round(count) for name, count in counts.items()}
+    return inspection
+
+
+def _inspect_shards(path: Path) -> Inspection:
+    index = read_index(path)
+    inspection = Inspection("shards", str(path), skipped=index["skipped"], action_counts=index["action_counts"])
+    keys = ("dataset", "frame_size", "fps", "pose_names", "autoencoder", "latent_shape")
+    inspection.details = {key: index[key] for key in keys} | {"shards": len(index["shards"])}
+    for split in sorted({shard["split"] for shard in index["shards"] if shard["episodes"]}):
+        shards = open_shards(path, split)
+        inspection.splits[split] = _figures(np.array([episode.length for episode in shards.episodes]))
+        latents = [entry for entry in index["shards"] if entry["split"] == split and entry["episodes"]]
+        inspection.splits[split]["latent_std"] = round(float(np.mean([entry["latent_std"] for entry in latents])), 3)
+        first = shards.episodes[0]
+        frames, actions = shards.read(first, "frames"), shards.read(first, "actions")
+        if frames is not None and actions is not None:
+            inspection.sheet = _sheet(frames, actions, shards.header.action_names)
+    return inspection
+
+
+def _figures(lengths: NDArray[np.integer]) -> dict[str, Any]:
+    return {
+        "episodes": len(lengths),
+        "frames": int(lengths.sum()),
+        "shortest": int(lengths.min()),
+        "median": int(np.median(lengths)),
+        "longest": int(lengths.max()),
+    }
+
+
+def _sheet(frames: Frames, actions: NDArray[np.float32], names: tuple[str, ...]) -> Image.Image:
+    """Consecutive frames, each under the action that led to it, so that alignment can be checked by eye."""
+    count = min(len(frames), SHEET_COLUMNS * SHEET_ROWS)
+    texts = [f"{t} {names[int(row.argmax())] if row.any() else NULL_ACTION}" for t, row in enumerate(actions[:count])]
+    return contact_sheet(frames[:count], texts, SHEET_COLUMNS)

@@ -1,0 +1,1 @@
+"""Networks: the autoencoder, the mixers, the layer and the world model."""

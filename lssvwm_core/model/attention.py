@@ -1,0 +1,105 @@
+"""Frame-local attention (paper, section 'Frame-local attention').
+
+Frames are grouped in chunks of c; a chunk sees itself, in both directions, and the w - c frames before it. Every chunk
+thus has a key window of exactly w frames, and the windows of a clip are one batch of dense attention: no mask is needed
+but for the first chunks, whose window reaches before the first frame.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lssvwm_core.model.mamba import MixerState
+
+ROTARY_BASE = 100.0  # positions are a few frames or tokens apart, far fewer than in text
+
+
+class FrameAttention(nn.Module):
+    """Attention over a window of frames: (B, T, h, w, D) -> the same shape; T is a multiple of the chunk.
+
+    Args:
+        width: D.
+        head_width: channels a head; a multiple of 4.
+        window: w, frames a chunk attends to, itself included.
+        longest_tail: frames whose keys and values are carried: w - (the smallest chunk).
+    """
+
+    def __init__(self, width: int, head_width: int, window: int, longest_tail: int) -> None:
+        super().__init__()
+        self.heads, self.head_width = width // head_width, head_width
+        self.window, self.longest_tail = window, longest_tail
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.q_norm = nn.RMSNorm(head_width, eps=1e-5)
+        self.k_norm = nn.RMSNorm(head_width, eps=1e-5)
+        self.out_proj = nn.Linear(width, width, bias=False)
+
+    def initial_state(self, batch: int, grid: tuple[int, int]) -> MixerState:
+        """Zeros on the mixer's device: `keys` and `values` (B, frames, h · w, heads, head width) of the tail."""
+        zeros = self.qkv.weight.new_zeros(
+            batch, self.longest_tail, grid[0] * grid[1], self.heads, self.head_width, dtype=torch.float32
+        )
+        return {"keys": zeros, "values": zeros.clone()}
+
+    def forward(self, x: Tensor, state: MixerState, frames_seen: int, chunk: int) -> tuple[Tensor, MixerState]:
+        """Mix T frames that follow the `frames_seen` frames behind `state`; `state` is left as it was."""
+        frames, h, w = x.shape[1:4]
+        tail = self.window - chunk  # frames before a chunk that it sees
+        query, key, value = self.qkv(x.flatten(2, 3)).unflatten(-1, (3, self.heads, self.head_width)).unbind(3)
+        query, key = self.q_norm(query.float()), self.k_norm(key.float())  # (B, T, h·w, heads, d)
+        keys = torch.cat([state["keys"], key], dim=1)
+        values = torch.cat([state["values"], value.float()], dim=1)
+        new_state = {"keys": keys[:, frames:], "values": values[:, frames:]}
+
+        # Positions are relative, so times may start anywhere: here at 0 for the first frame after the state.
+        angles = rotary_angles(tail + frames, h, w, self.head_width, x.device)  # (tail + T, h·w, d / 2)
+        query = rotate(query, angles[tail:])
+        keys, values = rotate(keys[:, self.longest_tail - tail :], angles), values[:, self.longest_tail - tail :]
+
+        unknown = max(0, tail - frames_seen)  # frames of the tail from before the first frame
+        first = min(-(-unknown // chunk), frames // chunk) * chunk  # frames whose chunks' windows reach there
+        parts = []
+        if first > 0:
+            times = torch.arange(self.window, device=x.device) + torch.arange(0, first, chunk, device=x.device)[:, None]
+            known = (times >= unknown).repeat_interleave(h * w, dim=1)  # (chunks, keys)
+            parts.append(self._attend(query[:, :first], keys[:, : first + tail], values[:, : first + tail], chunk, known))
+        if first < frames:
+            parts.append(self._attend(query[:, first:], keys[:, first:], values[:, first:], chunk, None))
+        mixed = torch.cat(parts, dim=1).to(x.dtype)
+        return self.out_proj(mixed.flatten(-2)).unflatten(2, (h, w)), new_state
+
+    def _attend(self, query: Tensor, keys: Tensor, values: Tensor, chunk: int, known: Tensor | None) -> Tensor:
+        """query (B, T, S, heads, d); keys and values (B, tail + T, S, heads, d); known (T / chunk, window · S) bool."""
+        batch, frames, tokens = query.shape[:3]
+        chunks = frames // chunk
+        q = query.unflatten(1, (chunks, chunk)).flatten(2, 3).flatten(0, 1).transpose(1, 2)
+        k, v = (
+            # (B, chunks, S, heads, d, window) -> (B · chunks, heads, window · S, d)
+            tensor.unfold(1, self.window, chunk).permute(0, 1, 3, 5, 2, 4).flatten(3, 4).flatten(0, 1)
+            for tensor in (keys, values)
+        )
+        mask = None if known is None else known.repeat(batch, 1)[:, None, None]  # (B · chunks, 1, 1, window · S)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)  # (B · chunks, heads, chunk · S, d)
+        return mixed.transpose(1, 2).unflatten(0, (batch, chunks)).unflatten(2, (chunk, tokens)).flatten(1, 2)
+
+
+def rotary_angles(frames: int, h: int, w: int, width: int, device: torch.device) -> Tensor:
+    """(frames, h·w, width / 2) rotation angles: half of the pairs turn with time, a quarter each with y and x."""
+    pairs = width // 2
+    spatial = pairs // 4
+    positions = (
+        (torch.arange(frames, device=device), pairs - 2 * spatial, (frames, 1, 1)),
+        (torch.arange(h, device=device), spatial, (1, h, 1)),
+        (torch.arange(w, device=device), spatial, (1, 1, w)),
+    )
+    angles = []
+    for position, count, shape in positions:
+        frequencies = ROTARY_BASE ** -(torch.arange(count, device=device) / count)
+        angles.append((position.view(*shape, 1) * frequencies).expand(frames, h, w, count))
+    return torch.cat(angles, dim=-1).flatten(1, 2)
+
+
+def rotate(x: Tensor, angles: Tensor) -> Tensor:
+    """Rotary embedding: x (B, T, S, heads, d) by angles (T, S, d / 2)."""
+    cos, sin = angles.cos()[:, :, None], angles.sin()[:, :, None]
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)

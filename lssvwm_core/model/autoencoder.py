@@ -1,0 +1,128 @@
+"""A small convolutional autoencoder between frames and latents, made to be fast on a CPU.
+
+Frames are cut into 4×4 patches at once, so that no convolution runs at full resolution. The paper's maze autoencoder
+was not released; this one is our choice.
+"""
+
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lssvwm_core.model import storage
+
+KIND = "autoencoder"
+PATCH = 4  # pixels; the first stage works at 1/4 of the frame's resolution
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    latent_channels: int = 32
+    widths: tuple[int, ...] = (64, 128, 256)  # channels at 1/4, 1/8, 1/16 …: each stage halves the resolution
+    encoder_blocks: int = 1  # residual blocks a stage
+    decoder_blocks: int = 2
+    noise: float = 0.05  # added to the latents in training, relative to their root mean square: a smoother latent space
+
+    @property
+    def compression(self) -> int:
+        """Pixels of a frame along one side of a latent's cell."""
+        return PATCH * 2 ** (len(self.widths) - 1)
+
+
+class ResidualBlock(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(width // 16, width)
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.zeros_(self.conv2.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv2(F.silu(self.conv1(F.silu(self.norm(x)))))
+
+
+class Autoencoder(nn.Module):
+    """Frames (N, H, W, 3) uint8 <-> latents (N, C, H/f, W/f) of unit variance, f = `config.compression`."""
+
+    latent_mean: Tensor
+    latent_std: Tensor
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths = config.widths
+        encoder: list[nn.Module] = [nn.Conv2d(3, widths[0], PATCH, stride=PATCH)]
+        for width, wider in pairwise(widths):
+            encoder += [ResidualBlock(width) for _ in range(config.encoder_blocks)]
+            encoder += [nn.Conv2d(width, wider, 2, stride=2)]
+        encoder += [ResidualBlock(widths[-1]) for _ in range(config.encoder_blocks)]
+        self.encoder = nn.Sequential(*encoder, nn.Conv2d(widths[-1], config.latent_channels, 1))
+
+        decoder: list[nn.Module] = [nn.Conv2d(config.latent_channels, widths[-1], 1)]
+        for wider, width in pairwise(reversed(widths)):
+            decoder += [ResidualBlock(wider) for _ in range(config.decoder_blocks)]
+            decoder += [nn.Conv2d(wider, 4 * width, 1), nn.PixelShuffle(2)]
+        decoder += [ResidualBlock(widths[0]) for _ in range(config.decoder_blocks)]
+        self.decoder = nn.Sequential(
+            *decoder, nn.Conv2d(widths[0], 3 * PATCH**2, 3, padding=1), nn.PixelShuffle(PATCH)
+        )
+        self.register_buffer("latent_mean", torch.zeros(config.latent_channels))
+        self.register_buffer("latent_std", torch.ones(config.latent_channels))
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """(C, h, w) of a frame's latent. Raises: ValueError when the frame is not a multiple of the compression."""
+        factor = self.config.compression
+        if height % factor or width % factor:
+            raise ValueError(f"frames are {height}x{width}; the autoencoder needs multiples of {factor}")
+        return self.config.latent_channels, height // factor, width // factor
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """(N, H, W, 3) uint8 -> (N, C, h, w) float32, normalised to unit variance a channel."""
+        self.latent_shape(*frames.shape[1:3])
+        return (self.raw_latents(pixels_of(frames)) - self._per_channel(self.latent_mean)) / self._per_channel(
+            self.latent_std
+        )
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """(N, C, h, w) normalised -> (N, H, W, 3) uint8."""
+        raw = latents.float() * self._per_channel(self.latent_std) + self._per_channel(self.latent_mean)
+        pixels = self.decoder(raw.contiguous(memory_format=torch.channels_last)).float()
+        return ((pixels + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+
+    def raw_latents(self, pixels: Tensor) -> Tensor:
+        """(N, 3, H, W) in [-1, 1] -> (N, C, h, w) float32, root mean square 1 over each position's channels."""
+        latents = self.encoder(pixels.contiguous(memory_format=torch.channels_last)).float()
+        return latents * torch.rsqrt(latents.square().mean(dim=1, keepdim=True) + 1e-6)
+
+    def reconstruct(self, pixels: Tensor, noise: Tensor | None = None) -> Tensor:
+        """(N, 3, H, W) in [-1, 1] -> its reconstruction, through latents disturbed by `noise` when training."""
+        latents = self.raw_latents(pixels)
+        if noise is not None:
+            latents = latents + self.config.noise * noise
+        return self.decoder(latents).float()
+
+    @staticmethod
+    def _per_channel(statistic: Tensor) -> Tensor:
+        return statistic[:, None, None]
+
+
+def pixels_of(frames: Tensor) -> Tensor:
+    """(N, H, W, 3) uint8 -> (N, 3, H, W) float32 in [-1, 1]."""
+    return frames.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def save_autoencoder(folder: Path, model: Autoencoder, dtype: torch.dtype = torch.float32) -> None:
+    storage.save_model(folder, KIND, asdict(model.config), model, dtype)
+
+
+def load_autoencoder(folder: Path) -> Autoencoder:
+    """Read a folder written by `save_autoencoder`. Raises: LssvwmError."""
+    fields = storage.load_config(folder, KIND)
+    if "widths" in fields:
+        fields["widths"] = tuple(fields["widths"])
+    model = Autoencoder(storage.config_from(folder / storage.CONFIG_FILE, AutoencoderConfig, fields))
+    storage.load_weights(folder, model)
+    return model.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -1,0 +1,94 @@
+"""The shape of a world model: one frozen config, and presets for three scales."""
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+MIXERS = ("scan", "attention")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Every field can be set in a TOML file (`[model]`) or with `--set model.FIELD=VALUE`."""
+
+    latent_shape: tuple[int, int, int]
+    """(C, h, w) of a frame's latent; given by the shards."""
+    action_names: tuple[str, ...] = ()
+    """Columns of the `action` condition stream; empty: the model has none."""
+    pose_names: tuple[str, ...] = ()
+    """Columns of the `pose` condition stream."""
+    width: int = 192
+    """D, channels of a token."""
+    depth: int = 4
+    """Layers."""
+    mixers: tuple[str, ...] = MIXERS
+    """The mixers of a layer, in order; each behind its adaptive norm."""
+    block_sizes: tuple[tuple[int, int], ...] = ((4, 4), (1, 1), (2, 2), (1, 1))
+    """(b_h, b_w) of the scan, taken in turn by the layers; each divides the grid of tokens."""
+    expand: int = 2
+    """Inner width of the scan over D."""
+    state_width: int = 64
+    """n of the scan: how much each channel remembers."""
+    head_width: int = 64
+    """Channels a head, of the scan and of the attention."""
+    mlp_ratio: int = 3
+    """Hidden width of the MLP over D."""
+    patch: int = 1
+    """Cells of the latent along one side of a token."""
+    frame_window: int = 10
+    """w: frames a chunk attends to, itself included (paper: 10)."""
+    chunk_sizes: tuple[int, ...] = (5, 1)
+    """Frames generated together, mixed in training; a rollout picks one (paper: 5; 1 answers frame by frame)."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):  # JSON and TOML know lists only
+            object.__setattr__(self, field.name, _as_tuples(getattr(self, field.name)))
+        unknown = sorted(set(self.mixers) - set(MIXERS))
+        if unknown or not self.mixers:
+            raise ValueError(f"mixers are {self.mixers}; expected some of {', '.join(MIXERS)}")
+        _, h, w = self.latent_shape
+        if h % self.patch or w % self.patch:
+            raise ValueError(f"patch {self.patch} does not divide the latent grid {h}x{w}")
+        for b_h, b_w in self.block_sizes:
+            if self.grid[0] % b_h or self.grid[1] % b_w:
+                raise ValueError(f"block size {b_h}x{b_w} does not divide the grid of {self.grid[0]}x{self.grid[1]} tokens")
+        if self.width % self.head_width or self.head_width % 8:
+            raise ValueError(f"width {self.width} must be a multiple of head_width, and head_width {self.head_width} of 8")
+        if not self.chunk_sizes or not all(1 <= chunk <= self.frame_window for chunk in self.chunk_sizes):
+            raise ValueError(f"chunk sizes {self.chunk_sizes} must lie within 1..{self.frame_window} (frame_window)")
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Tokens of a frame, (rows, columns)."""
+        return self.latent_shape[1] // self.patch, self.latent_shape[2] // self.patch
+
+    @property
+    def streams(self) -> dict[str, int]:
+        """Condition streams and their columns."""
+        columns = {"action": len(self.action_names), "pose": len(self.pose_names)}
+        return {name: count for name, count in columns.items() if count > 0}
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "tiny": {},
+    "small": {"width": 384, "depth": 6, "mlp_ratio": 4},
+    "base": {"width": 768, "depth": 12, "mlp_ratio": 4, "state_width": 128},
+}
+
+
+def preset(name: str, latent_shape: tuple[int, int, int], **overrides: Any) -> ModelConfig:
+    """The config of a preset for latents of this shape: `tiny` (4M, CPUs), `small` (25M) or `base` (200M, the paper's).
+
+    Latents of more than 4×4 cells take larger patches, so that a frame has at most 64 tokens.
+    Raises: ValueError for unknown names or values that do not fit.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"unknown preset {name!r}; expected one of {', '.join(PRESETS)}")
+    unknown = sorted(set(overrides) - {field.name for field in fields(ModelConfig)})
+    if unknown:
+        raise ValueError(f"unknown model fields {', '.join(unknown)}")
+    config = ModelConfig(latent_shape=latent_shape, block_sizes=((1, 1),))
+    return replace(config, **{"block_sizes": ModelConfig.block_sizes, **PRESETS[name], **overrides})
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(_as_tuples(item) for item in value) if isinstance(value, list | tuple) else value

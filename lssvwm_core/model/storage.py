@@ -1,0 +1,113 @@
+"""Models in folders: `config.json` and `model.safetensors`, as people expect them on the hub. Never a pickle."""
+
+import dataclasses
+import json
+import re
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+import safetensors
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from lssvwm_datasets.errors import LssvwmError
+from lssvwm_datasets.files import sha256_of, written_whole
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+Config = TypeVar("Config")
+AUTOENCODER_FOLDER = "autoencoder"  # beside the shards, in a run, in a world: the one that belongs there
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+
+
+def save_model(
+    folder: Path, kind: str, config: dict[str, Any], model: nn.Module, dtype: torch.dtype = torch.float32
+) -> None:
+    """Write `config.json` (kind + config) and the weights, floating tensors as `dtype`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        name: tensor.detach().cpu().to(dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
+        for name, tensor in model.state_dict().items()
+    }
+    with written_whole(folder / WEIGHTS_FILE) as partial:
+        save_file(tensors, partial, metadata={"format": "pt"})
+    with written_whole(folder / CONFIG_FILE) as partial:
+        partial.write_text(json.dumps({"kind": kind, **config}, indent=2) + "\n")
+
+
+def load_config(folder: Path, kind: str) -> dict[str, Any]:
+    """The config of a model folder. Raises: LssvwmError when it is missing, unreadable or of another kind."""
+    path = folder / CONFIG_FILE
+    try:
+        config = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise LssvwmError(f"{folder}: not a model folder; expected {CONFIG_FILE} and {WEIGHTS_FILE}") from error
+    except (ValueError, OSError) as error:
+        raise LssvwmError(f"{path}: not readable as JSON ({error})") from error
+    found = config.pop("kind", None) if isinstance(config, dict) else None
+    if found != kind:
+        raise LssvwmError(f"{path}: describes {found!r}, expected kind {kind!r}")
+    return config
+
+
+def load_weights(folder: Path, model: nn.Module) -> None:
+    """Fill `model` from the folder. Raises: LssvwmError naming the tensors that are missing, superfluous or misshapen."""
+    path = folder / WEIGHTS_FILE
+    try:
+        found = load_file(path)
+    except FileNotFoundError as error:
+        raise LssvwmError(f"{path}: no such file") from error
+    except (safetensors.SafetensorError, OSError) as error:
+        raise LssvwmError(f"{path}: damaged or not a safetensors file ({error})") from error
+    expected = model.state_dict()
+    problems = [f"missing {name}" for name in expected if name not in found]
+    problems += [f"unexpected {name}" for name in found if name not in expected]
+    problems += [
+        f"{name} is {tuple(found[name].shape)}, expected {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in found and found[name].shape != tensor.shape
+    ]
+    if problems:
+        raise LssvwmError(f"{path}: does not fit its config: {'; '.join(problems[:3])} ({len(problems)} in all)")
+    model.load_state_dict(found)
+
+
+def weights_sha256(folder: Path) -> str:
+    return sha256_of(folder / WEIGHTS_FILE)
+
+
+def config_from(path: Path, config_class: type[Config], fields: dict[str, Any]) -> Config:
+    """Build a config dataclass from JSON. Raises: LssvwmError naming unknown or wrong fields."""
+    known = {field.name for field in dataclasses.fields(config_class)}  # type: ignore[arg-type]
+    unknown = sorted(set(fields) - known)
+    if unknown:
+        raise LssvwmError(f"{path}: unknown fields {', '.join(unknown)}; expected some of {', '.join(sorted(known))}")
+    try:
+        return config_class(**fields)
+    except (TypeError, ValueError) as error:
+        raise LssvwmError(f"{path}: {error}") from error
+
+
+def resolve_model(name: str) -> Path:
+    """The folder of a model named by a path, by a shipped name, or by a hub id (`user/name` or `user/name@revision`).
+
+    Raises: LssvwmError when there is no such model.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    shipped = shipped_models()
+    if name in shipped:
+        return shipped[name]
+    if HUB_ID.fullmatch(name) and not name.startswith("."):
+        from lssvwm_core.hub import download
+
+        return download(name)
+    raise LssvwmError(f"{name}: no such model; expected a folder, a hub id user/name, or one of {', '.join(shipped)}")
+
+
+def shipped_models() -> dict[str, Path]:
+    """Models that come with the package, by name."""
+    root = Path(str(resources.files("lssvwm_core") / "weights"))
+    return {path.name: path for path in sorted(root.iterdir()) if path.is_dir()} if root.is_dir() else {}

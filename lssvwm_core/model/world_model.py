@@ -1,0 +1,150 @@
+"""The backbone: noisy latents, noise levels and conditions in; velocities and the next state out."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from lssvwm_core.model.config import ModelConfig
+from lssvwm_core.model.layer import Layer, adaptive_norm
+from lssvwm_core.model.state import ModelState
+
+NOISE_FREQUENCIES = 64
+POSE_PERIODS = (32.0, 16.0, 8.0, 4.0, 2.0)  # of the Fourier features, in the pose's units
+
+
+class WorldModel(nn.Module):
+    """The hybrid of block-wise state-space scans and frame-local attention (paper, section 'Architecture')."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.activation_checkpointing = False
+        width, channels = config.width, config.latent_shape[0] * config.patch**2
+        self.embed = nn.Linear(channels, width)
+        self.position = nn.Parameter(0.02 * torch.randn(*config.grid, width))
+        self.noise_embedding = mlp(2 * NOISE_FREQUENCIES, width)
+        self.streams = nn.ModuleDict(
+            {name: ConditionStream(name, columns, width) for name, columns in config.streams.items()}
+        )
+        self.layers = nn.ModuleList(Layer(config, index) for index in range(config.depth))
+        self.final_modulation = nn.Linear(width, 2 * width)
+        self.project = nn.Linear(width, channels)
+        for linear in (self.final_modulation, self.project):
+            nn.init.zeros_(linear.weight)
+            nn.init.zeros_(linear.bias)
+
+    def initial_state(self, batch: int) -> ModelState:
+        """The state before the first frame; on the model's device."""
+        states = [state for layer in self.layers for state in layer.initial_state(batch, self.config.grid)]  # type: ignore[operator]
+        return ModelState(states, batch)
+
+    def forward(
+        self,
+        latents: Tensor,
+        noise_levels: Tensor,
+        conditions: Mapping[str, Tensor],
+        state: ModelState | None = None,
+        chunk: int | None = None,
+    ) -> tuple[Tensor, ModelState]:
+        """Predict the velocity (noise - clean) of T frames that follow `state`.
+
+        Args:
+            latents: (B, T, C, h, w) noisy latents; T is a multiple of the chunk.
+            noise_levels: (B, T) in [0, 1]; 0 = clean, 1 = pure noise.
+            conditions: a (B, T, columns) tensor for each stream. A row of NaN is unknown: its null embedding is used,
+                as for a stream that is left out.
+            state: what came before; None at the start. It is left unchanged.
+            chunk: frames generated together; the config's first chunk size when None.
+
+        Returns: velocities (B, T, C, h, w) float32 and the state after these frames, as if they were clean.
+
+        Raises: ValueError for a chunk the model is not trained for, a T that is no multiple, or unknown streams.
+        """
+        batch, frames = latents.shape[:2]
+        chunk = self.config.chunk_sizes[0] if chunk is None else chunk
+        self._check(latents, conditions, chunk)
+        state = self.initial_state(batch) if state is None else state
+
+        x = self.embed(patchify(latents, self.config.patch)) + self.position  # (B, T, h, w, D)
+        c = self.noise_embedding(noise_features(noise_levels))  # (B, T, D)
+        for name, stream in self.streams.items():
+            c = c + stream(conditions.get(name), (batch, frames))
+        x, c = x.float(), c.float()  # the residual stream
+
+        mixers = iter(state.mixers)
+        new_mixers = []
+        for layer in self.layers:
+            own = [next(mixers) for _ in self.config.mixers]
+            if self.activation_checkpointing and self.training:
+                x, own = checkpoint(layer, x, c, own, state.frames_seen, chunk, use_reentrant=False)
+            else:
+                x, own = layer(x, c, own, state.frames_seen, chunk)
+            new_mixers += own
+
+        shift, scale = self.final_modulation(F.silu(c)).float()[:, :, None, None].chunk(2, dim=-1)
+        velocity = self.project(adaptive_norm(x, shift, scale)).float()
+        return unpatchify(velocity, self.config.patch), ModelState(new_mixers, batch, state.frames_seen + frames)
+
+    def _check(self, latents: Tensor, conditions: Mapping[str, Tensor], chunk: int) -> None:
+        if chunk not in self.config.chunk_sizes:
+            raise ValueError(f"chunk size {chunk}; the model knows {', '.join(map(str, self.config.chunk_sizes))}")
+        if latents.shape[1] % chunk or tuple(latents.shape[2:]) != self.config.latent_shape:
+            raise ValueError(
+                f"latents have shape {tuple(latents.shape)}, expected (B, T, {', '.join(map(str, self.config.latent_shape))}) "
+                f"with T a multiple of the chunk, {chunk}"
+            )
+        unknown = sorted(set(conditions) - set(self.config.streams))
+        if unknown:
+            raise ValueError(f"unknown condition streams {unknown}; the model has {sorted(self.config.streams)}")
+
+
+class ConditionStream(nn.Module):
+    """Embeds one condition of a frame; rows of NaN become the learnt null embedding."""
+
+    def __init__(self, name: str, columns: int, width: int) -> None:
+        super().__init__()
+        self.fourier = name == "pose"
+        self.null = nn.Parameter(torch.zeros(width))
+        self.embed = mlp(columns * (1 + 2 * len(POSE_PERIODS)) if self.fourier else columns, width)
+
+    def forward(self, rows: Tensor | None, shape: tuple[int, int]) -> Tensor:
+        """rows (B, T, columns) or None -> (B, T, D)."""
+        if rows is None:
+            return self.null.expand(*shape, -1)
+        unknown = rows.isnan().any(dim=-1, keepdim=True)
+        rows = rows.nan_to_num(0.0).float()
+        features = pose_features(rows) if self.fourier else rows
+        return torch.where(unknown, self.null, self.embed(features))
+
+
+def mlp(inputs: int, width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, width), nn.SiLU(), nn.Linear(width, width))
+
+
+def pose_features(poses: Tensor) -> Tensor:
+    """(…, P) -> (…, P · (1 + 2 · periods)): the poses, and sine and cosine at several wavelengths."""
+    angles = poses[..., None] * (2 * math.pi / torch.tensor(POSE_PERIODS, device=poses.device))
+    return torch.cat([poses, angles.sin().flatten(-2), angles.cos().flatten(-2)], dim=-1)
+
+
+def noise_features(noise_levels: Tensor) -> Tensor:
+    """(B, T) in [0, 1] -> (B, T, 2 · NOISE_FREQUENCIES)."""
+    exponents = torch.arange(NOISE_FREQUENCIES, device=noise_levels.device) / NOISE_FREQUENCIES
+    angles = 1000 * noise_levels[..., None].float() * 10_000**-exponents
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+def patchify(latents: Tensor, patch: int) -> Tensor:
+    """(B, T, C, h, w) -> (B, T, h / patch, w / patch, C · patch²)."""
+    cells = latents.unflatten(4, (-1, patch)).unflatten(3, (-1, patch))  # (B, T, C, h', p, w', p)
+    return cells.permute(0, 1, 3, 5, 2, 4, 6).flatten(4)
+
+
+def unpatchify(tokens: Tensor, patch: int) -> Tensor:
+    """The inverse of `patchify`."""
+    cells = tokens.unflatten(4, (-1, patch, patch))  # (B, T, h', w', C, p, p)
+    return cells.permute(0, 1, 4, 2, 5, 3, 6).flatten(5, 6).flatten(3, 4)

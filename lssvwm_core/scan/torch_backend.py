@@ -1,0 +1,63 @@
+"""The scan in chunks, by matrix products (Mamba-2, section 6), on any device.
+
+Inside a chunk the outputs are a masked product of every pair of tokens; between chunks only states travel, all of them
+combined by one matrix product. Large products run in x's dtype; decays and states stay in float32.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+CHUNK = 64  # tokens; the fastest on CPUs
+
+
+def scan(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, initial_state: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """See `lssvwm_core.scan.ssd_scan`; without the D term."""
+    b, length, heads, p = x.shape
+    groups, n = B.shape[2:]
+    work = torch.promote_types(x.dtype, torch.float32)
+    q = min(CHUNK, length)
+    padding = -length % q  # dt = 0: a padded token changes no state
+    chunks = (length + padding) // q
+
+    def chunked(tensor: Tensor) -> Tensor:  # (b, l, k, d) -> (b, chunks, k, q, d)
+        return F.pad(tensor, (0, 0, 0, 0, 0, padding)).unflatten(1, (chunks, q)).transpose(2, 3)
+
+    dt = chunked(dt.to(work)[..., None]).squeeze(-1)  # (b, chunks, heads, q)
+    log_decay = (dt * A.to(work)[:, None]).cumsum(dim=-1)  # from the chunk's start up to and with each token
+    X, B, C = chunked(x), chunked(B.to(x.dtype)), chunked(C.to(x.dtype))
+    per_group = heads // groups
+
+    # Within each chunk: y_i = Σ_{j<=i} (C_i · B_j) exp(decay from j to i) dt_j x_j
+    products = (C @ B.transpose(-1, -2)).repeat_interleave(per_group, dim=2)  # (b, chunks, heads, q, q)
+    future = torch.ones(q, q, dtype=torch.bool, device=x.device).triu(1)
+    between = (log_decay[..., :, None] - log_decay[..., None, :]).masked_fill(future, -torch.inf)
+    y = (products * (between.exp() * dt[..., None, :]).to(x.dtype)) @ X  # (b, chunks, heads, q, p)
+
+    # What each chunk adds to the state: Σ_j exp(decay from j to the end) dt_j x_j ⊗ B_j
+    to_end = (log_decay[..., -1:] - log_decay).exp() * dt
+    B_heads = B.repeat_interleave(per_group, dim=2).to(work)
+    added = (X.to(work) * to_end[..., None]).transpose(-1, -2) @ B_heads  # (b, chunks, heads, p, n)
+
+    # The state before each chunk, and the last one
+    if initial_state is None:
+        initial_state = x.new_zeros(b, heads, p, n, dtype=work)
+    states = _states_between_chunks(initial_state.to(work), added, log_decay[..., -1])
+    carried = C.repeat_interleave(per_group, dim=2) @ states[:, :-1].to(x.dtype).transpose(-1, -2)
+    y = y + carried * log_decay.exp()[..., None].to(x.dtype)
+    return y.transpose(2, 3).flatten(1, 2)[:, :length], states[:, -1]
+
+
+def _states_between_chunks(initial_state: Tensor, added: Tensor, log_decay: Tensor) -> Tensor:
+    """(b, heads, p, n), (b, chunks, heads, p, n), (b, chunks, heads) -> states (b, chunks + 1, heads, p, n)."""
+    chunks = added.shape[1]
+    if chunks == 1:
+        only = log_decay[:, 0, :, None, None].exp() * initial_state + added[:, 0]
+        return torch.stack([initial_state, only], dim=1)
+    sources = torch.cat([initial_state[:, None], added], dim=1).transpose(1, 2)  # (b, heads, chunks + 1, p, n)
+    total = F.pad(log_decay.transpose(1, 2), (1, 0)).cumsum(dim=-1)  # (b, heads, chunks + 1)
+    future = torch.ones(chunks + 1, chunks + 1, dtype=torch.bool, device=added.device).triu(1)
+    decay = (total[..., :, None] - total[..., None, :]).masked_fill(future, -torch.inf).exp()
+    return (decay @ sources.flatten(-2)).unflatten(-1, added.shape[-2:]).transpose(1, 2)

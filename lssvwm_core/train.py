@@ -1,0 +1,373 @@
+"""The training loop. One process, several GPUs and `torchrun` are the same code, by Accelerate.
+
+Everything random in a step follows from (seed, step, process), so a run that was interrupted and resumed has exactly the
+weights of one that was not.
+"""
+
+import contextlib
+import json
+import math
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.utils.data import DataLoader, SequentialSampler, Subset
+
+from lssvwm_core.config import RunConfig, TrainConfig, load_config, save_config
+from lssvwm_core.data import Batch, ClipDataset
+from lssvwm_core.device import autocast, fastest_precision, keep_freed_memory
+from lssvwm_core.diffusion import flow_loss, sample_noise_levels
+from lssvwm_core.model.config import ModelConfig, preset
+from lssvwm_core.model.world_model import WorldModel
+from lssvwm_core.model.storage import AUTOENCODER_FOLDER
+from lssvwm_core.runs import (
+    Run,
+    drop_metrics_after,
+    load_checkpoint,
+    save_checkpoint,
+)
+from lssvwm_core.world import World, load_model
+from lssvwm_datasets.errors import LssvwmError
+from lssvwm_datasets.shards import ShardHeader, ShardSet, open_shards
+from lssvwm_datasets.sources import TRAIN
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """One line of metrics.jsonl."""
+
+    step: int
+    loss: float  # mean over the steps since the last report
+    learning_rate: float
+    gradient_norm: float
+    frames: int  # of a clip
+    chunk: int
+    frames_per_second: float  # trained, all processes
+    loader_frames_per_second: float  # what data loading alone would reach
+    data_wait: float  # share of the time spent waiting for data
+    seconds: float  # since this call began
+
+
+Sampler = Callable[[World, int], None]  # renders a sample of a world at a step
+
+
+@dataclass
+class Outcome:
+    """How a training ended."""
+
+    step: int = 0
+    stopped_by: str = "done"  # done, minutes, or a signal's name
+    checkpoint: Path | None = None
+
+
+def build_model(config: RunConfig, header: ShardHeader) -> WorldModel:
+    """The model of a run: its preset for these latents, actions and poses. Raises: LssvwmError."""
+    try:
+        shape: dict[str, Any] = {"action_names": header.action_names, "pose_names": header.pose_names, **config.model}
+        model_config = preset(config.preset, header.latent_shape, **shape)
+    except (ValueError, TypeError) as error:
+        raise LssvwmError(f"[model] {error}") from error
+    _check_stages(config.train, model_config)
+    return WorldModel(model_config)
+
+
+def open_run(folder: Path, config: RunConfig, resume: bool) -> tuple[Run, RunConfig]:
+    """The run to train: a new one, or the one that is there, continued.
+
+    A run keeps its model, data, sampling and seed; how long to train may change. Raises: LssvwmError.
+    """
+    run = Run(folder)
+    if not run.config_file.exists():
+        return run, config
+    if not resume:
+        raise LssvwmError(f"{folder}: there is a run already; continue it without --no-resume or choose another --run")
+    saved = load_config(run.config_file)
+    wanted = replace(config, train=replace(config.train, steps=saved.train.steps, precision=saved.train.precision))
+    if run.last is not None and wanted != saved:
+        raise LssvwmError(
+            f"{folder}: was started with other settings ({_first_difference(saved, wanted)}); "
+            "continue it with its own or choose another --run"
+        )
+    return run, replace(saved, train=replace(saved.train, steps=config.train.steps))
+
+
+def train(
+    run: Run,
+    config: RunConfig,
+    autoencoder: Path,
+    device: torch.device,
+    minutes: float | None = None,
+    init_from: Path | None = None,
+    make_sample: Sampler | None = None,
+    outcome: Outcome | None = None,
+) -> Iterator[StepReport]:
+    """Train until the configured step, for `minutes` at most, or until SIGINT or SIGTERM, yielding reports.
+
+    The state is saved on the way and at the end, whatever ends it; `outcome` tells how it ended. Only weights are taken
+    from `init_from`. Raises: LssvwmError for data that does not fit the model, and when the loss is no longer finite
+    (the last checkpoint is kept).
+    """
+    keep_freed_memory()
+    outcome = outcome or Outcome()
+    shards = open_shards(Path(config.data), TRAIN)
+    accelerator = Accelerator(cpu=device.type == "cpu", log_with=list(config.train.track) or None, project_dir=run.folder)
+    precision = fastest_precision(device) if config.train.precision == "auto" else config.train.precision
+    config = replace(config, train=replace(config.train, precision=precision))
+    torch.manual_seed(config.train.seed)
+    model = build_model(config, shards.header)
+    model.activation_checkpointing = config.train.activation_checkpointing
+    if init_from is not None and run.last is None:
+        initial, header, _ = load_model(init_from)
+        check_same_data(header, shards, init_from)
+        if initial.config != model.config:
+            raise LssvwmError(f"{init_from}: its model differs from this run's; give the same preset and --set model.…")
+        model.load_state_dict(initial.state_dict())
+    average = WorldModel(model.config).to(accelerator.device).eval()
+    average.load_state_dict(model.state_dict())
+    optimizer = torch.optim.AdamW(_parameter_groups(model, config.train), betas=(0.9, 0.99))
+    wrapped, optimizer = accelerator.prepare(model, optimizer)
+    step = 0
+    if run.last is not None:
+        _, header, _ = load_model(run.last / "model")
+        check_same_data(header, shards, run.folder)
+        step = int(load_checkpoint(run.last, model, average, optimizer)["step"])
+    elif accelerator.is_main_process:
+        _create(run, autoencoder, shards.header)
+    if accelerator.is_main_process:
+        save_config(run.config_file, config)
+        drop_metrics_after(run.metrics_file, step)
+    if config.train.track:
+        accelerator.init_trackers(run.folder.name)
+
+    def save() -> None:
+        if accelerator.is_main_process:
+            outcome.checkpoint = save_checkpoint(
+                run, step, model, average, optimizer, shards.header, {}, config.train.keep_checkpoints
+            )
+        accelerator.wait_for_everyone()
+
+    batches = _timed(_loader(shards, model.config, config, accelerator, step))
+    total, started = config.train.total_steps, time.monotonic()
+    losses: list[float] = []
+    since, waited, loaded_frames = time.monotonic(), 0.0, 0
+    with _signals() as received:
+        while step < total:
+            learning_rate = config.train.learning_rate * schedule(step, config.train)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate
+            chunk = _chunk_of(step, config.train, model.config)
+            loss = torch.zeros((), device=accelerator.device)
+            for part in range(config.train.accumulate):
+                batch, seconds = next(batches)
+                waited += seconds
+                last = part == config.train.accumulate - 1
+                with contextlib.nullcontext() if last else accelerator.no_sync(wrapped):
+                    with autocast(accelerator.device, precision):
+                        part_loss = _loss(wrapped, batch, chunk, step, part, config.train, accelerator)
+                    accelerator.backward(part_loss / config.train.accumulate)
+                loss += part_loss.detach() / config.train.accumulate
+                loaded_frames += batch["latents"].shape[0] * batch["latents"].shape[1]
+            norm = float(accelerator.clip_grad_norm_(wrapped.parameters(), config.train.clip_norm))
+            losses.append(loss.item())
+            if not (math.isfinite(losses[-1]) and math.isfinite(norm)):
+                kept = run.last or "none yet"
+                raise LssvwmError(
+                    f"step {step + 1}: loss {losses[-1]}, gradient norm {norm}: not finite; stopped. The last good "
+                    f"checkpoint is {kept}; continue from it with a lower --set train.learning_rate in a new --run (--init-from)"
+                )
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            _update_average(average, model, config.train, step)
+            step += 1
+            outcome.step = step
+
+            seconds = time.monotonic() - since
+            if step % config.train.log_every == 0 or step == total:
+                report = StepReport(
+                    step=step,
+                    loss=sum(losses) / len(losses),
+                    learning_rate=learning_rate,
+                    gradient_norm=norm,
+                    frames=batch["latents"].shape[1],
+                    chunk=chunk,
+                    frames_per_second=accelerator.num_processes * loaded_frames / seconds,
+                    loader_frames_per_second=accelerator.num_processes * loaded_frames / max(waited, 1e-9),
+                    data_wait=waited / seconds,
+                    seconds=time.monotonic() - started,
+                )
+                if accelerator.is_main_process:
+                    with run.metrics_file.open("a") as file:
+                        file.write(json.dumps(report.__dict__) + "\n")
+                if config.train.track:
+                    accelerator.log({"loss": report.loss, "learning_rate": learning_rate}, step=step)
+                losses, since, waited, loaded_frames = [], time.monotonic(), 0.0, 0
+                yield report
+            stop = _stop_reason(received, minutes, started)
+            if _agreed(stop is not None, accelerator):
+                outcome.stopped_by = stop or "another process"
+                break
+            if step % config.train.checkpoint_every == 0 and step < total:
+                save()
+            every = config.train.sample_every
+            if make_sample and every and step % every == 0 and accelerator.is_main_process:
+                make_sample(_sample_world(average, run, shards.header, accelerator.device), step)
+        save()
+    if config.train.track:
+        accelerator.end_training()
+
+
+def schedule(step: int, config: TrainConfig) -> float:
+    """Learning rate over its maximum: linear warm-up, constant, linear fall to zero over the last `decay_share`."""
+    warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
+    left = (config.total_steps - step) / max(1.0, config.decay_share * config.total_steps)
+    return min(warm, 1.0, left)
+
+
+def check_same_data(header: ShardHeader, shards: ShardSet, owner: Path) -> None:
+    """Raises: LssvwmError when shards have another autoencoder, action set or pose than a model was trained with."""
+    for what, trained, found in (
+        ("autoencoder", header.autoencoder_sha256[:12], shards.header.autoencoder_sha256[:12]),
+        ("actions", header.action_names, shards.header.action_names),
+        ("poses", header.pose_names, shards.header.pose_names),
+        ("latent shape", header.latent_shape, shards.header.latent_shape),
+    ):
+        if trained != found:
+            raise LssvwmError(f"{shards.folder}: {what} {found}; {owner} was trained with {trained}; prepare the data for it")
+
+
+def _loss(
+    model: torch.nn.Module,
+    batch: Batch,
+    chunk: int,
+    step: int,
+    part: int,
+    config: TrainConfig,
+    accelerator: Accelerator,
+) -> Tensor:
+    rng = _generator(config.seed, step, part, accelerator.process_index)
+    latents = batch["latents"]
+    levels = sample_noise_levels(*latents.shape[:2], chunk, config.prefix_probability, rng)
+    noise = torch.randn(latents.shape, generator=rng)
+    device = accelerator.device
+    conditions = {name: rows.to(device) for name, rows in batch["conditions"].items()}
+    return flow_loss(model, latents.to(device), noise.to(device), levels.to(device), conditions, chunk)
+
+
+def _loader(
+    shards: ShardSet, model: ModelConfig, config: RunConfig, accelerator: Accelerator, step: int
+) -> DataLoader[Batch]:
+    accumulate = config.train.accumulate
+    shapes = [(end * accumulate, stage.batch_size, stage.frames) for end, stage in config.train.stage_ends()]
+    dataset = ClipDataset(
+        shards, tuple(model.streams), config.sampling, shapes, config.train.seed, accelerator.process_index
+    )
+    rest = Subset(dataset, range(step * accumulate, len(dataset)))
+    workers = config.train.workers
+    return DataLoader(rest, batch_size=None, sampler=SequentialSampler(rest), num_workers=workers)
+
+
+def _timed(loader: DataLoader[Batch]) -> Iterator[tuple[Batch, float]]:
+    """Batches, each with the seconds that were spent waiting for it."""
+    batches = iter(loader)
+    while True:
+        started = time.monotonic()
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        yield batch, time.monotonic() - started
+
+
+def _chunk_of(step: int, config: TrainConfig, model: ModelConfig) -> int:
+    """The chunk size of a step: drawn at random, the same in every process."""
+    rng = _generator(config.seed, step)
+    return model.chunk_sizes[int(torch.randint(len(model.chunk_sizes), (), generator=rng))]
+
+
+def _generator(*key: int) -> torch.Generator:
+    return torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+
+
+def _parameter_groups(model: WorldModel, config: TrainConfig) -> list[dict[str, Any]]:
+    """Weight decay for matrices only."""
+    matrices = [parameter for parameter in model.parameters() if parameter.ndim >= 2]
+    others = [parameter for parameter in model.parameters() if parameter.ndim < 2]
+    return [
+        {"params": matrices, "weight_decay": config.weight_decay, "lr": config.learning_rate},
+        {"params": others, "weight_decay": 0.0, "lr": config.learning_rate},
+    ]
+
+
+@torch.no_grad()
+def _update_average(average: WorldModel, model: WorldModel, config: TrainConfig, step: int) -> None:
+    decay = min(config.ema_decay, (1 + step) / (10 + step))
+    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
+
+
+def _sample_world(average: WorldModel, run: Run, header: ShardHeader, device: torch.device) -> World:
+    from lssvwm_core.model.autoencoder import load_autoencoder
+
+    autoencoder = load_autoencoder(run.folder / AUTOENCODER_FOLDER).to(device)
+    return World(average, autoencoder, header, device, chunk=average.config.chunk_sizes[0])
+
+
+def _create(run: Run, autoencoder: Path, header: ShardHeader) -> None:
+    from lssvwm_core.model.storage import weights_sha256
+
+    if weights_sha256(autoencoder) != header.autoencoder_sha256:
+        raise LssvwmError(f"{autoencoder}: not the autoencoder that made the shards ({header.autoencoder})")
+    run.checkpoints.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(autoencoder, run.folder / AUTOENCODER_FOLDER, dirs_exist_ok=True)
+
+
+def _check_stages(config: TrainConfig, model: ModelConfig) -> None:
+    for stage in config.stages:
+        for chunk in model.chunk_sizes:
+            if stage.frames % chunk or stage.frames < 2 * chunk:
+                raise LssvwmError(f"clips of {stage.frames} frames; expected a multiple of the chunk, {chunk}, and two at least")
+
+
+def _first_difference(saved: RunConfig, wanted: RunConfig) -> str:
+    for section in ("preset", "data", "model", "sampling", "train"):
+        was, is_ = getattr(saved, section), getattr(wanted, section)
+        if was != is_:
+            return f"{section}: {was}, now {is_}"
+    return "none"
+
+
+def _stop_reason(received: list[str], minutes: float | None, started: float) -> str | None:
+    if received:
+        return received[0]
+    return "minutes" if minutes is not None and time.monotonic() - started > 60 * minutes else None
+
+
+def _agreed(stop: bool, accelerator: Accelerator) -> bool:
+    """True on every process as soon as one wants to stop."""
+    if accelerator.num_processes == 1:
+        return stop
+    return bool(accelerator.reduce(torch.tensor(float(stop), device=accelerator.device)).item() > 0)
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[list[str]]:
+    """The names of SIGINT and SIGTERM as they arrive, instead of dying of them."""
+    received: list[str] = []
+
+    def note(number: int, _: FrameType | None) -> None:
+        received.append(signal.Signals(number).name)
+
+    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

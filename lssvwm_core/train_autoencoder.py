@@ -1,0 +1,161 @@
+"""Trains an autoencoder on the frames of recordings and reports its PSNR on mazes it has not seen."""
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from lssvwm_core.device import autocast, fastest_precision, keep_freed_memory
+from lssvwm_core.model.autoencoder import (
+    Autoencoder,
+    AutoencoderConfig,
+    load_autoencoder,
+    pixels_of,
+    save_autoencoder,
+)
+from lssvwm_datasets.errors import DamagedRecording, LssvwmError
+from lssvwm_datasets.sources import TRAIN, VALIDATION, Recording
+
+REPORT_EVERY = 100  # steps
+EVALUATE_BATCH = 256  # frames
+STATISTICS_FRAMES = 20_000
+
+
+@dataclass(frozen=True)
+class AutoencoderTraining:
+    """How long and how to train. Training ends at `steps` or after `minutes`, whichever comes first."""
+
+    steps: int = 6000
+    minutes: float | None = None
+    batch_size: int = 48  # frames
+    learning_rate: float = 2e-3
+    warmup_steps: int = 100
+    weight_decay: float = 0.01
+    ema_decay: float = 0.999
+    max_frames: int = 200_000  # held in memory (64×64: 12 kB each), spread evenly over the recordings
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Progress:
+    step: int
+    fraction: float  # of the training, 0..1
+    psnr: float  # dB, of the last training batches
+    frames_per_second: float
+
+
+def train_autoencoder(
+    recordings: list[Recording],
+    out: Path,
+    config: AutoencoderConfig,
+    training: AutoencoderTraining,
+    device: torch.device,
+    init_from: Path | None = None,
+) -> Iterator[Progress]:
+    """Train on the train split and write `out` (model folder with EMA weights, `recipe.json`), yielding progress.
+
+    Stopping the iteration early (closing the generator, Ctrl-C) writes what was learnt so far. Raises: LssvwmError.
+    """
+    keep_freed_memory()
+    torch.manual_seed(training.seed)
+    pool = torch.from_numpy(gather_frames(recordings, TRAIN, training.max_frames))
+    held_out = torch.from_numpy(gather_frames(recordings, VALIDATION, training.max_frames // 20))
+    model = load_autoencoder(init_from) if init_from else Autoencoder(config)
+    model.latent_shape(*pool.shape[1:3])
+    model = model.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(training.ema_decay))
+    optimizer = torch.optim.AdamW(
+        model.parameters(), training.learning_rate, weight_decay=training.weight_decay, betas=(0.9, 0.99)
+    )
+    started, step = time.monotonic(), 0
+    try:
+        squared_errors: list[float] = []
+        while (fraction := _fraction_done(training, step, time.monotonic() - started)) < 1:
+            warmup = min(1.0, (step + 1) / training.warmup_steps)
+            for group in optimizer.param_groups:
+                group["lr"] = training.learning_rate * warmup * (0.5 + 0.5 * math.cos(math.pi * fraction))
+            rows = torch.randint(len(pool), (training.batch_size,))
+            pixels = pixels_of(pool[rows].to(device))
+            with autocast(device, fastest_precision(device)):
+                noise = torch.randn(training.batch_size, *model.latent_shape(*pool.shape[1:3]), device=device)
+                loss = F.mse_loss(model.reconstruct(pixels, noise), pixels)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            average.update_parameters(model)
+            step += 1
+            squared_errors.append(loss.item())
+            if not math.isfinite(squared_errors[-1]):
+                raise LssvwmError(f"the loss is not finite at step {step}; lower --learning-rate")
+            if step % REPORT_EVERY == 0:
+                mean = float(np.mean(squared_errors[-REPORT_EVERY:]))
+                speed = step * training.batch_size / (time.monotonic() - started)
+                yield Progress(step, fraction, 10 * math.log10(4 / mean), speed)
+    finally:
+        if step > 0:
+            trained = average.module.eval()
+            set_statistics(trained, pool, device)
+            save_autoencoder(out, trained)
+            recipe = {
+                "training": asdict(training),
+                "steps_done": step,
+                "seconds": round(time.monotonic() - started),
+                "train_frames": len(pool),
+                "validation_frames": len(held_out),
+                "validation_psnr": round(psnr(trained, held_out, device), 3),
+            }
+            (out / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
+
+
+def gather_frames(recordings: list[Recording], split: str, max_frames: int) -> NDArray[np.uint8]:
+    """(N, H, W, 3) uint8 frames, spread evenly over the recordings of a split. Raises: LssvwmError when none are there."""
+    chosen = [recording for recording in recordings if recording.split == split]
+    share = max(1, max_frames // max(1, len(chosen)))
+    parts = []
+    for recording in chosen:
+        try:
+            frames = np.concatenate([episode.frames for episode in recording.episodes()])
+        except DamagedRecording:
+            continue  # `prepare` reports damaged recordings
+        parts.append(frames[np.linspace(0, len(frames) - 1, min(share, len(frames))).astype(int)])
+    if not parts:
+        raise LssvwmError(f"no readable recordings in the {split} split; record some with: lssvwm record maze")
+    if len({part.shape[1:] for part in parts}) > 1:
+        raise LssvwmError(f"recordings have frames of several sizes: {sorted({part.shape[1:3] for part in parts})}")
+    return np.concatenate(parts)
+
+
+@torch.inference_mode()
+def set_statistics(model: Autoencoder, frames: torch.Tensor, device: torch.device) -> None:
+    """Set the model's latent mean and standard deviation a channel, from at most `STATISTICS_FRAMES` frames."""
+    rows = torch.linspace(0, len(frames) - 1, min(len(frames), STATISTICS_FRAMES)).long()
+    with autocast(device, fastest_precision(device)):
+        raw = torch.cat([model.raw_latents(pixels_of(frames[part].to(device))) for part in rows.split(EVALUATE_BATCH)])
+    model.latent_mean.copy_(raw.mean(dim=(0, 2, 3)))
+    model.latent_std.copy_(raw.std(dim=(0, 2, 3)))
+
+
+@torch.inference_mode()
+def psnr(model: Autoencoder, frames: torch.Tensor, device: torch.device) -> float:
+    """Mean over frames of the PSNR in dB of encode -> decode, as a rollout sees it (8 bits)."""
+    total = 0.0
+    for part in frames.split(EVALUATE_BATCH):
+        with autocast(device, fastest_precision(device)):
+            decoded = model.decode(model.encode(part.to(device)))
+        error = (decoded.float() - part.to(device).float()).square().mean(dim=(1, 2, 3)).clamp(min=1e-3)
+        total += (10 * torch.log10(255**2 / error)).sum().item()
+    return total / len(frames)
+
+
+def _fraction_done(training: AutoencoderTraining, step: int, seconds: float) -> float:
+    by_time = seconds / (60 * training.minutes) if training.minutes else 0.0
+    return max(step / training.steps, by_time)

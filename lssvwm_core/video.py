@@ -1,0 +1,98 @@
+"""Pictures people look at: MP4s, captions, contact sheets, maps."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import imageio.v2 as imageio
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from lssvwm_datasets.files import written_whole
+
+Frames = NDArray[np.uint8]  # (T, H, W, 3) RGB
+
+CAPTION_HEIGHT = 20  # pixels
+CONTEXT_COLOUR, GENERATED_COLOUR = (70, 130, 220), (40, 40, 40)
+
+
+class Mp4Writer:
+    """Appends frames to an MP4; made by `mp4_writer`."""
+
+    def __init__(self, encoder: Any) -> None:
+        self._encoder = encoder
+
+    def append(self, frames: Frames) -> None:
+        """Encode (T, H, W, 3) uint8 frames at once; nothing is kept."""
+        for frame in frames:
+            height, width = frame.shape[:2]
+            even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")  # yuv420p wants even sizes
+            self._encoder.append_data(even)
+
+
+@contextmanager
+def mp4_writer(path: Path, fps: float, crf: int = 16) -> Iterator[Mp4Writer]:
+    """An H.264 MP4 (yuv420p, plays everywhere) that appears under its name only when it is whole."""
+    with written_whole(path) as partial:
+        options = {"codec": "libx264", "pixelformat": "yuv420p", "quality": None, "macro_block_size": 2}
+        output = ["-crf", str(crf), "-movflags", "+faststart"]
+        encoder = imageio.get_writer(
+            partial, format="FFMPEG", mode="I", fps=fps, ffmpeg_log_level="error", output_params=output, **options
+        )
+        with encoder:
+            yield Mp4Writer(encoder)
+
+
+def upscale(frames: Frames, factor: int) -> Frames:
+    """Nearest neighbour: every pixel stays a pixel."""
+    return frames.repeat(factor, axis=1).repeat(factor, axis=2)
+
+
+def caption(frames: Frames, texts: list[str], colour: tuple[int, int, int]) -> Frames:
+    """Add a strip with a text below each frame."""
+    count, height, width, _ = frames.shape
+    captioned = np.empty((count, height + CAPTION_HEIGHT, width, 3), np.uint8)
+    captioned[:, :height] = frames
+    font = ImageFont.load_default(12)
+    for picture, text in zip(captioned, texts, strict=True):
+        strip = Image.new("RGB", (width, CAPTION_HEIGHT), colour)
+        ImageDraw.Draw(strip).text((4, 2), text, (255, 255, 255), font)
+        picture[height:] = np.asarray(strip)
+    return captioned
+
+
+def contact_sheet(frames: Frames, texts: list[str], columns: int, factor: int = 2) -> Image.Image:
+    """Frames side by side, row by row, each with its text."""
+    tiles = caption(upscale(frames, factor), texts, GENERATED_COLOUR)
+    rows = -(-len(tiles) // columns)
+    height, width = tiles.shape[1:3]
+    sheet = np.full((rows * height, columns * width, 3), 255, np.uint8)
+    for number, tile in enumerate(tiles):
+        row, column = divmod(number, columns)
+        sheet[row * height : (row + 1) * height, column * width : (column + 1) * width] = tile
+    return Image.fromarray(sheet)
+
+
+def draw_map(
+    layout: NDArray[np.uint8] | None, poses: NDArray[np.floating], context: int, cell: int = 48
+) -> Image.Image:
+    """The maze from above with the path walked: context frames blue, generated ones orange, a dot where it ends.
+
+    layout (N, N), 1 = free, indexed [y, x] with y upwards; poses (T, >= 2) with x, y in cells.
+    """
+    known = poses[np.isfinite(poses).all(axis=1), :2]
+    size = layout.shape[0] if layout is not None else int(np.ceil(known.max(initial=1)))
+    image = Image.new("RGB", (size * cell, size * cell), (235, 235, 230))
+    draw = ImageDraw.Draw(image)
+    for y, x in np.argwhere(layout == 0) if layout is not None else ():
+        draw.rectangle((x * cell, (size - 1 - y) * cell, (x + 1) * cell - 1, (size - y) * cell - 1), (90, 90, 100))
+    points = [(float(x) * cell, (size - float(y)) * cell) for x, y in known]
+    for part, colour in ((points[:context], CONTEXT_COLOUR), (points[max(context - 1, 0) :], (240, 130, 30))):
+        if len(part) > 1:
+            draw.line(part, colour, width=3)
+    if points:
+        x, y = points[-1]
+        draw.ellipse((x - 6, y - 6, x + 6, y + 6), (200, 30, 30))
+    return image

@@ -1,0 +1,117 @@
+"""A world: model and autoencoder together, driven by the three calls of a rollout.
+
+    state = world.reset(batch)                       memory of fixed size, whatever the past
+    world.observe(state, latents, conditions)        commit clean frames, any multiple of the chunk
+    chunk = world.generate(state, conditions, rng)   denoise against the frozen state, then commit (paper, 'Inference')
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lssvwm_core.device import autocast, fastest_precision
+from lssvwm_core.diffusion import denoise
+from lssvwm_core.model import storage
+from lssvwm_core.model.autoencoder import Autoencoder, load_autoencoder
+from lssvwm_core.model.config import ModelConfig
+from lssvwm_core.model.state import ModelState
+from lssvwm_core.model.world_model import WorldModel
+from lssvwm_datasets.errors import LssvwmError
+from lssvwm_datasets.shards import ShardHeader
+
+KIND = "world-model"
+OBSERVE_FRAMES = 100  # committed at once, at most: bounds the memory of a long context
+DECODE_FRAMES = 128
+
+Conditions = Mapping[str, Tensor]
+
+
+@dataclass
+class World:
+    """A trained world, ready to roll out.
+
+    Attributes:
+        header: the data it was trained on: columns of the condition streams, frame size, autoencoder.
+        chunk: frames generated together; one of the model's chunk sizes.
+        steps: denoising steps a chunk.
+    """
+
+    model: WorldModel
+    autoencoder: Autoencoder
+    header: ShardHeader
+    device: torch.device
+    chunk: int = 5
+    steps: int = 8
+
+    def reset(self, batch: int = 1) -> ModelState:
+        """The memory of `batch` worlds that have seen nothing."""
+        return self.model.initial_state(batch)
+
+    @torch.inference_mode()
+    def observe(self, state: ModelState, latents: Tensor, conditions: Conditions) -> None:
+        """Commit clean latents (B, T, C, h, w) and their conditions (B, T, columns) to `state`."""
+        piece = max(1, OBSERVE_FRAMES // self.chunk) * self.chunk
+        for start in range(0, latents.shape[1], piece):
+            rows = slice(start, start + piece)
+            self._commit(state, latents[:, rows], {name: rows_[:, rows] for name, rows_ in conditions.items()})
+
+    @torch.inference_mode()
+    def generate(self, state: ModelState, conditions: Conditions, rng: torch.Generator) -> Tensor:
+        """Dream the next chunk, (B, chunk, C, h, w), and commit it. `rng` is a CPU generator: same seed, same dream."""
+        noise = torch.randn(state.batch, self.chunk, *self.model.config.latent_shape, generator=rng).to(self.device)
+        conditions = {name: rows.to(self.device) for name, rows in conditions.items()}
+        with autocast(self.device, fastest_precision(self.device)):
+            latents = denoise(self.model, noise, conditions, state, self.steps)
+        self._commit(state, latents, conditions)
+        return latents
+
+    @torch.inference_mode()
+    def decode(self, latents: Tensor) -> NDArray[np.uint8]:
+        """(T, C, h, w) latents -> (T, H, W, 3) uint8 frames."""
+        parts = latents.to(self.device).split(DECODE_FRAMES)
+        return torch.cat([self.autoencoder.decode(part).cpu() for part in parts]).numpy()
+
+    def _commit(self, state: ModelState, latents: Tensor, conditions: Conditions) -> None:
+        latents = latents.to(self.device, torch.float32)
+        conditions = {name: rows.to(self.device) for name, rows in conditions.items()}
+        clean = torch.zeros(latents.shape[:2], device=self.device)
+        with autocast(self.device, fastest_precision(self.device)):
+            _, new_state = self.model(latents, clean, conditions, state, self.chunk)
+        state.mixers, state.frames_seen = new_state.mixers, new_state.frames_seen
+
+
+def save_world(
+    folder: Path, model: WorldModel, header: ShardHeader, autoencoder: str, dtype: torch.dtype = torch.float32
+) -> None:
+    """Write a world's folder; `autoencoder` is the path of its autoencoder, relative to the folder."""
+    config = {"model": asdict(model.config), "data": asdict(header), "autoencoder": autoencoder}
+    storage.save_model(folder, KIND, config, model, dtype)
+
+
+def load_model(folder: Path) -> tuple[WorldModel, ShardHeader, Path]:
+    """The model of a world's folder, its header, and the folder of its autoencoder. Raises: LssvwmError."""
+    path = folder / storage.CONFIG_FILE
+    config = storage.load_config(folder, KIND)
+    missing = {"model", "data", "autoencoder"} - set(config)
+    if missing:
+        raise LssvwmError(f"{path}: no {', '.join(sorted(missing))}")
+    model = WorldModel(storage.config_from(path, ModelConfig, config["model"]))
+    storage.load_weights(folder, model)
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config["data"].items()}
+    header = storage.config_from(path, ShardHeader, fields)
+    return model.eval(), header, (folder / config["autoencoder"]).resolve()
+
+
+def load_world(folder: Path, device: torch.device) -> World:
+    """Load model and autoencoder. Raises: LssvwmError when either is missing, damaged, or not of the other."""
+    model, header, autoencoder_folder = load_model(folder)
+    if storage.weights_sha256(autoencoder_folder) != header.autoencoder_sha256:
+        raise LssvwmError(f"{autoencoder_folder}: not the autoencoder that {folder} was trained with")
+    autoencoder = load_autoencoder(autoencoder_folder).to(device)
+    return World(model.to(device), autoencoder, header, device, chunk=model.config.chunk_sizes[0])
