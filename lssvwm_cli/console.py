@@ -46,7 +46,11 @@ def _bar(what: str, total: int, unit: str) -> Iterator[Callable[[int, str], None
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(what, total=total, note="")
-        yield lambda done, note="": bar.update(task, completed=done, note=note)
+
+        def update(done: int, note: str = "") -> None:
+            bar.update(task, completed=done, note=note)
+
+        yield update
 
 
 def say(text: str) -> None:

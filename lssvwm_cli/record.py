@@ -28,6 +28,7 @@ def maze(
     out: Annotated[Path, typer.Option(help="Folder; episodes that are there already are kept.")] = MAZE_RECORDINGS,
     jobs: Annotated[str, typer.Option(help="Processes, or auto: one a core.")] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first training maze; the next has seed + 1.")] = 0,
+    compact: Annotated[bool, typer.Option("--compact", help="Files a quarter smaller, ten times slower to write.")] = False,
 ) -> None:
     """Record Memory Maze with an exploring agent, in the layout of the offline dataset."""
     from lssvwm_datasets.files import remove_partial_files
@@ -35,7 +36,7 @@ def maze(
     from lssvwm_datasets.memory_maze.recorder import plan, record_all
 
     held_out = max(1, episodes // 10) if eval_episodes is None else eval_episodes
-    requests = plan(out, size, episodes, held_out, steps, seed)
+    requests = plan(out, size, episodes, held_out, steps, seed, compact)
     load_tasks()  # fails here, in words, when the environment is missing
     remove_partial_files(out)
     there = sum(request.path.exists() for request in requests)

@@ -31,9 +31,9 @@ def train(
 
     from lssvwm_core.config import make_config
     from lssvwm_core.device import pick_device
-    from lssvwm_core.model.storage import resolve_model
+    from lssvwm_core.model.storage import AUTOENCODER_FOLDER, resolve_model
     from lssvwm_core.rollout import write_sample
-    from lssvwm_core.runs import AUTOENCODER_FOLDER, RUNS, resolve_world
+    from lssvwm_core.runs import RUNS, resolve_world
     from lssvwm_core.train import Outcome, open_run
     from lssvwm_core.train import train as run_training
 

@@ -17,8 +17,12 @@ def train_autoencoder(
     batch_size: Annotated[int, typer.Option(min=1, help="Frames a step.")] = 48,
     learning_rate: Annotated[float, typer.Option()] = 2e-3,
     latent_channels: Annotated[int, typer.Option(min=1)] = 32,
-    max_frames: Annotated[int, typer.Option(min=1, help="Frames held in memory, spread over the recordings.")] = 200_000,
-    init_from: Annotated[str | None, typer.Option(help="Go on from an autoencoder: shipped name, folder or hub id.")] = None,
+    max_frames: Annotated[
+        int, typer.Option(min=1, help="Frames held in memory, spread over the recordings.")
+    ] = 200_000,
+    init_from: Annotated[
+        str | None, typer.Option(help="Go on from an autoencoder: shipped name, folder or hub id.")
+    ] = None,
     seed: Annotated[int, typer.Option()] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
@@ -32,7 +36,7 @@ def train_autoencoder(
 
     training = AutoencoderTraining(steps, minutes, batch_size, learning_rate, max_frames=max_frames, seed=seed)
     recordings = find_recordings(source, next(iter(FORMATS)))
-    config = AutoencoderConfig(latent_channels=latent_channels)
+    config = AutoencoderConfig(name=out.name, latent_channels=latent_channels)
     initial = resolve_model(init_from) if init_from else None
     try:
         with progress("Training", 100, "%") as update:

@@ -113,7 +113,9 @@ def make_config(preset: str, data: Path, file: Path | None, overrides: Sequence[
         preset = loaded.pop("preset", preset)
         for section, fields_ in loaded.items():
             if section not in values or not isinstance(fields_, dict):
-                raise LssvwmError(f"{file}: unknown section [{section}]; expected preset, [model], [sampling] or [train]")
+                raise LssvwmError(
+                    f"{file}: unknown section [{section}]; expected preset, [model], [sampling] or [train]"
+                )
             values[section] |= fields_
     for override in overrides:
         section, name, value = parse_override(override)
@@ -139,8 +141,7 @@ def parse_override(text: str) -> tuple[str, str, Any]:
 def save_config(path: Path, config: RunConfig) -> None:
     import tomli_w
 
-    content = {key: value for key, value in dataclasses.asdict(config).items()}
-    path.write_text(tomli_w.dumps(content))
+    path.write_text(tomli_w.dumps(dataclasses.asdict(config)))
 
 
 def load_config(path: Path) -> RunConfig:
@@ -200,7 +201,8 @@ def _section(where: str, name: str, section: Any, values: Any) -> Any:
             or expected not in (bool, int, float, str)
         )
         if not fits:
-            raise LssvwmError(f"{where}: [{name}] {key} is {value!r}, expected {expected.__name__}")
+            wanted = getattr(expected, "__name__", expected)
+            raise LssvwmError(f"{where}: [{name}] {key} is {value!r}, expected {wanted}")
     try:
         return section(**values)
     except (TypeError, ValueError) as error:

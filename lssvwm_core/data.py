@@ -28,8 +28,8 @@ class Batch(TypedDict):
 class ClipSampling:
     """How clips are cut from episodes.
 
-    In a static world a walk can be walked back, so pose-conditioned clips may be reversed, or folded: out and back along
-    the same poses, the paper's retrieval task. A reversed action is unknown, none of the maze's actions walks backwards.
+    In a static world a walk can be walked back, so pose-conditioned clips may be reversed, or folded: out and back
+    along the same poses, the paper's retrieval task. Reversed actions are unknown: no action of the maze walks back.
     """
 
     fold: float = 0.5
@@ -69,8 +69,8 @@ class ClipDataset(Dataset[Batch]):
         longest = max(frames for _, _, frames in shapes)
         if longest > self.lengths.max():
             raise LssvwmError(
-                f"{shards.folder}: the longest episode has {self.lengths.max()} frames, clips of {longest} are asked for; "
-                "shorten them with --clip-frames"
+                f"{shards.folder}: the longest episode has {self.lengths.max()} frames, clips of {longest} are asked "
+                "for; shorten them with --clip-frames"
             )
 
     def __len__(self) -> int:
@@ -128,7 +128,9 @@ class ClipDataset(Dataset[Batch]):
         try:
             return self._files[key][name][first : first + count]
         except OSError as error:
-            raise LssvwmError(f"{episode.shard}: damaged shard, episode {episode.id} ({error}); prepare again") from error
+            raise LssvwmError(
+                f"{episode.shard}: damaged shard, episode {episode.id} ({error}); prepare again"
+            ) from error
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_files": {}}

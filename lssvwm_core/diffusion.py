@@ -7,6 +7,7 @@ chunk would train for something that never happens. With chunk size 1 this is th
 """
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -55,12 +56,14 @@ def flow_loss(
     return (error * noised).sum() / noised.sum()
 
 
-def denoise(model: WorldModel, noise: Tensor, conditions: Mapping[str, Tensor], state: ModelState, steps: int) -> Tensor:
+def denoise(
+    model: WorldModel, noise: Tensor, conditions: Mapping[str, Tensor], state: ModelState, steps: int
+) -> Tensor:
     """Integrate one chunk from noise (B, c, C, h, w) to a clean latent in `steps` Euler steps, `state` frozen."""
     x = noise
     batch, chunk = noise.shape[:2]
     times = torch.linspace(1, 0, steps + 1).tolist()
-    for now, after in zip(times[:-1], times[1:], strict=True):
+    for now, after in pairwise(times):
         levels = torch.full((batch, chunk), now, device=noise.device)
         velocity, _ = model(x, levels, conditions, state, chunk)
         x = x + (after - now) * velocity

@@ -62,7 +62,9 @@ def steer(
     """
     script = parse_actions(actions, action_names)
     start = min(frames, len(recorded.actions)) if recorded is not None and actions == RECORDED else 0
-    columns = len(recorded.poses[0]) if recorded is not None and len(recorded.poses) else (0 if pose is None else len(pose))
+    columns = (
+        len(recorded.poses[0]) if recorded is not None and len(recorded.poses) else (0 if pose is None else len(pose))
+    )
     drive = Drive(np.zeros((frames, len(action_names)), np.float32), np.full((frames, columns), np.nan, np.float32))
     if start and recorded is not None:
         drive.actions[:start], drive.poses[:start] = recorded.actions[:start], recorded.poses[:start]

@@ -34,12 +34,16 @@ def load_episode(source: Path, world: World, number: int) -> EncodedEpisode:
 
     Raises: LssvwmError when the source does not fit the world, or has no such episode.
     """
-    episode = _from_shards(source, world, number) if (source / INDEX_FILE).exists() else _recorded(source, world, number)
+    episode = (
+        _from_shards(source, world, number) if (source / INDEX_FILE).exists() else _recorded(source, world, number)
+    )
     columns = {"action": (episode.actions, world.header.action_names), "pose": (episode.poses, world.header.pose_names)}
     for name, (rows, names) in columns.items():
         found = 0 if rows is None else rows.shape[1]
         if found != len(names):
-            raise LssvwmError(f"{source}: {name}s have {found} columns; the world was trained with {len(names)}: {names}")
+            raise LssvwmError(
+                f"{source}: {name}s have {found} columns; the world was trained with {len(names)}: {names}"
+            )
     return episode
 
 
@@ -47,13 +51,14 @@ def _from_shards(folder: Path, world: World, number: int) -> EncodedEpisode:
     shards = open_shards(folder, VALIDATION)
     if shards.header.autoencoder_sha256 != world.header.autoencoder_sha256:
         raise LssvwmError(
-            f"{folder}: encoded by {shards.header.autoencoder} ({shards.header.autoencoder_sha256[:12]}); the world was "
-            f"trained on latents of {world.header.autoencoder} ({world.header.autoencoder_sha256[:12]})"
+            f"{folder}: encoded by {shards.header.autoencoder} ({shards.header.autoencoder_sha256[:12]}); the world "
+            f"was trained on latents of {world.header.autoencoder} ({world.header.autoencoder_sha256[:12]})"
         )
     _check_number(folder, number, len(shards.episodes))
     stored = shards.episodes[number]
     latents, actions = shards.read(stored, "latents"), shards.read(stored, "actions")
-    assert latents is not None and actions is not None  # every shard has both
+    assert latents is not None  # every shard has both
+    assert actions is not None
     return EncodedEpisode(
         stored.id,
         latents,
@@ -74,7 +79,9 @@ def _recorded(source: Path, world: World, number: int) -> EncodedEpisode:
     except DamagedRecording as error:
         raise LssvwmError(f"{error}; choose another --episode") from error
     if episode.frames.shape[1:3] != world.header.frame_size:
-        raise LssvwmError(f"{source}: frames are {episode.frames.shape[1:3]}; the world makes {world.header.frame_size}")
+        raise LssvwmError(
+            f"{source}: frames are {episode.frames.shape[1:3]}; the world makes {world.header.frame_size}"
+        )
     latents = encode_frames(world.autoencoder, episode.frames)
     return EncodedEpisode(
         episode.id, latents, episode.actions, episode.poses, episode.frames, episode.layout, episode.fps

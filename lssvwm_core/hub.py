@@ -27,7 +27,7 @@ class RunFacts:
 
 
 def run_facts(world: Path) -> RunFacts:
-    """The facts of a world's folder, from its run's folder where it lies in one (`runs/<name>/checkpoints/<step>/model`)."""
+    """The facts of a world, from its run where it lies in one (`runs/<name>/checkpoints/<step>/model`)."""
     checkpoint, run = world.resolve().parent, world.resolve().parents[2]
     if not (checkpoint.name.isdigit() and (run / "config.toml").is_file()):
         return RunFacts(world.name, None, None, None)
@@ -132,7 +132,9 @@ def download(name: str) -> Path:
     try:
         return Path(hub.snapshot_download(repo, revision=revision or None, allow_patterns=list(LOADED)))
     except LocalEntryNotFoundError as error:
-        raise LssvwmError(f"{name}: neither a folder, a shipped name, nor in the hub's cache, and the hub is out of reach") from error
+        raise LssvwmError(
+            f"{name}: neither a folder, a shipped name, nor in the hub's cache, and the hub is out of reach"
+        ) from error
     except HfHubHTTPError as error:
         raise LssvwmError(_explain(error, repo)) from error
     except (OSError, ValueError) as error:

@@ -60,7 +60,9 @@ def copy_autoencoder(autoencoder: Path, out: Path) -> Path:
     """
     folder = out / AUTOENCODER_FOLDER
     if folder.is_dir() and weights_sha256(folder) != weights_sha256(autoencoder):
-        raise LssvwmError(f"{folder}: the shards there are of another autoencoder; delete {out} or choose another --out")
+        raise LssvwmError(
+            f"{folder}: the shards there are of another autoencoder; delete {out} or choose another --out"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (folder / name).exists():
@@ -110,7 +112,8 @@ def write_shards(jobs: list[ShardJob], processes: int) -> Iterator[ShardJob]:
     others = set(folder.glob("*.h5")) - {job.path for job in jobs}
     if others:
         raise LssvwmError(
-            f"{min(others)}: a shard of another plan (other recordings or --shard-size); delete {folder} or choose another --out"
+            f"{min(others)}: a shard of another plan (other recordings or --shard-size); delete {folder} or choose "
+            "another --out"
         )
     yield from done
     missing = [job for job in jobs if job not in done]
@@ -195,7 +198,7 @@ def header_of(episode: Episode, dataset: str, autoencoder: Autoencoder, folder: 
         frame_size=(height, width),
         action_names=episode.action_names,
         pose_names=episode.pose_names,
-        autoencoder=folder.name,
+        autoencoder=autoencoder.config.name,
         autoencoder_sha256=weights_sha256(folder),
         latent_shape=autoencoder.latent_shape(height, width),
     )

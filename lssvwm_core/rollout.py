@@ -145,7 +145,9 @@ def _start(world: World, episode: EncodedEpisode | None, options: RolloutOptions
         raise LssvwmError(f"--context {context}: episode {episode.id} has {len(episode)} frames")
     if context % world.chunk:
         below = context - context % world.chunk
-        raise LssvwmError(f"--context {context}: expected a multiple of the chunk, {world.chunk}: {below} or {below + world.chunk}")
+        raise LssvwmError(
+            f"--context {context}: expected a multiple of the chunk, {world.chunk}: {below} or {below + world.chunk}"
+        )
     poses = episode.poses if episode.poses is not None else np.zeros((len(episode), 0), np.float32)
     conditions = _conditions(world, episode.actions[:context], poses[:context], options)
     if context:

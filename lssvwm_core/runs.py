@@ -1,9 +1,9 @@
 """A run's folder and its checkpoints.
 
-    runs/<name>/  config.toml  metrics.jsonl  samples/*.mp4  autoencoder/
-        checkpoints/000500/model/{config.json, model.safetensors}      EMA weights: a world, ready for the hub
-        checkpoints/000500/training_state/{raw.safetensors, optimizer.pt, progress.json}
-        checkpoints/last -> 000500
+runs/<name>/  config.toml  metrics.jsonl  samples/*.mp4  autoencoder/
+    checkpoints/000500/model/{config.json, model.safetensors}      EMA weights: a world, ready for the hub
+    checkpoints/000500/training_state/{raw.safetensors, optimizer.pt, progress.json}
+    checkpoints/last -> 000500
 """
 
 import json
@@ -18,8 +18,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lssvwm_core.model import storage
-from lssvwm_core.model.world_model import WorldModel
 from lssvwm_core.model.storage import AUTOENCODER_FOLDER
+from lssvwm_core.model.world_model import WorldModel
 from lssvwm_core.world import save_world
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.shards import ShardHeader
@@ -75,7 +75,9 @@ def resolve_world(name: str | None) -> Path:
         run = latest_run()
         shipped = [path for path in storage.shipped_models().values() if "world" in path.name]
         if run is None and not shipped:
-            raise LssvwmError("no trained world: none ships with this build and runs/ has none; train one: lssvwm train")
+            raise LssvwmError(
+                "no trained world: none ships with this build and runs/ has none; train one: lssvwm train"
+            )
         return run.world if run else shipped[0]
     for folder in (Path(name), RUNS / name):
         if (folder / "checkpoints").is_dir():

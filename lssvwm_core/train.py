@@ -1,7 +1,7 @@
 """The training loop. One process, several GPUs and `torchrun` are the same code, by Accelerate.
 
-Everything random in a step follows from (seed, step, process), so a run that was interrupted and resumed has exactly the
-weights of one that was not.
+Everything random in a step follows from (seed, step, process), so a run that was interrupted and resumed has exactly
+the weights of one that was not.
 """
 
 import contextlib
@@ -22,13 +22,14 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.data import DataLoader, SequentialSampler, Subset
 
+from lssvwm_core.averaging import update_average
 from lssvwm_core.config import RunConfig, TrainConfig, load_config, save_config
 from lssvwm_core.data import Batch, ClipDataset
 from lssvwm_core.device import autocast, fastest_precision, keep_freed_memory
 from lssvwm_core.diffusion import flow_loss, sample_noise_levels
 from lssvwm_core.model.config import ModelConfig, preset
-from lssvwm_core.model.world_model import WorldModel
 from lssvwm_core.model.storage import AUTOENCODER_FOLDER
+from lssvwm_core.model.world_model import WorldModel
 from lssvwm_core.runs import (
     Run,
     drop_metrics_after,
@@ -119,7 +120,9 @@ def train(
     keep_freed_memory()
     outcome = outcome or Outcome()
     shards = open_shards(Path(config.data), TRAIN)
-    accelerator = Accelerator(cpu=device.type == "cpu", log_with=list(config.train.track) or None, project_dir=run.folder)
+    accelerator = Accelerator(
+        cpu=device.type == "cpu", log_with=list(config.train.track) or None, project_dir=run.folder
+    )
     precision = fastest_precision(device) if config.train.precision == "auto" else config.train.precision
     config = replace(config, train=replace(config.train, precision=precision))
     torch.manual_seed(config.train.seed)
@@ -182,11 +185,12 @@ def train(
                 kept = run.last or "none yet"
                 raise LssvwmError(
                     f"step {step + 1}: loss {losses[-1]}, gradient norm {norm}: not finite; stopped. The last good "
-                    f"checkpoint is {kept}; continue from it with a lower --set train.learning_rate in a new --run (--init-from)"
+                    f"checkpoint is {kept}; go on from it with --init-from, another --run and a lower "
+                    "--set train.learning_rate"
                 )
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            _update_average(average, model, config.train, step)
+            update_average(average, model, config.train.ema_decay, step)
             step += 1
             outcome.step = step
 
@@ -241,7 +245,9 @@ def check_same_data(header: ShardHeader, shards: ShardSet, owner: Path) -> None:
         ("latent shape", header.latent_shape, shards.header.latent_shape),
     ):
         if trained != found:
-            raise LssvwmError(f"{shards.folder}: {what} {found}; {owner} was trained with {trained}; prepare the data for it")
+            raise LssvwmError(
+                f"{shards.folder}: {what} {found}; {owner} was trained with {trained}; prepare the data for it"
+            )
 
 
 def _loss(
@@ -255,7 +261,8 @@ def _loss(
 ) -> Tensor:
     rng = _generator(config.seed, step, part, accelerator.process_index)
     latents = batch["latents"]
-    levels = sample_noise_levels(*latents.shape[:2], chunk, config.prefix_probability, rng)
+    batch_size, frames = latents.shape[:2]
+    levels = sample_noise_levels(batch_size, frames, chunk, config.prefix_probability, rng)
     noise = torch.randn(latents.shape, generator=rng)
     device = accelerator.device
     conditions = {name: rows.to(device) for name, rows in batch["conditions"].items()}
@@ -307,12 +314,6 @@ def _parameter_groups(model: WorldModel, config: TrainConfig) -> list[dict[str, 
     ]
 
 
-@torch.no_grad()
-def _update_average(average: WorldModel, model: WorldModel, config: TrainConfig, step: int) -> None:
-    decay = min(config.ema_decay, (1 + step) / (10 + step))
-    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
-
-
 def _sample_world(average: WorldModel, run: Run, header: ShardHeader, device: torch.device) -> World:
     from lssvwm_core.model.autoencoder import load_autoencoder
 
@@ -333,7 +334,9 @@ def _check_stages(config: TrainConfig, model: ModelConfig) -> None:
     for stage in config.stages:
         for chunk in model.chunk_sizes:
             if stage.frames % chunk or stage.frames < 2 * chunk:
-                raise LssvwmError(f"clips of {stage.frames} frames; expected a multiple of the chunk, {chunk}, and two at least")
+                raise LssvwmError(
+                    f"clips of {stage.frames} frames; expected a multiple of the chunk, {chunk}, and two at least"
+                )
 
 
 def _first_difference(saved: RunConfig, wanted: RunConfig) -> str:

@@ -1,5 +1,6 @@
 """Trains an autoencoder on the frames of recordings and reports its PSNR on mazes it has not seen."""
 
+import copy
 import json
 import math
 import time
@@ -11,8 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from lssvwm_core.averaging import update_average
 from lssvwm_core.device import autocast, fastest_precision, keep_freed_memory
 from lssvwm_core.model.autoencoder import (
     Autoencoder,
@@ -71,7 +72,7 @@ def train_autoencoder(
     model = load_autoencoder(init_from) if init_from else Autoencoder(config)
     model.latent_shape(*pool.shape[1:3])
     model = model.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(training.ema_decay))
+    average = copy.deepcopy(model).eval()
     optimizer = torch.optim.AdamW(
         model.parameters(), training.learning_rate, weight_decay=training.weight_decay, betas=(0.9, 0.99)
     )
@@ -87,37 +88,36 @@ def train_autoencoder(
             with autocast(device, fastest_precision(device)):
                 noise = torch.randn(training.batch_size, *model.latent_shape(*pool.shape[1:3]), device=device)
                 loss = F.mse_loss(model.reconstruct(pixels, noise), pixels)
+            squared_errors.append(loss.item())
+            if not math.isfinite(squared_errors[-1]):
+                raise LssvwmError(f"step {step + 1}: the loss is not finite; stopped. Lower --learning-rate")
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
-            average.update_parameters(model)
+            update_average(average, model, training.ema_decay, step)
             step += 1
-            squared_errors.append(loss.item())
-            if not math.isfinite(squared_errors[-1]):
-                raise LssvwmError(f"the loss is not finite at step {step}; lower --learning-rate")
             if step % REPORT_EVERY == 0:
                 mean = float(np.mean(squared_errors[-REPORT_EVERY:]))
                 speed = step * training.batch_size / (time.monotonic() - started)
                 yield Progress(step, fraction, 10 * math.log10(4 / mean), speed)
     finally:
         if step > 0:
-            trained = average.module.eval()
-            set_statistics(trained, pool, device)
-            save_autoencoder(out, trained)
+            set_statistics(average, pool, device)
+            save_autoencoder(out, average)
             recipe = {
                 "training": asdict(training),
                 "steps_done": step,
                 "seconds": round(time.monotonic() - started),
                 "train_frames": len(pool),
                 "validation_frames": len(held_out),
-                "validation_psnr": round(psnr(trained, held_out, device), 3),
+                "validation_psnr": round(psnr(average, held_out, device), 3),
             }
             (out / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
 
 
 def gather_frames(recordings: list[Recording], split: str, max_frames: int) -> NDArray[np.uint8]:
-    """(N, H, W, 3) uint8 frames, spread evenly over the recordings of a split. Raises: LssvwmError when none are there."""
+    """(N, H, W, 3) uint8 frames, spread evenly over the recordings of a split. Raises: LssvwmError."""
     chosen = [recording for recording in recordings if recording.split == split]
     share = max(1, max_frames // max(1, len(chosen)))
     parts = []

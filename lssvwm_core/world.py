@@ -1,8 +1,8 @@
 """A world: model and autoencoder together, driven by the three calls of a rollout.
 
-    state = world.reset(batch)                       memory of fixed size, whatever the past
-    world.observe(state, latents, conditions)        commit clean frames, any multiple of the chunk
-    chunk = world.generate(state, conditions, rng)   denoise against the frozen state, then commit (paper, 'Inference')
+state = world.reset(batch)                       memory of fixed size, whatever the past
+world.observe(state, latents, conditions)        commit clean frames, any multiple of the chunk
+chunk = world.generate(state, conditions, rng)   denoise against the frozen state, then commit (paper, 'Inference')
 """
 
 from collections.abc import Mapping

@@ -33,7 +33,8 @@ def run_units(work: Callable[[Unit], Result], units: Iterable[Unit], jobs: int) 
             yield future.result()
     except BrokenProcessPool as error:
         raise LssvwmError(
-            "a worker process died (out of memory, perhaps); what is finished is kept: run the command again, with fewer --jobs"
+            "a worker process died (out of memory, perhaps); what is finished is kept: run the command again, "
+            "with fewer --jobs"
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -47,12 +47,12 @@ class ShardHeader:
         return ShardHeader(
             dataset=str(attributes["dataset"]),
             fps=float(attributes["fps"]),
-            frame_size=tuple(int(size) for size in attributes["frame_size"]),
+            frame_size=(int(attributes["frame_size"][0]), int(attributes["frame_size"][1])),
             action_names=tuple(json.loads(attributes["action_names"])),
             pose_names=tuple(json.loads(attributes["pose_names"])),
             autoencoder=str(attributes["autoencoder"]),
             autoencoder_sha256=str(attributes["autoencoder_sha256"]),
-            latent_shape=tuple(int(size) for size in attributes["latent_shape"]),
+            latent_shape=tuple(map(int, attributes["latent_shape"])),  # type: ignore[arg-type]  # (C, h, w)
         )
 
 
@@ -169,7 +169,7 @@ class ShardSet:
         return sum(episode.length for episode in self.episodes)
 
     def read(self, episode: StoredEpisode, name: str, start: int = 0, stop: int | None = None) -> NDArray[Any] | None:
-        """Rows `start:stop` of an episode from a dataset (`latents`, `actions`, `poses`, `frames`); None if not kept."""
+        """Rows `start:stop` of an episode from `latents`, `actions`, `poses` or `frames`; None where not kept."""
         stop = episode.length if stop is None else stop
         with opened(episode.shard) as file:
             if name not in file:
@@ -190,13 +190,17 @@ def open_shards(folder: Path, split: str) -> ShardSet:
         path = folder / entry["file"]
         header, stored = read_shard_table(path)
         if len(stored) != entry["episodes"]:
-            raise LssvwmError(f"{path}: holds {len(stored)} episodes, {INDEX_FILE} says {entry['episodes']}; prepare again")
+            raise LssvwmError(
+                f"{path}: holds {len(stored)} episodes, {INDEX_FILE} says {entry['episodes']}; prepare again"
+            )
         headers.append(header)
         episodes += stored
     if not episodes:
         raise LssvwmError(f"{folder}: no episodes in the {split} split; it has {_splits(index)}")
     if any(header != headers[0] for header in headers):
-        raise LssvwmError(f"{folder}: shards of different datasets or autoencoders; prepare them into folders of their own")
+        raise LssvwmError(
+            f"{folder}: shards of different datasets or autoencoders; prepare them into folders of their own"
+        )
     return ShardSet(folder, split, headers[0], tuple(episodes))
 
 

@@ -1,4 +1,4 @@
-"""Reads video files: decord where it has a wheel (x86-64 Linux and Windows), PyAV elsewhere; the frames are the same."""
+"""Reads video files: decord where it has a wheel (x86-64 Linux and Windows), PyAV elsewhere; same frames from both."""
 
 import importlib.util
 from collections.abc import Iterator
@@ -43,7 +43,7 @@ def _with_av(path: Path) -> Iterator[NDArray[np.uint8]]:
     with av.open(str(path)) as container:
         frames: list[NDArray[np.uint8]] = []
         for frame in container.decode(video=0):
-            frames.append(frame.to_ndarray(format="rgb24"))
+            frames.append(frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False))
             if len(frames) == READ_FRAMES:
                 yield np.stack(frames)
                 frames = []

@@ -61,7 +61,9 @@ class FrameAttention(nn.Module):
         if first > 0:
             times = torch.arange(self.window, device=x.device) + torch.arange(0, first, chunk, device=x.device)[:, None]
             known = (times >= unknown).repeat_interleave(h * w, dim=1)  # (chunks, keys)
-            parts.append(self._attend(query[:, :first], keys[:, : first + tail], values[:, : first + tail], chunk, known))
+            parts.append(
+                self._attend(query[:, :first], keys[:, : first + tail], values[:, : first + tail], chunk, known)
+            )
         if first < frames:
             parts.append(self._attend(query[:, first:], keys[:, first:], values[:, first:], chunk, None))
         mixed = torch.cat(parts, dim=1).to(x.dtype)

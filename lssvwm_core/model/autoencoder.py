@@ -20,6 +20,7 @@ PATCH = 4  # pixels; the first stage works at 1/4 of the frame's resolution
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
+    name: str = KIND
     latent_channels: int = 32
     widths: tuple[int, ...] = (64, 128, 256)  # channels at 1/4, 1/8, 1/16 …: each stage halves the resolution
     encoder_blocks: int = 1  # residual blocks a stage
@@ -66,9 +67,7 @@ class Autoencoder(nn.Module):
             decoder += [ResidualBlock(wider) for _ in range(config.decoder_blocks)]
             decoder += [nn.Conv2d(wider, 4 * width, 1), nn.PixelShuffle(2)]
         decoder += [ResidualBlock(widths[0]) for _ in range(config.decoder_blocks)]
-        self.decoder = nn.Sequential(
-            *decoder, nn.Conv2d(widths[0], 3 * PATCH**2, 3, padding=1), nn.PixelShuffle(PATCH)
-        )
+        self.decoder = nn.Sequential(*decoder, nn.Conv2d(widths[0], 3 * PATCH**2, 3, padding=1), nn.PixelShuffle(PATCH))
         self.register_buffer("latent_mean", torch.zeros(config.latent_channels))
         self.register_buffer("latent_std", torch.ones(config.latent_channels))
 

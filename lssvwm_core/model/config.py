@@ -50,9 +50,13 @@ class ModelConfig:
             raise ValueError(f"patch {self.patch} does not divide the latent grid {h}x{w}")
         for b_h, b_w in self.block_sizes:
             if self.grid[0] % b_h or self.grid[1] % b_w:
-                raise ValueError(f"block size {b_h}x{b_w} does not divide the grid of {self.grid[0]}x{self.grid[1]} tokens")
+                raise ValueError(
+                    f"block size {b_h}x{b_w} does not divide the grid of {self.grid[0]}x{self.grid[1]} tokens"
+                )
         if self.width % self.head_width or self.head_width % 8:
-            raise ValueError(f"width {self.width} must be a multiple of head_width, and head_width {self.head_width} of 8")
+            raise ValueError(
+                f"width {self.width} must be a multiple of head_width, and head_width {self.head_width} of 8"
+            )
         if not self.chunk_sizes or not all(1 <= chunk <= self.frame_window for chunk in self.chunk_sizes):
             raise ValueError(f"chunk sizes {self.chunk_sizes} must lie within 1..{self.frame_window} (frame_window)")
 

@@ -66,4 +66,3 @@ class ModelState:
             tensor.copy_(found[name])
         self.frames_seen = int(header["frames_seen"])
         return extra
-

@@ -53,7 +53,7 @@ def load_config(folder: Path, kind: str) -> dict[str, Any]:
 
 
 def load_weights(folder: Path, model: nn.Module) -> None:
-    """Fill `model` from the folder. Raises: LssvwmError naming the tensors that are missing, superfluous or misshapen."""
+    """Fill `model` from the folder. Raises: LssvwmError naming tensors that are missing, unexpected or misshapen."""
     path = folder / WEIGHTS_FILE
     try:
         found = load_file(path)

@@ -93,9 +93,10 @@ class WorldModel(nn.Module):
         if chunk not in self.config.chunk_sizes:
             raise ValueError(f"chunk size {chunk}; the model knows {', '.join(map(str, self.config.chunk_sizes))}")
         if latents.shape[1] % chunk or tuple(latents.shape[2:]) != self.config.latent_shape:
+            expected = ", ".join(map(str, self.config.latent_shape))
             raise ValueError(
-                f"latents have shape {tuple(latents.shape)}, expected (B, T, {', '.join(map(str, self.config.latent_shape))}) "
-                f"with T a multiple of the chunk, {chunk}"
+                f"latents have shape {tuple(latents.shape)}, expected (B, T, {expected}) with T a multiple of the "
+                f"chunk, {chunk}"
             )
         unknown = sorted(set(conditions) - set(self.config.streams))
         if unknown:

@@ -16,9 +16,7 @@ from torch import Tensor
 CHUNK = 128  # tokens
 
 
-def scan(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, initial_state: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, initial_state: Tensor | None) -> tuple[Tensor, Tensor]:
     """See `lssvwm_core.scan.ssd_scan`; without the D term. Raises: ImportError when mamba-ssm is not usable."""
     y, state = _kernels().mamba_chunk_scan_combined(
         x.contiguous(),

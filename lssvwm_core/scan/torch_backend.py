@@ -11,9 +11,7 @@ from torch.nn import functional as F
 CHUNK = 64  # tokens; the fastest on CPUs
 
 
-def scan(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, initial_state: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, initial_state: Tensor | None) -> tuple[Tensor, Tensor]:
     """See `lssvwm_core.scan.ssd_scan`; without the D term."""
     b, length, heads, p = x.shape
     groups, n = B.shape[2:]

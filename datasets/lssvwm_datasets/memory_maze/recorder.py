@@ -42,23 +42,28 @@ ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 
 @dataclass(frozen=True)
 class EpisodeRequest:
+    """One file to record."""
+
     path: Path
     size: str
     seed: int
     steps: int
+    compact: bool = False  # LZMA instead of deflate: a quarter smaller, ten times slower to write
 
 
 def plan(
-    out: Path, size: str, train_episodes: int, eval_episodes: int, steps: int, seed: int
+    out: Path, size: str, train_episodes: int, eval_episodes: int, steps: int, seed: int, compact: bool = False
 ) -> list[EpisodeRequest]:
     """The episodes to record, whether or not they are there already. Raises: LssvwmError."""
     if size not in SIZES:
         raise LssvwmError(f"unknown maze size {size!r}; expected one of {', '.join(SIZES)}")
     if not 1 <= steps <= LONGEST[size]:
         raise LssvwmError(f"{steps} steps an episode; an episode of the {size} maze has 1 to {LONGEST[size]}")
+    if seed + max(train_episodes, eval_episodes) > EVAL_SEED_OFFSET:
+        raise LssvwmError(f"seed {seed}: seeds from {EVAL_SEED_OFFSET} on are the eval split's; start lower")
     splits = (("train", seed, train_episodes), ("eval", seed + EVAL_SEED_OFFSET, eval_episodes))
     return [
-        EpisodeRequest(out / split / f"{first + index:07d}-{steps}.npz", size, first + index, steps)
+        EpisodeRequest(out / split / f"{first + index:07d}-{steps}.npz", size, first + index, steps, compact)
         for split, first, count in splits
         for index in range(count)
     ]
@@ -73,7 +78,7 @@ def record_all(requests: list[EpisodeRequest], jobs: int) -> Iterator[EpisodeReq
 def record_to_file(request: EpisodeRequest) -> EpisodeRequest:
     arrays = record_episode(request.size, request.seed, request.steps)
     with written_whole(request.path) as partial:
-        save_npz(partial, arrays)
+        save_npz(partial, arrays, zipfile.ZIP_LZMA if request.compact else zipfile.ZIP_DEFLATED)
     return request
 
 
@@ -110,7 +115,7 @@ def record_episode(size: str, seed: int, steps: int) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-def save_npz(path: Path, arrays: dict[str, NDArray[Any]], compression: int = zipfile.ZIP_DEFLATED) -> None:
+def save_npz(path: Path, arrays: dict[str, NDArray[Any]], compression: int) -> None:
     """`np.savez_compressed` with fixed time stamps, so that the same episode is the same file."""
     with zipfile.ZipFile(path, "w") as archive:
         for key, array in arrays.items():
