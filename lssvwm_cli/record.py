@@ -28,7 +28,9 @@ def maze(
     out: Annotated[Path, typer.Option(help="Folder; episodes that are there already are kept.")] = MAZE_RECORDINGS,
     jobs: Annotated[str, typer.Option(help="Processes, or auto: one a core.")] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first training maze; the next has seed + 1.")] = 0,
-    compact: Annotated[bool, typer.Option("--compact", help="Files a quarter smaller, ten times slower to write.")] = False,
+    compact: Annotated[
+        bool, typer.Option("--compact", help="Files a quarter smaller, ten times slower to write.")
+    ] = False,
 ) -> None:
     """Record Memory Maze with an exploring agent, in the layout of the offline dataset."""
     from lssvwm_datasets.files import remove_partial_files

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from lssvwm_core.driving import RECORDED, Drive, steer
-from lssvwm_core.episodes import EncodedEpisode
+from lssvwm_core.episodes import EncodedEpisode, load_episode
 from lssvwm_core.model.state import ModelState
 from lssvwm_core.video import CONTEXT_COLOUR, GENERATED_COLOUR, Frames, caption, draw_map, mp4_writer, upscale
 from lssvwm_core.world import World
@@ -187,8 +187,6 @@ def _compose(frames: Frames, truth: Frames | None, first: int, context: bool, op
 
 def write_sample(world: World, data: Path, out: Path) -> None:
     """A short side-by-side rollout of the first validation episode, to look at during training."""
-    from lssvwm_core.episodes import load_episode
-
     episode = load_episode(data, world, 0)
     context = min(120, len(episode) // 2 // world.chunk * world.chunk)
     options = RolloutOptions(frames=min(2 * context, len(episode)), context=context, side_by_side=True)

@@ -29,8 +29,8 @@ class FrameAttention(nn.Module):
         self.heads, self.head_width = width // head_width, head_width
         self.window, self.longest_tail = window, longest_tail
         self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.q_norm = nn.RMSNorm(head_width, eps=1e-5)
-        self.k_norm = nn.RMSNorm(head_width, eps=1e-5)
+        self.q_norm = nn.LayerNorm(head_width)
+        self.k_norm = nn.LayerNorm(head_width)
         self.out_proj = nn.Linear(width, width, bias=False)
 
     def initial_state(self, batch: int, grid: tuple[int, int]) -> MixerState:
@@ -48,7 +48,7 @@ class FrameAttention(nn.Module):
         query, key = self.q_norm(query.float()), self.k_norm(key.float())  # (B, T, h·w, heads, d)
         keys = torch.cat([state["keys"], key], dim=1)
         values = torch.cat([state["values"], value.float()], dim=1)
-        new_state = {"keys": keys[:, frames:], "values": values[:, frames:]}
+        new_state = {"keys": keys[:, frames:].clone(), "values": values[:, frames:].clone()}
 
         # Positions are relative, so times may start anywhere: here at 0 for the first frame after the state.
         angles = rotary_angles(tail + frames, h, w, self.head_width, x.device)  # (tail + T, h·w, d / 2)
@@ -101,7 +101,6 @@ def rotary_angles(frames: int, h: int, w: int, width: int, device: torch.device)
 
 
 def rotate(x: Tensor, angles: Tensor) -> Tensor:
-    """Rotary embedding: x (B, T, S, heads, d) by angles (T, S, d / 2)."""
-    cos, sin = angles.cos()[:, :, None], angles.sin()[:, :, None]
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
+    """Rotary embedding: x (B, T, S, heads, d) by angles (T, S, d / 2), each turning a pair of neighbouring channels."""
+    turns = torch.polar(torch.ones_like(angles), angles)[:, :, None]
+    return torch.view_as_real(torch.view_as_complex(x.unflatten(-1, (-1, 2))) * turns).flatten(-2)

@@ -27,6 +27,11 @@ class AutoencoderConfig:
     decoder_blocks: int = 2
     noise: float = 0.05  # added to the latents in training, relative to their root mean square: a smoother latent space
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.widths, list | tuple) or not self.widths or any(w < 16 or w % 16 for w in self.widths):
+            raise ValueError(f"widths are {self.widths}; expected multiples of 16")
+        object.__setattr__(self, "widths", tuple(self.widths))  # JSON knows lists only
+
     @property
     def compression(self) -> int:
         """Pixels of a frame along one side of a latent's cell."""
@@ -120,8 +125,6 @@ def save_autoencoder(folder: Path, model: Autoencoder, dtype: torch.dtype = torc
 def load_autoencoder(folder: Path) -> Autoencoder:
     """Read a folder written by `save_autoencoder`. Raises: LssvwmError."""
     fields = storage.load_config(folder, KIND)
-    if "widths" in fields:
-        fields["widths"] = tuple(fields["widths"])
     model = Autoencoder(storage.config_from(folder / storage.CONFIG_FILE, AutoencoderConfig, fields))
     storage.load_weights(folder, model)
     return model.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -1,6 +1,6 @@
 """The shape of a world model: one frozen config, and presets for three scales."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 MIXERS = ("scan", "attention")
@@ -45,11 +45,14 @@ class ModelConfig:
         unknown = sorted(set(self.mixers) - set(MIXERS))
         if unknown or not self.mixers:
             raise ValueError(f"mixers are {self.mixers}; expected some of {', '.join(MIXERS)}")
+        for name in ("width", "depth", "expand", "state_width", "head_width", "mlp_ratio", "patch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
         _, h, w = self.latent_shape
         if h % self.patch or w % self.patch:
             raise ValueError(f"patch {self.patch} does not divide the latent grid {h}x{w}")
         for b_h, b_w in self.block_sizes:
-            if self.grid[0] % b_h or self.grid[1] % b_w:
+            if min(b_h, b_w) < 1 or self.grid[0] % b_h or self.grid[1] % b_w:
                 raise ValueError(
                     f"block size {b_h}x{b_w} does not divide the grid of {self.grid[0]}x{self.grid[1]} tokens"
                 )
@@ -90,8 +93,8 @@ def preset(name: str, latent_shape: tuple[int, int, int], **overrides: Any) -> M
     unknown = sorted(set(overrides) - {field.name for field in fields(ModelConfig)})
     if unknown:
         raise ValueError(f"unknown model fields {', '.join(unknown)}")
-    config = ModelConfig(latent_shape=latent_shape, block_sizes=((1, 1),))
-    return replace(config, **{"block_sizes": ModelConfig.block_sizes, **PRESETS[name], **overrides})
+    patch = -(-max(latent_shape[1:]) // 8)
+    return ModelConfig(**{"latent_shape": latent_shape, "patch": patch, **PRESETS[name], **overrides})
 
 
 def _as_tuples(value: Any) -> Any:

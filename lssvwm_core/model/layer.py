@@ -1,5 +1,6 @@
 """One layer: each mixer, then an MLP, all behind adaptive norms (CogVideoX-like, as in the paper)."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -42,12 +43,12 @@ class Layer(nn.Module):
         for mixer, modulated, state in zip(self.mixers, for_mixers, states, strict=True):
             shift, scale, gate = modulated.chunk(3, dim=-1)
             mixed, new_state = mixer(adaptive_norm(x, shift, scale), state, frames_seen, chunk)
-            x = x + gate * mixed
+            x = torch.addcmul(x, gate, mixed.float())
             new_states.append(new_state)
         shift, scale, gate = for_mlp.chunk(3, dim=-1)
         hidden = F.gelu(self.mlp_in(adaptive_norm(x, shift, scale)), approximate="tanh")
-        return x + gate * self.mlp_out(hidden), new_states
+        return torch.addcmul(x, gate, self.mlp_out(hidden).float()), new_states
 
 
 def adaptive_norm(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    return F.layer_norm(x, x.shape[-1:]) * (1 + scale) + shift
+    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:]), 1 + scale)

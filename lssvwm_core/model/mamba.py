@@ -4,6 +4,8 @@ The grid of a frame's tokens is cut into blocks of b_h × b_w; each block (b_h, 
 order and row by row within a frame, with its own state. Small blocks remember long, large blocks mix places.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -74,18 +76,49 @@ class BlockScan(nn.Module):
             return_final_state=True,
         )
         y = self.norm(y.flatten(-2).float() * F.silu(gate.float()))
-        return from_blocks(self.out_proj(y), self.block_size, grid), {"scan": final, "convolution": tail.float()}
+        return from_blocks(self.out_proj(y), self.block_size, grid), {
+            "scan": final.clone(),
+            "convolution": tail.float().clone(),
+        }
 
 
 def causal_convolution(x: Tensor, tail: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     """Depthwise convolution over time: x (b, l, channels) after `tail` (b, k - 1, channels), weight (channels, k).
 
-    Shifted multiply-adds: many times faster in backward on a CPU than `conv1d`. Returns the output and the new tail.
+    Returns the output and the new tail.
     """
-    width = weight.shape[1]
     padded = torch.cat([tail, x], dim=1)
-    shifted = (padded[:, k : k + x.shape[1]] * weight[:, k].to(x.dtype) for k in range(width))
-    return sum(shifted, start=bias.to(x.dtype)), padded[:, -(width - 1) :]
+    mixed = _ShiftedMultiplyAdd.apply(padded, weight.to(x.dtype), bias.to(x.dtype))
+    return mixed, padded[:, -(weight.shape[1] - 1) :]
+
+
+class _ShiftedMultiplyAdd(torch.autograd.Function):
+    """y_t = bias + Σ_k weight_k x_{t+k}: many times faster on a CPU than `conv1d`, in backward above all.
+
+    Written by hand since autograd would give every shifted slice a gradient of full size.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        taps = weight.shape[1]
+        length = x.shape[1] - taps + 1
+        y = torch.addcmul(bias, x[:, :length], weight[:, 0])
+        for k in range(1, taps):
+            y.addcmul_(x[:, k : k + length], weight[:, k])
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        (gradient,) = gradients
+        x, weight = ctx.saved_tensors
+        length = gradient.shape[1]
+        x_gradient = torch.zeros_like(x)
+        weight_gradient = torch.empty_like(weight)
+        for k in range(weight.shape[1]):
+            x_gradient[:, k : k + length].addcmul_(gradient, weight[:, k])
+            weight_gradient[:, k] = (x[:, k : k + length] * gradient).sum(dim=(0, 1))
+        return x_gradient, weight_gradient, gradient.sum(dim=(0, 1))
 
 
 def to_blocks(x: Tensor, block_size: tuple[int, int]) -> Tensor:

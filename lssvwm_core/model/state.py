@@ -52,9 +52,10 @@ class ModelState:
             with safetensors.safe_open(path, framework="pt") as file:
                 found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
                 header = json.loads((file.metadata() or {}).get("lssvwm-state", "null"))
-        except (OSError, safetensors.SafetensorError, ValueError) as error:
+            frames_seen = None if header is None else int(header["frames_seen"])
+        except (OSError, safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
             raise LssvwmError(f"{path}: not a readable world state ({error})") from error
-        if header is None:
+        if frames_seen is None:
             raise LssvwmError(f"{path}: a safetensors file, but not a world state of lssvwm")
         extra = {name.removeprefix("extra."): found.pop(name) for name in list(found) if name.startswith("extra.")}
         own = {f"mixers.{i}.{name}": t for i, mixer in enumerate(self.mixers) for name, t in mixer.items()}
@@ -62,7 +63,9 @@ class ModelState:
         if shapes[0] != shapes[1]:
             differing = sorted(shapes[0].items() ^ shapes[1].items())[0][0]
             raise LssvwmError(f"{path}: the state of another model or batch size ({differing} does not fit)")
-        for name, tensor in own.items():
-            tensor.copy_(found[name])
-        self.frames_seen = int(header["frames_seen"])
+        self.mixers = [
+            {name: found[f"mixers.{i}.{name}"].to(tensor.device, tensor.dtype) for name, tensor in mixer.items()}
+            for i, mixer in enumerate(self.mixers)
+        ]
+        self.frames_seen = frames_seen
         return extra

@@ -21,7 +21,8 @@ def scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, initial_state: 
     chunks = (length + padding) // q
 
     def chunked(tensor: Tensor) -> Tensor:  # (b, l, k, d) -> (b, chunks, k, q, d)
-        return F.pad(tensor, (0, 0, 0, 0, 0, padding)).unflatten(1, (chunks, q)).transpose(2, 3)
+        padded = F.pad(tensor, (0, 0, 0, 0, 0, padding)) if padding else tensor
+        return padded.unflatten(1, (chunks, q)).transpose(2, 3)
 
     dt = chunked(dt.to(work)[..., None]).squeeze(-1)  # (b, chunks, heads, q)
     log_decay = (dt * A.to(work)[:, None]).cumsum(dim=-1)  # from the chunk's start up to and with each token
@@ -55,7 +56,9 @@ def _states_between_chunks(initial_state: Tensor, added: Tensor, log_decay: Tens
         only = log_decay[:, 0, :, None, None].exp() * initial_state + added[:, 0]
         return torch.stack([initial_state, only], dim=1)
     sources = torch.cat([initial_state[:, None], added], dim=1).transpose(1, 2)  # (b, heads, chunks + 1, p, n)
-    total = F.pad(log_decay.transpose(1, 2), (1, 0)).cumsum(dim=-1)  # (b, heads, chunks + 1)
-    future = torch.ones(chunks + 1, chunks + 1, dtype=torch.bool, device=added.device).triu(1)
-    decay = (total[..., :, None] - total[..., None, :]).masked_fill(future, -torch.inf).exp()
+    # Each span is summed on its own: differences of running sums would blur small decays after large ones.
+    after = torch.ones(chunks + 1, chunks + 1, dtype=torch.bool, device=added.device).tril(-1)  # [i, j]: i after j
+    steps = F.pad(log_decay.transpose(1, 2), (1, 0))[..., None]  # (b, heads, chunks + 1, 1)
+    spans = steps.masked_fill(~after, 0.0).cumsum(dim=-2)  # [i, j]: from chunk j's end to chunk i's
+    decay = spans.masked_fill(after.T, -torch.inf).exp()
     return (decay @ sources.flatten(-2)).unflatten(-1, added.shape[-2:]).transpose(1, 2)

@@ -52,18 +52,19 @@ def dense_attention(mixer, x, chunk):
     t, row, column = (
         axis.flatten() for axis in torch.meshgrid(*(torch.arange(n) for n in (frames, H, W)), indexing="ij")
     )
-    # of the 8 pairs of a head's channels (i, i + 8), 4 turn with time, 2 with the row, 2 with the column
+    # of the 8 pairs of a head's channels (2i, 2i + 1), 4 turn with time, 2 with the row, 2 with the column
     turns = [
         position[:, None] * ROTARY_BASE ** -(torch.arange(n) / n) for position, n in ((t, 4), (row, 2), (column, 2))
     ]
     rotation = torch.polar(torch.ones(len(t), 8), torch.cat(turns, dim=1))
 
-    def rotated(vectors, weight):
-        vectors = vectors * torch.rsqrt(vectors.square().mean(-1, keepdim=True) + 1e-5) * weight
-        turned = torch.complex(vectors[..., :8], vectors[..., 8:]) * rotation
-        return torch.cat([turned.real, turned.imag], dim=-1)
+    def rotated(vectors, norm):
+        centred = vectors - vectors.mean(-1, keepdim=True)
+        vectors = centred * torch.rsqrt(centred.square().mean(-1, keepdim=True) + 1e-5) * norm.weight + norm.bias
+        turned = torch.complex(vectors[..., ::2], vectors[..., 1::2]) * rotation
+        return torch.stack([turned.real, turned.imag], dim=-1).flatten(-2)
 
-    scores = rotated(query, mixer.q_norm.weight) @ rotated(key, mixer.k_norm.weight).transpose(-1, -2)
+    scores = rotated(query, mixer.q_norm) @ rotated(key, mixer.k_norm).transpose(-1, -2)
     mask = sees(chunk, mixer.window, frames).repeat_interleave(H * W, 0).repeat_interleave(H * W, 1)
     weights = (scores / HEAD_WIDTH**0.5).masked_fill(~mask, -torch.inf).softmax(dim=-1)
     return ((weights @ value).transpose(1, 2).flatten(2) @ mixer.out_proj.weight.T).view_as(x)

@@ -85,7 +85,7 @@ class Oracle:
 
     def __call__(self, x, noise_levels, conditions, state=None, chunk=None):
         self.calls.append((noise_levels, conditions, state, chunk))
-        return (x - self.clean) / noise_levels[:, :, None, None, None].clamp(min=1e-6), state
+        return (x - self.clean) / noise_levels[:, :, None, None, None].clamp(min=1e-6), "the next state"
 
 
 def test_the_velocity_is_learnt_without_loss_by_who_knows_it(normal):

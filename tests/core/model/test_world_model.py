@@ -2,15 +2,17 @@
 
 import dataclasses
 import json
+from itertools import pairwise
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from lssvwm_core.model import storage
 from lssvwm_core.model.config import ModelConfig, preset
+from lssvwm_core.model.layer import Layer
 from lssvwm_core.model.world_model import WorldModel, patchify, unpatchify
 from lssvwm_datasets.errors import LssvwmError
 
@@ -64,12 +66,17 @@ def test_a_change_reaches_its_chunk_and_the_future_only(model, clip, chunk, chan
 def test_a_stream_in_pieces_is_the_whole(model, clip, chunk, data):
     cuts = sorted(data.draw(st.sets(st.integers(1, FRAMES // chunk - 1), min_size=1, max_size=4)))
     edges = [0, *(chunk * cut for cut in cuts), FRAMES]
-    pieces = [after - before for before, after in zip(edges, edges[1:], strict=False)]
+    pieces = [after - before for before, after in pairwise(edges)]
     whole, final = stream(model, clip, chunk, [FRAMES])
     velocity, state = stream(model, clip, chunk, pieces)
     torch.testing.assert_close(velocity, whole, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(state.mixers, final.mixers, rtol=1e-3, atol=1e-4)
     assert state.frames_seen == final.frames_seen == FRAMES
+
+
+def test_a_layer_starts_as_the_identity(config, normal):
+    layer, x = Layer(config, 0), normal(1, 5, *config.grid, config.width)
+    assert torch.equal(layer(x, normal(1, 5, config.width), layer.initial_state(1, config.grid), 0, 5)[0], x)
 
 
 def test_training_starts_at_velocity_zero(config, clip):
@@ -112,7 +119,7 @@ def test_activation_checkpointing_recomputes_the_same_gradients(config, clip, ra
         model = randomised(WorldModel(config)).train()
         model.activation_checkpointing = checkpointing
         calls = []
-        model.layers[0].register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        model.layers[0].register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
         loss = model(*clip)[0].square().mean()
         loss.backward()
         results.append((loss.detach(), [p.grad for p in model.parameters()], len(calls)))
@@ -190,6 +197,11 @@ def truncated(path, state):
     path.write_bytes(path.read_bytes()[:-100])
 
 
+def without_header(path, state):
+    state.save(path)
+    save_file(load_file(path), path, {"lssvwm-state": "{}"})
+
+
 FOREIGN_FILES = {
     "no file": (lambda path, state: None, "not a readable world state"),
     "not safetensors": (lambda path, state: path.write_text("a saved game"), "not a readable world state"),
@@ -198,10 +210,7 @@ FOREIGN_FILES = {
         lambda path, state: save_file({"weight": torch.zeros(2)}, path),
         "not a world state of lssvwm",
     ),
-    "an unknown header": (
-        lambda path, state: save_file({"weight": torch.zeros(2)}, path, {"lssvwm-state": "{}"}),
-        "state",
-    ),
+    "no count of frames": (without_header, "not a readable world state"),
 }
 
 

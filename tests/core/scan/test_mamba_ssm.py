@@ -69,8 +69,8 @@ def test_the_kernels_get_what_they_insist_on(dtype):
     values, B, C = torch.randn(2, 9, 4 * 8 + 2 * 6, generator=generator).to(dtype).split([32, 6, 6], dim=-1)
     inputs = {
         "x": values.unflatten(-1, (4, 8)),
-        "dt": F.softplus(torch.randn(2, 4, 9, generator=generator)).transpose(1, 2),
-        "A": -torch.rand(4, generator=generator),
+        "dt": F.softplus(torch.randn(2, 4, 9, generator=generator)).transpose(1, 2).to(dtype),
+        "A": -torch.rand(4, generator=generator).to(dtype),
         "B": B[:, :, None].float(),
         "C": C[:, :, None],
         "D": torch.randn(4, generator=generator),
@@ -88,6 +88,14 @@ def test_auto_takes_it_on_cuda():
     assert mamba_ssm_backend.why_unavailable() is None
     assert scan._pick("cuda") == "mamba_ssm"
     assert scan._pick("cpu") == "torch"
+
+
+@pytest.mark.usefixtures("installed")
+def test_no_empty_package_is_left_behind():
+    """Others who import a package without its extensions get its own error, not an empty module."""
+    assert mamba_ssm_backend.why_unavailable() is None
+    left = sys.modules.get("mamba_ssm")
+    assert left is None or left.__file__ is not None
 
 
 @pytest.mark.usefixtures("not_installed")

@@ -1,0 +1,101 @@
+"""The command line as users meet it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import lssvwm, train_command
+
+COMMANDS = ["record", "prepare", "inspect", "train-autoencoder", "train", "rollout", "push-hub"]
+
+
+def test_help_lists_every_command_without_loading_torch() -> None:
+    code = (
+        "import sys; sys.argv = ['lssvwm', '--help']\n"
+        "from lssvwm_cli.app import app\n"
+        "app(standalone_mode=False)\n"
+        "assert not {'torch', 'h5py', 'numpy', 'imageio'} & set(sys.modules), 'heavy imports'"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert all(command in done.stdout for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str, tmp_path: Path) -> None:
+    assert "Usage" in lssvwm(tmp_path, command, "--help").stdout
+
+
+def test_inspect_tells_recordings_and_shards_alike(workspace: Path, tmp_path: Path) -> None:
+    from lssvwm_datasets.sources import sample_recordings
+
+    sheet = tmp_path / "sheet.png"
+    figures = [
+        json.loads(lssvwm(workspace, "inspect", str(path), "--json", "--sheet", str(sheet)).stdout)
+        for path in (sample_recordings(), Path("data/maze"))
+    ]
+    assert [figure["kind"] for figure in figures] == ["recordings", "shards"]
+    for key in ("action_counts", "skipped"):
+        assert figures[0][key] == figures[1][key]
+    assert figures[0]["splits"]["train"]["episodes"] == 3
+    assert figures[1]["splits"]["validation"]["frames"] == 1001
+    assert sheet.stat().st_size > 10_000
+
+
+def test_train_continues_its_run(workspace: Path) -> None:
+    lssvwm(workspace, *train_command("again", 2))
+    done = lssvwm(workspace, *train_command("again", 4))
+    assert "from step 2" in done.stderr
+    assert "step 4 of 4" in done.stderr
+
+
+def test_train_starts_from_the_weights_of_a_run(workspace: Path) -> None:
+    done = lssvwm(workspace, *train_command("child", 2, "--init-from", "test"))
+    assert "step 2 of 2" in done.stderr
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(workspace: Path) -> None:
+    import signal
+    import time
+
+    from tests.conftest import CLI
+
+    process = subprocess.Popen(
+        [*CLI, *train_command("stopped", 100_000, "--set", "train.log_every=1")],
+        cwd=workspace,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    metrics = workspace / "runs/stopped/metrics.jsonl"
+    while not (metrics.exists() and metrics.read_text()):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    error = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert "go on with the same command" in error
+    assert (workspace / "runs/stopped/checkpoints/last/model/model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--data", "nowhere"], "lssvwm prepare maze --out nowhere"),
+        (["train", "--run", "x", "--set", "model.width=65"], "must be a multiple of head_width"),
+        (["train", "--run", "x", "--set", "model.block_sizes=[[3, 3]]"], "block size 3x3 does not divide"),
+        (["train", "--run", "x", "--clip-frames", "22"], "expected a multiple of the chunk, 5"),
+        (["train", "--run", "x", "--preset", "huge"], "unknown preset 'huge'"),
+        (["train", "--run", "x", "--device", "cuda:7"], "device 'cuda:7' cannot be used here"),
+        (["inspect", "nowhere"], "nowhere: no such folder"),
+        (["record", "maze", "--size", "10x10"], "expected one of 9x9"),
+        (["record", "maze", "--steps", "1001"], "has 1 to 1000"),
+        (["push-hub", "test", "--repo", "name"], "expected user/name"),
+        (["rollout", "--checkpoint", "some/world"], "some/world"),
+    ],
+)
+def test_bad_input_is_one_message(workspace: Path, arguments: list[str], message: str) -> None:
+    assert message in lssvwm(workspace, *arguments, fails=True).stderr
+    assert not (workspace / "runs/x").exists()

@@ -1,0 +1,52 @@
+"""One small pipeline for all tests: real samples, a random autoencoder, shards, and a barely trained tiny world."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+CLI = [sys.executable, "-m", "lssvwm_cli.app"]
+SMALL_MODEL = ("model.width=64", "model.depth=2", "model.head_width=32", "model.state_width=16")
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which a user has prepared the samples and trained for some steps: data/maze and runs/test."""
+    import torch
+
+    from lssvwm_core.model.autoencoder import Autoencoder, AutoencoderConfig, save_autoencoder
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("workspace")
+    small = AutoencoderConfig("small", latent_channels=8, widths=(16, 16, 32), decoder_blocks=1)
+    save_autoencoder(folder / "autoencoder", Autoencoder(small))
+    lssvwm(folder, "prepare", "maze", "--autoencoder", "autoencoder", "--shard-size", "1", "--jobs", "2")
+    lssvwm(folder, *train_command("test", 4))
+    return folder
+
+
+def train_command(run: str, steps: int, *more: str) -> list[str]:
+    sets = [part for override in SMALL_MODEL for part in ("--set", override)]
+    clips = ["--clip-frames", "20", "--batch-size", "2"]
+    return ["train", "--run", run, "--steps", str(steps), "--threads", "1", *sets, *clips, *more]
+
+
+def lssvwm(folder: Path, *arguments: str, fails: bool = False) -> subprocess.CompletedProcess[str]:
+    """Run the command as a user does, in `folder`; with `fails` it must end in a message, not a traceback."""
+    done = subprocess.run([*CLI, *arguments], cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    if fails:
+        assert done.returncode != 0, done.stderr
+        assert "Traceback" not in done.stderr, done.stderr
+    else:
+        assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="session")
+def run_cli() -> Callable[..., subprocess.CompletedProcess[str]]:
+    return lssvwm

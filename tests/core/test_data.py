@@ -1,0 +1,95 @@
+"""Clips: the right rows, folded and reversed walks, unknown actions, the same batch every time."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lssvwm_core.data import ClipDataset, ClipSampling
+from lssvwm_datasets.errors import LssvwmError
+from lssvwm_datasets.shards import ShardSet, open_shards
+
+NOTHING = ClipSampling(fold=0, reverse=0, drop_action=0, drop_pose=0)
+STREAMS = ("action", "pose")
+
+
+@pytest.fixture(scope="module")
+def shards(workspace: Path) -> ShardSet:
+    return open_shards(workspace / "data/maze", "train")
+
+
+def clips(shards: ShardSet, sampling: ClipSampling, frames: int = 20, **options: int) -> ClipDataset:
+    return ClipDataset(shards, STREAMS, sampling, [(50, 3, frames)], seed=1, **options)
+
+
+def place_in(shards: ShardSet, poses: torch.Tensor) -> tuple[int, int]:
+    """Episode and frame at which a clip of poses begins."""
+    for number, episode in enumerate(shards.episodes):
+        stored = torch.from_numpy(shards.read(episode, "poses"))
+        starts = (stored == poses[0]).all(dim=1).nonzero().flatten().tolist()
+        for start in starts:
+            if torch.equal(stored[start : start + len(poses)], poses):
+                return number, start
+    raise AssertionError("the clip is in no episode")
+
+
+def test_clip_is_a_stretch_of_an_episode(shards: ShardSet) -> None:
+    batch = clips(shards, NOTHING)[0]
+    assert batch["latents"].shape == (3, 20, *shards.header.latent_shape)
+    for latents, actions, poses in zip(batch["latents"], *(batch["conditions"][s] for s in STREAMS), strict=True):
+        number, start = place_in(shards, poses)
+        rows = (start, start + 20)
+        stored = {name: shards.read(shards.episodes[number], name, *rows) for name in ("latents", "actions")}
+        np.testing.assert_array_equal(latents, stored["latents"].astype(np.float32))
+        np.testing.assert_array_equal(actions, stored["actions"])
+
+
+def test_batches_depend_on_seed_item_and_process_alone(shards: ShardSet) -> None:
+    first, again, other = (
+        clips(shards, ClipSampling()),
+        clips(shards, ClipSampling()),
+        clips(shards, NOTHING, process=1),
+    )
+    again[3]  # the order of reading does not matter
+    assert torch.equal(first[7]["latents"], again[7]["latents"])
+    assert not torch.equal(first[7]["latents"], first[8]["latents"])
+    assert not torch.equal(clips(shards, NOTHING)[7]["latents"], other[7]["latents"])
+
+
+def test_folded_clips_walk_back_with_unknown_actions(shards: ShardSet) -> None:
+    batch = clips(shards, ClipSampling(fold=1, reverse=0, drop_action=0))[0]
+    for name in ("latents",):
+        assert torch.equal(batch[name][:, :10], batch[name][:, 10:].flip(1))
+    assert torch.equal(batch["conditions"]["pose"][:, :10], batch["conditions"]["pose"][:, 10:].flip(1))
+    actions = batch["conditions"]["action"]
+    assert not actions[:, :10].isnan().any()
+    assert actions[:, 10:].isnan().all()
+
+
+def test_reversed_clips_know_no_action(shards: ShardSet) -> None:
+    batch = clips(shards, ClipSampling(fold=0, reverse=1, drop_action=0, drop_pose=0))[0]
+    assert batch["conditions"]["action"].isnan().all()
+    for poses in batch["conditions"]["pose"]:
+        place_in(shards, poses.flip(0))
+
+
+def test_streams_are_dropped_to_the_end(shards: ShardSet) -> None:
+    batches = clips(shards, ClipSampling(fold=0, reverse=0, drop_action=1, drop_pose=1))
+    unknown = torch.cat([batches[k]["conditions"]["pose"].isnan().all(dim=-1) for k in range(10)])  # (clips, T)
+    assert unknown[:, -1].all()
+    assert (unknown.int().diff(dim=1) >= 0).all(), "once unknown, unknown to the end"
+    assert unknown.all(dim=1).any()
+    assert not unknown.all(dim=1).all()
+
+
+def test_every_start_is_drawn(shards: ShardSet) -> None:
+    longest = max(episode.length for episode in shards.episodes)
+    dataset = ClipDataset(shards, STREAMS, NOTHING, [(60, 4, longest - 1)], seed=0)
+    starts = {place_in(shards, poses)[1] for k in range(10) for poses in dataset[k]["conditions"]["pose"]}
+    assert starts == {0, 1}
+
+
+def test_clips_longer_than_every_episode_are_refused(shards: ShardSet) -> None:
+    with pytest.raises(LssvwmError, match="the longest episode has 501 frames, clips of 600 are asked"):
+        clips(shards, NOTHING, frames=600)

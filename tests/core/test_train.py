@@ -1,0 +1,167 @@
+"""Training: interrupted equals uninterrupted, several processes, refusals."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lssvwm_core.config import Stage, TrainConfig, load_config, make_config, parse_override
+from lssvwm_core.runs import Run
+from lssvwm_core.train import Outcome, build_model, open_run, schedule, train
+from lssvwm_datasets.errors import LssvwmError
+from lssvwm_datasets.shards import open_shards
+
+CPU = torch.device("cpu")
+SMALL = ["model.width=64", "model.depth=2", "model.head_width=32", "model.state_width=16", "train.log_every=2"]
+CLIPS = "train.stages=[{frames=10, steps=4, batch_size=2}, {frames=20, steps=20, batch_size=1}]"
+
+
+def run_training(workspace: Path, folder: Path, steps: int, *overrides: str, stop_after: int | None = None) -> Outcome:
+    torch.set_num_threads(1)
+    data = workspace / "data/maze"
+    settings = [*SMALL, CLIPS, f"train.steps={steps}", *overrides]
+    run, config = open_run(folder, make_config("tiny", data, None, settings), resume=True)
+    outcome = Outcome()
+    for report in train(run, config, data / "autoencoder", CPU, outcome=outcome):
+        if stop_after is not None and report.step >= stop_after:
+            import signal
+
+            signal.raise_signal(signal.SIGTERM)
+    return outcome
+
+
+def test_interrupted_and_resumed_is_bit_identical_to_uninterrupted(workspace: Path, tmp_path: Path) -> None:
+    run_training(workspace, tmp_path / "whole", 8)
+    stopped = run_training(workspace, tmp_path / "parts", 8, stop_after=4)
+    assert (stopped.step, stopped.stopped_by) == (4, "SIGTERM")
+    resumed = run_training(workspace, tmp_path / "parts", 8)
+    assert (resumed.step, resumed.stopped_by) == (8, "done")
+    whole, parts = Run(tmp_path / "whole"), Run(tmp_path / "parts")
+    assert whole.last is not None
+    assert parts.last is not None
+    for file in ("model/model.safetensors", "training_state/raw.safetensors"):
+        assert (whole.last / file).read_bytes() == (parts.last / file).read_bytes()
+    losses = [[json.loads(line)["loss"] for line in run.metrics_file.open()] for run in (whole, parts)]
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 4
+
+
+def test_kill_loses_only_what_came_after_the_checkpoint(workspace: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    run_training(workspace, folder, 4)
+    run = Run(folder)
+    with run.metrics_file.open("a") as file:  # as a run killed at step 6 leaves it, its last line cut off
+        file.write('{"step": 6, "loss": 9}\n{"step": 7, "lo')
+    (run.checkpoints / ".000006.partial" / "model").mkdir(parents=True)
+    run_training(workspace, folder, 8)
+    assert [json.loads(line)["step"] for line in run.metrics_file.open()] == [2, 4, 6, 8]
+
+
+def test_checkpoint_holds_an_average_that_is_a_world(workspace: Path, tmp_path: Path) -> None:
+    run_training(workspace, tmp_path / "run", 4, "train.ema_decay=0.9")
+    last = Run(tmp_path / "run").last
+    assert last is not None
+    raw, average = load_file(last / "training_state/raw.safetensors"), load_file(last / "model/model.safetensors")
+    assert raw.keys() == average.keys()
+    assert any(not torch.equal(raw[name], average[name]) for name in raw)
+
+
+def test_learning_falls_below_the_start(workspace: Path, tmp_path: Path) -> None:
+    run_training(workspace, tmp_path / "run", 24, "train.warmup_steps=5", "train.learning_rate=0.003")
+    losses = [json.loads(line)["loss"] for line in Run(tmp_path / "run").metrics_file.open()]
+    assert losses[-1] < 0.95 * losses[0]
+
+
+def test_loss_not_finite_stops_and_keeps_the_last_checkpoint(workspace: Path, tmp_path: Path) -> None:
+    run_training(workspace, tmp_path / "run", 4)
+    last = Run(tmp_path / "run").last
+    assert last is not None
+    weights = last / "training_state/raw.safetensors"
+    broken = {name: tensor * float("nan") for name, tensor in load_file(weights).items()}
+    from safetensors.torch import save_file
+
+    save_file(broken, weights)
+    with pytest.raises(LssvwmError, match=r"not finite; stopped\. The last good checkpoint is .*000004"):
+        run_training(workspace, tmp_path / "run", 8)
+    assert Run(tmp_path / "run").last == last
+
+
+def test_accumulated_gradients_train_on_as_many_clips(workspace: Path, tmp_path: Path) -> None:
+    outcome = run_training(workspace, tmp_path / "run", 4, "train.accumulate=2")
+    assert outcome.step == 4
+
+
+def test_data_of_another_kind_is_refused(workspace: Path, tmp_path: Path) -> None:
+    run_training(workspace, tmp_path / "run", 2)
+    data = tmp_path / "other"
+    shutil.copytree(workspace / "data/maze", data)
+    for shard in data.glob("*.h5"):
+        with h5py.File(shard, "a") as file:
+            file.attrs["action_names"] = json.dumps(["a", "b", "c", "d", "e", "f"])
+    run, config = open_run(tmp_path / "run", load_config(tmp_path / "run/config.toml"), resume=True)
+    with pytest.raises(LssvwmError, match="actions"):
+        list(train(run, replace(config, data=str(data)), data / "autoencoder", CPU))
+
+
+def test_a_run_keeps_its_settings(workspace: Path, tmp_path: Path) -> None:
+    run_training(workspace, tmp_path / "run", 2)
+    with pytest.raises(LssvwmError, match="other settings"):
+        run_training(workspace, tmp_path / "run", 4, "train.learning_rate=0.5")
+    with pytest.raises(LssvwmError, match="there is a run already"):
+        open_run(tmp_path / "run", load_config(tmp_path / "run/config.toml"), resume=False)
+
+
+def test_saved_config_rebuilds_the_identical_model(workspace: Path, tmp_path: Path) -> None:
+    run_training(workspace, tmp_path / "run", 2)
+    header = open_shards(workspace / "data/maze", "train").header
+    config = load_config(tmp_path / "run/config.toml")
+    torch.manual_seed(config.train.seed)
+    first = build_model(config, header)
+    assert first.config.width == 64
+    assert config.train.stages == (Stage(10, 4, 2), Stage(20, 20, 1))
+
+
+def test_schedule_warms_up_and_falls_to_zero() -> None:
+    config = TrainConfig(stages=(Stage(10, 100, 1),), warmup_steps=10, decay_share=0.5)
+    rates = [schedule(step, config) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == 1.0
+    assert rates[-1] == pytest.approx(0.02)
+    assert rates[10:50] == [1.0] * 40
+
+
+def test_stages_end_where_the_training_ends() -> None:
+    stages = (Stage(10, 5, 1), Stage(20, 5, 1))
+    assert TrainConfig(stages=stages, steps=3).stage_ends() == [(3, stages[0])]
+    assert TrainConfig(stages=stages, steps=20).stage_ends() == [(5, stages[0]), (20, stages[1])]
+
+
+@pytest.mark.parametrize(
+    ("toml", "message"),
+    [
+        ("[train]\nstep = 3", "no field 'step'"),
+        ("[train]\nseed = 'x'", "seed is 'x', expected int"),
+        ("[trian]\nseed = 1", r"unknown section \[trian\]"),
+        ("[train\nseed = 1", "line 1"),
+        ("preset = 'huge'", "unknown preset 'huge'"),
+        ("[[train.stages]]\nframes = 0\nsteps = 1\nbatch_size = 1", "at least 1"),
+    ],
+)
+def test_bad_config_is_named(tmp_path: Path, toml: str, message: str) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text(toml)
+    with pytest.raises(LssvwmError, match=message):
+        make_config("tiny", Path("data"), file, [])
+
+
+def test_overrides() -> None:
+    assert parse_override("model.block_sizes=[[2, 2]]") == ("model", "block_sizes", [[2, 2]])
+    assert parse_override("train.precision=bf16") == ("train", "precision", "bf16")
+    for wrong in ("width=3", "model.width", "other.width=3"):
+        with pytest.raises(LssvwmError, match="expected model"):
+            parse_override(wrong)

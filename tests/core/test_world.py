@@ -1,0 +1,85 @@
+"""The rollout contract on a whole world."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lssvwm_core.episodes import EncodedEpisode, load_episode
+from lssvwm_core.evaluate import psnr, retrieval_psnr
+from lssvwm_core.runs import Run, resolve_world
+from lssvwm_core.world import World, load_world
+from lssvwm_datasets.errors import LssvwmError
+
+
+@pytest.fixture(scope="module")
+def world(workspace: Path) -> World:
+    world = load_world(Run(workspace / "runs/test").world, torch.device("cpu"))
+    world.steps = 2
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in world.model.parameters():  # four steps of training leave the gates all but closed
+            parameter += 0.05 * torch.randn_like(parameter)
+    return world
+
+
+@pytest.fixture(scope="module")
+def episode(workspace: Path, world: World) -> EncodedEpisode:
+    return load_episode(workspace / "data/maze", world, 0)
+
+
+def conditions(episode: EncodedEpisode, start: int, stop: int) -> dict[str, torch.Tensor]:
+    assert episode.poses is not None
+    return {
+        "action": torch.from_numpy(episode.actions[start:stop])[None],
+        "pose": torch.from_numpy(episode.poses[start:stop])[None],
+    }
+
+
+def test_observing_in_pieces_is_observing_at_once(world: World, episode: EncodedEpisode) -> None:
+    latents = torch.from_numpy(episode.latents[:230])[None].float()
+    whole, pieces = world.reset(), world.reset()
+    world.observe(whole, latents, conditions(episode, 0, 230))
+    for start, stop in ((0, 5), (5, 120), (120, 230)):
+        world.observe(pieces, latents[:, start:stop], conditions(episode, start, stop))
+    assert whole.frames_seen == pieces.frames_seen == 230
+    for one, other in zip(whole.mixers, pieces.mixers, strict=True):
+        for name in one:
+            torch.testing.assert_close(one[name], other[name], atol=1e-4, rtol=1e-3)
+
+
+def test_generating_commits_what_was_dreamt(world: World, episode: EncodedEpisode) -> None:
+    state = world.reset()
+    latents = torch.from_numpy(episode.latents[:10])[None].float()
+    world.observe(state, latents, conditions(episode, 0, 10))
+    branch, size = state.copy(), state.nbytes
+    chunk = world.generate(state, conditions(episode, 10, 15), torch.Generator().manual_seed(3))
+    world.observe(branch, chunk, conditions(episode, 10, 15))
+    assert state.nbytes == size
+    for one, other in zip(state.mixers, branch.mixers, strict=True):
+        for name in one:
+            torch.testing.assert_close(one[name], other[name])
+
+
+def test_retrieval_scores_every_frame_of_the_way_back(world: World, episode: EncodedEpisode) -> None:
+    scores = {cut: retrieval_psnr(world, [episode, episode], 20, cut_memory=cut) for cut in (False, True)}
+    assert scores[False].shape == (2, 20)
+    assert np.isfinite(scores[False]).all()
+    assert not np.array_equal(scores[False], scores[True])
+
+
+def test_psnr_against_its_definition() -> None:
+    black = np.zeros((1, 4, 4, 3), np.uint8)
+    assert psnr(black, black + 255)[0] == pytest.approx(0)
+    assert psnr(black, black + 1)[0] == pytest.approx(48.13, abs=0.01)
+    assert psnr(black, black)[0] == pytest.approx(78.13, abs=0.01)
+
+
+def test_worlds_are_found_by_run_path_and_folder(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workspace)
+    expected = Run(Path("runs/test")).world.resolve()
+    for name in (None, "test", "runs/test", "runs/test/checkpoints/last", "runs/test/checkpoints/last/model"):
+        assert resolve_world(name).resolve() == expected
+    with pytest.raises(LssvwmError, match="no such model"):
+        resolve_world("unknown")
