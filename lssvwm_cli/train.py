@@ -31,7 +31,6 @@ def train(
 
     from lssvwm_core.config import make_config
     from lssvwm_core.device import pick_device
-    from lssvwm_core.model.storage import AUTOENCODER_FOLDER, resolve_model
     from lssvwm_core.rollout import write_sample
     from lssvwm_core.runs import RUNS, resolve_world
     from lssvwm_core.train import Outcome, open_run
@@ -58,7 +57,6 @@ def train(
         reports = run_training(
             opened,
             settings,
-            resolve_model(str(data / AUTOENCODER_FOLDER)),
             where,
             minutes=minutes,
             init_from=resolve_world(init_from) if init_from else None,

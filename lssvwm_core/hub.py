@@ -99,7 +99,12 @@ Autoencoder: `{data["autoencoder"]}` (sha256 {data["autoencoder_sha256"][:12]}),
 def push(folder: Path, repo: str | None, name: str, private: bool) -> str:
     """Upload a built folder in one commit and return its address. Raises: LssvwmError saying what to do."""
     import huggingface_hub as hub
-    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError comes from its HTTP client
+        HfHubHTTPError,
+        HTTPError,
+        LocalTokenNotFoundError,
+        OfflineModeIsEnabled,
+    )
 
     api = hub.HfApi()
     try:
@@ -115,7 +120,7 @@ def push(folder: Path, repo: str | None, name: str, private: bool) -> str:
         raise LssvwmError("the hub is switched off by HF_HUB_OFFLINE; unset it to push") from error
     except HfHubHTTPError as error:
         raise LssvwmError(_explain(error, repo)) from error
-    except (OSError, ValueError, RuntimeError) as error:
+    except (HTTPError, OSError, ValueError) as error:
         raise LssvwmError(f"the hub cannot be reached ({error}); nothing was changed there: try again later") from error
     return str(commit.commit_url)
 
@@ -126,7 +131,11 @@ def download(name: str) -> Path:
     Only safetensors and JSON are fetched. Raises: LssvwmError.
     """
     import huggingface_hub as hub
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError comes from its HTTP client
+        HfHubHTTPError,
+        HTTPError,
+        LocalEntryNotFoundError,
+    )
 
     repo, _, revision = name.partition("@")
     try:
@@ -137,7 +146,7 @@ def download(name: str) -> Path:
         ) from error
     except HfHubHTTPError as error:
         raise LssvwmError(_explain(error, repo)) from error
-    except (OSError, ValueError) as error:
+    except (HTTPError, OSError, ValueError) as error:
         raise LssvwmError(f"{name}: the hub cannot be reached ({error})") from error
 
 

@@ -27,8 +27,9 @@ from lssvwm_core.config import RunConfig, TrainConfig, load_config, save_config
 from lssvwm_core.data import Batch, ClipDataset
 from lssvwm_core.device import autocast, fastest_precision, keep_freed_memory
 from lssvwm_core.diffusion import flow_loss, sample_noise_levels
+from lssvwm_core.model.autoencoder import load_autoencoder
 from lssvwm_core.model.config import ModelConfig, preset
-from lssvwm_core.model.storage import AUTOENCODER_FOLDER
+from lssvwm_core.model.storage import AUTOENCODER_FOLDER, weights_sha256
 from lssvwm_core.model.world_model import WorldModel
 from lssvwm_core.runs import (
     Run,
@@ -104,7 +105,6 @@ def open_run(folder: Path, config: RunConfig, resume: bool) -> tuple[Run, RunCon
 def train(
     run: Run,
     config: RunConfig,
-    autoencoder: Path,
     device: torch.device,
     minutes: float | None = None,
     init_from: Path | None = None,
@@ -144,7 +144,7 @@ def train(
         check_same_data(header, shards, run.folder)
         step = int(load_checkpoint(run.last, model, average, optimizer)["step"])
     elif accelerator.is_main_process:
-        _create(run, autoencoder, shards.header)
+        _create(run, shards)
     if accelerator.is_main_process:
         save_config(run.config_file, config)
         drop_metrics_after(run.metrics_file, step)
@@ -315,17 +315,15 @@ def _parameter_groups(model: WorldModel, config: TrainConfig) -> list[dict[str, 
 
 
 def _sample_world(average: WorldModel, run: Run, header: ShardHeader, device: torch.device) -> World:
-    from lssvwm_core.model.autoencoder import load_autoencoder
-
     autoencoder = load_autoencoder(run.folder / AUTOENCODER_FOLDER).to(device)
     return World(average, autoencoder, header, device, chunk=average.config.chunk_sizes[0])
 
 
-def _create(run: Run, autoencoder: Path, header: ShardHeader) -> None:
-    from lssvwm_core.model.storage import weights_sha256
-
-    if weights_sha256(autoencoder) != header.autoencoder_sha256:
-        raise LssvwmError(f"{autoencoder}: not the autoencoder that made the shards ({header.autoencoder})")
+def _create(run: Run, shards: ShardSet) -> None:
+    """Make the run's folder, with a copy of the autoencoder that lies beside the shards."""
+    autoencoder = shards.folder / AUTOENCODER_FOLDER
+    if not autoencoder.is_dir() or weights_sha256(autoencoder) != shards.header.autoencoder_sha256:
+        raise LssvwmError(f"{autoencoder}: not the autoencoder that made the shards ({shards.header.autoencoder})")
     run.checkpoints.mkdir(parents=True, exist_ok=True)
     shutil.copytree(autoencoder, run.folder / AUTOENCODER_FOLDER, dirs_exist_ok=True)
 

@@ -22,9 +22,16 @@ def written_whole(path: Path) -> Iterator[Path]:
         yield partial
         with partial.open("rb+") as handle:
             os.fsync(handle.fileno())
+        partial.chmod(0o666 & ~_umask())  # some writers make private files
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def remove_partial_files(folder: Path) -> None:

@@ -5,7 +5,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import httpx
 import pytest
 import torch
 
@@ -48,9 +47,20 @@ def test_dry_run_shows_the_folder_and_uploads_nothing(workspace: Path, tmp_path:
     assert (tmp_path / "preview/README.md").exists()
 
 
-def test_offline_is_told(workspace: Path) -> None:
-    error = lssvwm(workspace, "push-hub", "test", "--repo", "me/maze", fails=True).stderr  # tests set HF_HUB_OFFLINE
-    assert "HF_HUB_OFFLINE" in error
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"HF_TOKEN": "hf_wrong", "HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE"),
+        ({"HF_TOKEN": "hf_wrong", "HF_ENDPOINT": "http://127.0.0.1:9"}, "cannot be reached"),
+        ({"HF_ENDPOINT": "http://127.0.0.1:9"}, "hf auth login"),
+    ],
+)
+def test_no_network_and_no_login_are_told(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], message: str
+) -> None:
+    for name, value in {"HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path), **environment}.items():
+        monkeypatch.setenv(name, value)
+    assert message in lssvwm(workspace, "push-hub", "test", fails=True).stderr
 
 
 @pytest.mark.parametrize(
@@ -62,7 +72,7 @@ def test_refusals_are_explained(built: Path, monkeypatch: pytest.MonkeyPatch, st
     from huggingface_hub.errors import HfHubHTTPError
 
     def refuse(*_: Any, **__: Any) -> None:
-        response = httpx.Response(status, request=httpx.Request("POST", "https://hub.test"))
+        response: Any = SimpleNamespace(status_code=status, headers={}, request=None)
         raise HfHubHTTPError("refused", response=response)
 
     monkeypatch.setattr(HfApi, "create_repo", refuse)

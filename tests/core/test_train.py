@@ -27,7 +27,7 @@ def run_training(workspace: Path, folder: Path, steps: int, *overrides: str, sto
     settings = [*SMALL, CLIPS, f"train.steps={steps}", *overrides]
     run, config = open_run(folder, make_config("tiny", data, None, settings), resume=True)
     outcome = Outcome()
-    for report in train(run, config, data / "autoencoder", CPU, outcome=outcome):
+    for report in train(run, config, CPU, outcome=outcome):
         if stop_after is not None and report.step >= stop_after:
             import signal
 
@@ -105,7 +105,7 @@ def test_data_of_another_kind_is_refused(workspace: Path, tmp_path: Path) -> Non
             file.attrs["action_names"] = json.dumps(["a", "b", "c", "d", "e", "f"])
     run, config = open_run(tmp_path / "run", load_config(tmp_path / "run/config.toml"), resume=True)
     with pytest.raises(LssvwmError, match="actions"):
-        list(train(run, replace(config, data=str(data)), data / "autoencoder", CPU))
+        list(train(run, replace(config, data=str(data)), CPU))
 
 
 def test_a_run_keeps_its_settings(workspace: Path, tmp_path: Path) -> None:
