@@ -1,4 +1,4 @@
-"""`lssvwm inspect`: look into a folder."""
+"""`lssvwm inspect`: look into recordings, shards and videos."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,20 +9,20 @@ from lssvwm_cli.console import say, show_json
 
 
 def inspect(
-    path: Annotated[Path, typer.Argument(help="Folder of recordings or of shards.")] = Path("data/maze"),
+    path: Annotated[Path, typer.Argument(help="Recordings, shards, or a video file.")] = Path("data/maze"),
     sheet: Annotated[Path, typer.Option(help="Where to write the contact sheet.")] = Path("contact-sheet.png"),
     json: Annotated[bool, typer.Option("--json", help="Print the figures to stdout as JSON.")] = False,
 ) -> None:
-    """Show what recordings or shards hold, and write a contact sheet with the action that led to each frame."""
+    """Show what recordings, shards or a video hold; write a contact sheet with the action that led to each frame."""
     from dataclasses import asdict
 
     from rich.console import Console
     from rich.table import Table
 
-    from lssvwm_core.inspection import inspect_folder
+    from lssvwm_core.inspection import inspect_path
     from lssvwm_datasets.files import written_whole
 
-    inspection = inspect_folder(path)
+    inspection = inspect_path(path)
     if inspection.sheet is not None:
         with written_whole(sheet) as partial:
             inspection.sheet.save(partial)
@@ -38,10 +38,11 @@ def inspect(
     for split, figures in inspection.splits.items():
         table.add_row(split, *map(str, figures.values()))
     console.print(table)
-    total = max(1, sum(inspection.action_counts.values()))
-    actions = Table("action", "count", "share", "")
-    for name, count in inspection.action_counts.items():
-        actions.add_row(name, str(count), f"{count / total:.1%}", "█" * round(40 * count / total))
-    console.print(actions)
+    if inspection.action_counts:
+        total = max(1, sum(inspection.action_counts.values()))
+        actions = Table("action", "count", "share", "")
+        for name, count in inspection.action_counts.items():
+            actions.add_row(name, str(count), f"{count / total:.1%}", "█" * round(40 * count / total))
+        console.print(actions)
     for entry in inspection.skipped:
         console.print(f"[yellow]skipped[/] {entry['id']}: {entry['reason']}", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""What a folder of recordings or of shards holds: counts, lengths, actions, statistics, and a contact sheet."""
+"""What recordings, shards or a video hold: counts, lengths, actions, statistics, and a contact sheet."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,8 +12,11 @@ from lssvwm_core.video import Frames, contact_sheet
 from lssvwm_datasets.errors import DamagedRecording, LssvwmError
 from lssvwm_datasets.shards import INDEX_FILE, open_shards, read_index
 from lssvwm_datasets.sources import FORMATS, find_recordings
+from lssvwm_datasets.video import read_video
 
 SHEET_COLUMNS, SHEET_ROWS = 8, 5
+VIDEO_COLUMNS, VIDEO_ROWS = 4, 5
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov")
 NULL_ACTION = "null"
 
 
@@ -30,8 +33,10 @@ class Inspection:
     sheet: Image.Image | None = None
 
 
-def inspect_folder(path: Path) -> Inspection:
-    """Inspect shards where there is an index, recordings elsewhere. Raises: LssvwmError."""
+def inspect_path(path: Path) -> Inspection:
+    """Inspect a video file, shards where there is an index, recordings elsewhere. Raises: LssvwmError."""
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        return _inspect_video(path)
     return _inspect_shards(path) if (path / INDEX_FILE).exists() else _inspect_recordings(path)
 
 
@@ -84,6 +89,22 @@ def _inspect_shards(path: Path) -> Inspection:
         if frames is not None and actions is not None:
             inspection.sheet = _sheet(frames, actions, shards.header.action_names)
     return inspection
+
+
+def _inspect_video(path: Path) -> Inspection:
+    """Reads the video twice, to spread the sheet's frames evenly without keeping the whole of it."""
+    if not path.exists():
+        raise LssvwmError(f"{path}: no such file")
+    count = sum(len(part) for part in read_video(path))
+    wanted = np.linspace(0, count - 1, min(count, VIDEO_COLUMNS * VIDEO_ROWS)).astype(int)
+    chosen, start = [], 0
+    for part in read_video(path):
+        chosen.append(part[wanted[(wanted >= start) & (wanted < start + len(part))] - start])
+        start += len(part)
+    frames = np.concatenate(chosen)
+    sheet = contact_sheet(frames, [f"frame {number}" for number in wanted], VIDEO_COLUMNS, 1)
+    figures = {"video": {"frames": count, "height": frames.shape[1], "width": frames.shape[2]}}
+    return Inspection("video", str(path), splits=figures, sheet=sheet)
 
 
 def _figures(lengths: NDArray[np.integer]) -> dict[str, Any]:

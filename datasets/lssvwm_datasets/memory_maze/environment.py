@@ -7,6 +7,7 @@ them by equivalents that give the same pixels bit for bit (the tests replay a re
 
 import contextlib
 import importlib.util
+import logging
 import os
 import sys
 import types
@@ -23,6 +24,7 @@ def load_tasks() -> Any:
     """
     os.environ.setdefault("MUJOCO_GL", "osmesa")
     os.environ.setdefault("LP_NUM_THREADS", "0")  # software rendering: one thread a process
+    logging.getLogger("absl").setLevel(logging.ERROR)  # a warning an episode, about a walker that needs no velocity
     try:
         if "memory_maze" not in sys.modules:
             spec = importlib.util.find_spec("memory_maze")
