@@ -1,4 +1,4 @@
-"""Reads video files: decord where it has a wheel (x86-64 Linux and Windows), PyAV elsewhere; same frames from both."""
+"""Reads video files: PyAV where it is installed, else decord (wheels for x86-64 Linux and Windows); same frames."""
 
 import importlib.util
 from collections.abc import Iterator
@@ -16,25 +16,30 @@ def read_video(path: Path, decoder: str | None = None) -> Iterator[NDArray[np.ui
     """Yield the frames of a video in order, (n, H, W, 3) uint8 RGB at a time; never the whole video.
 
     Args:
-        decoder: `decord` or `av`; None: whichever is installed, decord first.
+        decoder: `decord` or `av`; None: whichever is installed, PyAV first (decord is no longer developed).
 
     Raises: DamagedRecording when the file cannot be opened or decoded.
     """
     if decoder is None:
-        decoder = "decord" if importlib.util.find_spec("decord") else "av"
+        decoder = "av" if importlib.util.find_spec("av") else "decord"
     try:
         yield from (_with_decord if decoder == "decord" else _with_av)(path)
-    except (OSError, RuntimeError, ValueError) as error:  # both decoders' errors derive from these
+    except (OSError, RuntimeError, ValueError) as error:
         raise DamagedRecording(f"{path}: not a readable video ({str(error).splitlines()[0]})") from error
 
 
 def _with_decord(path: Path) -> Iterator[NDArray[np.uint8]]:
     import decord
 
-    with path.open("rb") as file:
-        reader = decord.VideoReader(file, num_threads=1)
-        for first in range(0, len(reader), READ_FRAMES):
-            yield reader.get_batch(range(first, min(first + READ_FRAMES, len(reader)))).asnumpy()
+    try:
+        with path.open("rb") as file:
+            reader = decord.VideoReader(file, num_threads=1)
+            if reader[0].shape[-1] != 3:  # it infers the channels from the row's padded size, at 48 pixels wrongly
+                raise ValueError("decord cannot read videos of this width; pip install av")
+            for first in range(0, len(reader), READ_FRAMES):
+                yield reader.get_batch(range(first, min(first + READ_FRAMES, len(reader)))).asnumpy()
+    except decord.DECORDError as error:
+        raise ValueError(str(error)) from error
 
 
 def _with_av(path: Path) -> Iterator[NDArray[np.uint8]]:
