@@ -14,7 +14,7 @@ LINE_EVERY = 10.0  # seconds between plain progress lines
 @contextmanager
 def progress(what: str, total: int, unit: str) -> Iterator[Callable[[int, str], None]]:
     """Yield `update(done, note)`: a bar with speed and time left on a terminal, plain lines elsewhere (on stderr)."""
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and os.environ.get("RANK", "0") == "0":
         with _bar(what, total, unit) as update:
             yield update
         return
@@ -54,8 +54,9 @@ def _bar(what: str, total: int, unit: str) -> Iterator[Callable[[int, str], None
 
 
 def say(text: str) -> None:
-    """A line for the user; results for programs go to stdout with `show_json`."""
-    print(text, file=sys.stderr, flush=True)
+    """A line for the user; results for programs go to stdout with `show_json`. Of several processes the first speaks."""
+    if os.environ.get("RANK", "0") == "0":
+        print(text, file=sys.stderr, flush=True)
 
 
 def show_json(content: Any) -> None:

@@ -10,7 +10,7 @@ from lssvwm_cli.console import duration, progress, say
 
 def train(
     data: Annotated[Path, typer.Option(help="Folder of shards, from lssvwm prepare.")] = Path("data/maze"),
-    run: Annotated[str | None, typer.Option(help="Name below runs/. [default: <data>-<preset>]")] = None,
+    name: Annotated[str | None, typer.Option(help="Of the run, below runs/. [default: <data>-<preset>]")] = None,
     preset: Annotated[str | None, typer.Option(help="tiny, small or base. [default: what fits the device]")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file: preset, [model], [sampling], [train].")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="SECTION.FIELD=VALUE, such as model.depth=6.")] = None,
@@ -47,7 +47,7 @@ def train(
     if steps:
         overrides.append(f"train.steps={steps}")
     wanted = make_config(preset, data, config, overrides)
-    folder = RUNS / (run or f"{data.name}-{wanted.preset}")
+    folder = RUNS / (name or f"{data.name}-{wanted.preset}")
     opened, settings = open_run(folder, wanted, resume)
     total = settings.train.total_steps
     if opened.last is not None:

@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import tomli_w
+
 from lssvwm_core.data import ClipSampling
 from lssvwm_datasets.errors import LssvwmError
+from lssvwm_datasets.files import written_whole
 
 
 @dataclass(frozen=True)
@@ -139,9 +142,8 @@ def parse_override(text: str) -> tuple[str, str, Any]:
 
 
 def save_config(path: Path, config: RunConfig) -> None:
-    import tomli_w
-
-    path.write_text(tomli_w.dumps(dataclasses.asdict(config)))
+    with written_whole(path) as partial:
+        partial.write_text(tomli_w.dumps(dataclasses.asdict(config)))
 
 
 def load_config(path: Path) -> RunConfig:

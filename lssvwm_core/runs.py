@@ -55,7 +55,9 @@ class Run:
     def world(self) -> Path:
         """The world (EMA weights) of the last checkpoint. Raises: LssvwmError when there is none yet."""
         if self.last is None:
-            raise LssvwmError(f"{self.folder}: no checkpoint yet; train it with: lssvwm train --run {self.folder.name}")
+            raise LssvwmError(
+                f"{self.folder}: no checkpoint yet; train it with: lssvwm train --name {self.folder.name}"
+            )
         return self.last / MODEL_FOLDER
 
 
@@ -132,7 +134,7 @@ def load_checkpoint(
     except (OSError, ValueError, RuntimeError, KeyError, EOFError, safetensors.SafetensorError) as error:
         raise LssvwmError(
             f"{checkpoint}: damaged checkpoint ({error}); point {checkpoint.parent / 'last'} to an earlier one, "
-            "or start anew with --no-resume --run NAME"
+            "or start anew with another --name"
         ) from error
     return progress
 

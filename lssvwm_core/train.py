@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
 from torch import Tensor
 from torch.utils.data import DataLoader, SequentialSampler, Subset
 
@@ -91,13 +92,13 @@ def open_run(folder: Path, config: RunConfig, resume: bool) -> tuple[Run, RunCon
     if not run.config_file.exists():
         return run, config
     if not resume:
-        raise LssvwmError(f"{folder}: there is a run already; continue it without --no-resume or choose another --run")
+        raise LssvwmError(f"{folder}: there is a run already; continue it without --no-resume or choose another --name")
     saved = load_config(run.config_file)
     wanted = replace(config, train=replace(config.train, steps=saved.train.steps, precision=saved.train.precision))
     if run.last is not None and wanted != saved:
         raise LssvwmError(
             f"{folder}: was started with other settings ({_first_difference(saved, wanted)}); "
-            "continue it with its own or choose another --run"
+            "continue it with its own or choose another --name"
         )
     return run, replace(saved, train=replace(saved.train, steps=config.train.steps))
 
@@ -180,12 +181,12 @@ def train(
                 loss += part_loss.detach() / config.train.accumulate
                 loaded_frames += batch["latents"].shape[0] * batch["latents"].shape[1]
             norm = float(accelerator.clip_grad_norm_(wrapped.parameters(), config.train.clip_norm))
-            losses.append(loss.item())
+            losses.append(float(accelerator.reduce(loss, "mean")))
             if not (math.isfinite(losses[-1]) and math.isfinite(norm)):
                 kept = run.last or "none yet"
                 raise LssvwmError(
                     f"step {step + 1}: loss {losses[-1]}, gradient norm {norm}: not finite; stopped. The last good "
-                    f"checkpoint is {kept}; go on from it with --init-from, another --run and a lower "
+                    f"checkpoint is {kept}; go on from it with --init-from, another --name and a lower "
                     "--set train.learning_rate"
                 )
             optimizer.step()
@@ -335,6 +336,13 @@ def _check_stages(config: TrainConfig, model: ModelConfig) -> None:
                 raise LssvwmError(
                     f"clips of {stage.frames} frames; expected a multiple of the chunk, {chunk}, and two at least"
                 )
+
+
+def _check_trackers(wanted: tuple[str, ...]) -> None:
+    installed = [str(tracker) for tracker in get_available_trackers()]
+    missing = [tracker for tracker in wanted if tracker not in installed]
+    if missing:
+        raise LssvwmError(f"[train] track: {', '.join(missing)} is not installed; try: pip install {' '.join(missing)}")
 
 
 def _first_difference(saved: RunConfig, wanted: RunConfig) -> str:

@@ -33,7 +33,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train_command(run: str, steps: int, *more: str) -> list[str]:
     sets = [part for override in SMALL_MODEL for part in ("--set", override)]
     clips = ["--clip-frames", "20", "--batch-size", "2"]
-    return ["train", "--run", run, "--steps", str(steps), "--threads", "1", *sets, *clips, *more]
+    return ["train", "--name", run, "--steps", str(steps), "--threads", "1", *sets, *clips, *more]
 
 
 def lssvwm(folder: Path, *arguments: str, fails: bool = False) -> subprocess.CompletedProcess[str]:
