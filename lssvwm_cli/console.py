@@ -54,7 +54,7 @@ def _bar(what: str, total: int, unit: str) -> Iterator[Callable[[int, str], None
 
 
 def say(text: str) -> None:
-    """A line for the user; results for programs go to stdout with `show_json`. Of several processes the first speaks."""
+    """A line for the user, from the first of several processes; results for programs go to stdout with `show_json`."""
     if os.environ.get("RANK", "0") == "0":
         print(text, file=sys.stderr, flush=True)
 

@@ -121,6 +121,7 @@ def train(
     keep_freed_memory()
     outcome = outcome or Outcome()
     shards = open_shards(Path(config.data), TRAIN)
+    _check_trackers(config.train.track)
     accelerator = Accelerator(
         cpu=device.type == "cpu", log_with=list(config.train.track) or None, project_dir=run.folder
     )
