@@ -12,10 +12,13 @@ LINE_EVERY = 10.0  # seconds between plain progress lines
 
 
 @contextmanager
-def progress(what: str, total: int, unit: str) -> Iterator[Callable[[int, str], None]]:
-    """Yield `update(done, note)`: a bar with speed and time left on a terminal, plain lines elsewhere (on stderr)."""
+def progress(what: str, total: int, unit: str, start: int = 0) -> Iterator[Callable[[int, str], None]]:
+    """Yield `update(done, note)`: a bar with speed and time left on a terminal, plain lines elsewhere (on stderr).
+
+    `start` units were done before.
+    """
     if sys.stderr.isatty() and os.environ.get("RANK", "0") == "0":
-        with _bar(what, total, unit) as update:
+        with _bar(what, total, unit, start) as update:
             yield update
         return
     started = shown = time.monotonic()
@@ -24,7 +27,7 @@ def progress(what: str, total: int, unit: str) -> Iterator[Callable[[int, str], 
         nonlocal shown
         now = time.monotonic()
         if now - shown >= LINE_EVERY or done >= total:
-            left = (now - started) / max(done, 1) * max(total - done, 0)
+            left = (now - started) / max(done - start, 1) * max(total - done, 0)
             say(f"{what}: {done}/{total} {unit}, {duration(left)} left {note}".rstrip())
             shown = now
 
@@ -32,7 +35,7 @@ def progress(what: str, total: int, unit: str) -> Iterator[Callable[[int, str], 
 
 
 @contextmanager
-def _bar(what: str, total: int, unit: str) -> Iterator[Callable[[int, str], None]]:
+def _bar(what: str, total: int, unit: str, start: int) -> Iterator[Callable[[int, str], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -45,7 +48,7 @@ def _bar(what: str, total: int, unit: str) -> Iterator[Callable[[int, str], None
         TextColumn("[dim]{task.fields[note]}"),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(what, total=total, note="")
+        task = bar.add_task(what, total=total, completed=start, note="")
 
         def update(done: int, note: str = "") -> None:
             bar.update(task, completed=done, note=note)

@@ -46,7 +46,7 @@ def maze(
         say(f"{there} of {len(requests)} episodes are there already")
     started, done = time.monotonic(), there
     try:
-        with progress("Recording", len(requests), "episodes") as update:
+        with progress("Recording", len(requests), "episodes", there) as update:
             for _ in record_all(requests, core_count(jobs)):
                 done += 1
                 speed = (done - there) * (steps + 1) / (time.monotonic() - started)

@@ -1,5 +1,6 @@
 """`lssvwm train`."""
 
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -39,6 +40,7 @@ def train(
     if threads:
         torch.set_num_threads(threads)
     where = pick_device(device)
+    chosen = any((preset, config, set_, clip_frames, batch_size))
     preset = preset or ("tiny" if where.type == "cpu" else "small")
     overrides = list(set_ or [])
     if clip_frames or batch_size:
@@ -48,12 +50,13 @@ def train(
         overrides.append(f"train.steps={steps}")
     wanted = make_config(preset, data, config, overrides)
     folder = RUNS / (name or f"{data.name}-{wanted.preset}")
-    opened, settings = open_run(folder, wanted, resume)
+    opened, settings = open_run(folder, wanted, resume, adopt=not chosen)
     total = settings.train.total_steps
-    if opened.last is not None:
-        say(f"continuing {folder} from step {int(opened.last.name)}")
-    outcome = Outcome()
-    with progress(f"Training {folder.name}", total, "steps") as update:
+    start = int(opened.last.name) if opened.last else 0
+    if start:
+        say(f"continuing {folder} from step {start}")
+    outcome, started = Outcome(), time.monotonic()
+    with progress(f"Training {folder.name}", total, "steps", start) as update:
         reports = run_training(
             opened,
             settings,
@@ -65,8 +68,9 @@ def train(
         )
         for report in reports:
             update(report.step, f"loss {report.loss:.4f}  {report.frames_per_second:.0f} frames/s")
-    took = duration(report.seconds) if outcome.step else "0:00"
-    say(f"step {outcome.step} of {total}, {took}; checkpoint: {outcome.checkpoint}")
+    say(f"step {outcome.step} of {total}, {duration(time.monotonic() - started)}; checkpoint: {outcome.checkpoint}")
+    if outcome.step == start:
+        say("there was nothing left to do; train on with more --steps")
     if outcome.stopped_by != "done":
         say(f"stopped by {outcome.stopped_by}; go on with the same command")
     if outcome.stopped_by.startswith("SIG"):

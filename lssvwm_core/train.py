@@ -11,7 +11,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -83,10 +83,11 @@ def build_model(config: RunConfig, header: ShardHeader) -> WorldModel:
     return WorldModel(model_config)
 
 
-def open_run(folder: Path, config: RunConfig, resume: bool) -> tuple[Run, RunConfig]:
+def open_run(folder: Path, config: RunConfig, resume: bool = True, adopt: bool = False) -> tuple[Run, RunConfig]:
     """The run to train: a new one, or the one that is there, continued.
 
-    A run keeps its model, data, sampling and seed; how long to train may change. Raises: LssvwmError.
+    A run keeps its settings; how long to train may change. With `adopt` the settings of a run that is there are taken
+    as they are, else they must be those of `config`. Raises: LssvwmError.
     """
     run = Run(folder)
     if not run.config_file.exists():
@@ -95,7 +96,7 @@ def open_run(folder: Path, config: RunConfig, resume: bool) -> tuple[Run, RunCon
         raise LssvwmError(f"{folder}: there is a run already; continue it without --no-resume or choose another --name")
     saved = load_config(run.config_file)
     wanted = replace(config, train=replace(config.train, steps=saved.train.steps, precision=saved.train.precision))
-    if run.last is not None and wanted != saved:
+    if run.last is not None and wanted != saved and not adopt:
         raise LssvwmError(
             f"{folder}: was started with other settings ({_first_difference(saved, wanted)}); "
             "continue it with its own or choose another --name"
@@ -144,7 +145,7 @@ def train(
     if run.last is not None:
         _, header, _ = load_model(run.last / "model")
         check_same_data(header, shards, run.folder)
-        step = int(load_checkpoint(run.last, model, average, optimizer)["step"])
+        step = outcome.step = int(load_checkpoint(run.last, model, average, optimizer)["step"])
     elif accelerator.is_main_process:
         _create(run, shards)
     if accelerator.is_main_process:
@@ -160,34 +161,20 @@ def train(
             )
         accelerator.wait_for_everyone()
 
-    batches = _timed(_loader(shards, model.config, config, accelerator, step))
-    total, started = config.train.total_steps, time.monotonic()
-    losses: list[float] = []
-    since, waited, loaded_frames = time.monotonic(), 0.0, 0
+    batches = _loader(shards, model.config, config, accelerator, step)
+    meter, started, resumed_at = _Meter(accelerator.num_processes), time.monotonic(), step
+    total = config.train.total_steps
     with _signals() as received:
         while step < total:
             learning_rate = config.train.learning_rate * schedule(step, config.train)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate
             chunk = _chunk_of(step, config.train, model.config)
-            loss = torch.zeros((), device=accelerator.device)
-            for part in range(config.train.accumulate):
-                batch, seconds = next(batches)
-                waited += seconds
-                last = part == config.train.accumulate - 1
-                with contextlib.nullcontext() if last else accelerator.no_sync(wrapped):
-                    with autocast(accelerator.device, precision):
-                        part_loss = _loss(wrapped, batch, chunk, step, part, config.train, accelerator)
-                    accelerator.backward(part_loss / config.train.accumulate)
-                loss += part_loss.detach() / config.train.accumulate
-                loaded_frames += batch["latents"].shape[0] * batch["latents"].shape[1]
-            norm = float(accelerator.clip_grad_norm_(wrapped.parameters(), config.train.clip_norm))
-            losses.append(float(accelerator.reduce(loss, "mean")))
-            if not (math.isfinite(losses[-1]) and math.isfinite(norm)):
-                kept = run.last or "none yet"
+            loss, norm = _gradients(wrapped, meter.timed(batches), chunk, step, config.train, accelerator)
+            if not (math.isfinite(loss) and math.isfinite(norm)):
                 raise LssvwmError(
-                    f"step {step + 1}: loss {losses[-1]}, gradient norm {norm}: not finite; stopped. The last good "
-                    f"checkpoint is {kept}; go on from it with --init-from, another --name and a lower "
+                    f"step {step + 1}: loss {loss}, gradient norm {norm}: not finite; stopped. The last good "
+                    f"checkpoint is {run.last or 'none yet'}; go on from it with --init-from, another --name and a lower "
                     "--set train.learning_rate"
                 )
             optimizer.step()
@@ -195,27 +182,15 @@ def train(
             update_average(average, model, config.train.ema_decay, step)
             step += 1
             outcome.step = step
+            meter.losses.append(loss)
 
-            seconds = time.monotonic() - since
             if step % config.train.log_every == 0 or step == total:
-                report = StepReport(
-                    step=step,
-                    loss=sum(losses) / len(losses),
-                    learning_rate=learning_rate,
-                    gradient_norm=norm,
-                    frames=batch["latents"].shape[1],
-                    chunk=chunk,
-                    frames_per_second=accelerator.num_processes * loaded_frames / seconds,
-                    loader_frames_per_second=accelerator.num_processes * loaded_frames / max(waited, 1e-9),
-                    data_wait=waited / seconds,
-                    seconds=time.monotonic() - started,
-                )
+                report = meter.report(step, learning_rate, norm, chunk, time.monotonic() - started)
                 if accelerator.is_main_process:
                     with run.metrics_file.open("a") as file:
-                        file.write(json.dumps(report.__dict__) + "\n")
+                        file.write(json.dumps(asdict(report)) + "\n")
                 if config.train.track:
                     accelerator.log({"loss": report.loss, "learning_rate": learning_rate}, step=step)
-                losses, since, waited, loaded_frames = [], time.monotonic(), 0.0, 0
                 yield report
             stop = _stop_reason(received, minutes, started)
             if _agreed(stop is not None, accelerator):
@@ -226,9 +201,73 @@ def train(
             every = config.train.sample_every
             if make_sample and every and step % every == 0 and accelerator.is_main_process:
                 make_sample(_sample_world(average, run, shards.header, accelerator.device), step)
-        save()
+        if step > resumed_at:
+            save()
     if config.train.track:
         accelerator.end_training()
+
+
+class _Meter:
+    """Sums up the steps since the last report."""
+
+    def __init__(self, processes: int) -> None:
+        self.processes = processes
+        self._restart()
+
+    def _restart(self) -> None:
+        self.since = time.monotonic()
+        self.losses: list[float] = []
+        self.waited, self.frames, self.clip_frames = 0.0, 0, 0
+
+    def timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The batches, with the time spent waiting for them noted."""
+        while True:
+            started = time.monotonic()
+            batch = next(batches)
+            self.waited += time.monotonic() - started
+            clips, self.clip_frames = batch["latents"].shape[:2]
+            self.frames += clips * self.clip_frames
+            yield batch
+
+    def report(self, step: int, learning_rate: float, norm: float, chunk: int, seconds: float) -> StepReport:
+        """The report of the steps since the last one; the sums start again."""
+        took = time.monotonic() - self.since
+        frames = self.processes * self.frames
+        report = StepReport(
+            step=step,
+            loss=sum(self.losses) / len(self.losses),
+            learning_rate=learning_rate,
+            gradient_norm=norm,
+            frames=self.clip_frames,
+            chunk=chunk,
+            frames_per_second=frames / took,
+            loader_frames_per_second=frames / max(self.waited, 1e-9),
+            data_wait=self.waited / took,
+            seconds=seconds,
+        )
+        self._restart()
+        return report
+
+
+def _gradients(
+    model: torch.nn.Module,
+    batches: Iterator[Batch],
+    chunk: int,
+    step: int,
+    config: TrainConfig,
+    accelerator: Accelerator,
+) -> tuple[float, float]:
+    """Accumulate and clip the gradients of one step; returns the loss (mean over processes) and the gradient norm."""
+    loss = torch.zeros((), device=accelerator.device)
+    for part in range(config.accumulate):
+        last = part == config.accumulate - 1
+        with contextlib.nullcontext() if last else accelerator.no_sync(model):
+            with autocast(accelerator.device, config.precision):
+                part_loss = _loss(model, next(batches), chunk, step, part, config, accelerator) / config.accumulate
+            accelerator.backward(part_loss)
+        loss += part_loss.detach()
+    norm = float(accelerator.clip_grad_norm_(model.parameters(), config.clip_norm))
+    return float(accelerator.reduce(loss, "mean")), norm
 
 
 def schedule(step: int, config: TrainConfig) -> float:
@@ -273,7 +312,8 @@ def _loss(
 
 def _loader(
     shards: ShardSet, model: ModelConfig, config: RunConfig, accelerator: Accelerator, step: int
-) -> DataLoader[Batch]:
+) -> Iterator[Batch]:
+    """The batches of this process from `step` on."""
     accumulate = config.train.accumulate
     shapes = [(end * accumulate, stage.batch_size, stage.frames) for end, stage in config.train.stage_ends()]
     dataset = ClipDataset(
@@ -281,19 +321,7 @@ def _loader(
     )
     rest = Subset(dataset, range(step * accumulate, len(dataset)))
     workers = config.train.workers
-    return DataLoader(rest, batch_size=None, sampler=SequentialSampler(rest), num_workers=workers)
-
-
-def _timed(loader: DataLoader[Batch]) -> Iterator[tuple[Batch, float]]:
-    """Batches, each with the seconds that were spent waiting for it."""
-    batches = iter(loader)
-    while True:
-        started = time.monotonic()
-        try:
-            batch = next(batches)
-        except StopIteration:
-            return
-        yield batch, time.monotonic() - started
+    return iter(DataLoader(rest, batch_size=None, sampler=SequentialSampler(rest), num_workers=workers))
 
 
 def _chunk_of(step: int, config: TrainConfig, model: ModelConfig) -> int:

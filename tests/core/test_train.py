@@ -112,6 +112,10 @@ def test_a_run_keeps_its_settings(workspace: Path, tmp_path: Path) -> None:
     run_training(workspace, tmp_path / "run", 2)
     with pytest.raises(LssvwmError, match="other settings"):
         run_training(workspace, tmp_path / "run", 4, "train.learning_rate=0.5")
+    other = make_config("tiny", workspace / "data/maze", None, ["train.steps=9"])
+    _, adopted = open_run(tmp_path / "run", other, adopt=True)
+    assert adopted.model["width"] == 64
+    assert adopted.train.steps == 9
     with pytest.raises(LssvwmError, match="there is a run already"):
         open_run(tmp_path / "run", load_config(tmp_path / "run/config.toml"), resume=False)
 

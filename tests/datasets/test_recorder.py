@@ -1,77 +1,126 @@
-"""The recorder against the untouched environment. Needs the `maze` extra and OpenGL."""
+"""The recorder against the untouched environment. What needs the `maze` extra and OpenGL is skipped without them."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from lssvwm_datasets.errors import LssvwmError
-from lssvwm_datasets.memory_maze.environment import load_tasks, make_environment
+from lssvwm_datasets.memory_maze.environment import fast_physics, load_tasks, make_environment
 from lssvwm_datasets.memory_maze.reader import read
 from lssvwm_datasets.memory_maze.recorder import OBSERVED, plan, record_all, record_episode
 
-try:
-    load_tasks()
-    MISSING = ""
-except LssvwmError as error:
-    MISSING = str(error)
-needs_environment = pytest.mark.skipif(bool(MISSING), reason=MISSING or "there")
+Arrays = dict[str, NDArray[Any]]
+
+SEED, STEPS = 500_002, 42  # a target is reached at step 37
 
 
-@needs_environment
-def test_observations_are_those_of_the_untouched_environment_bit_for_bit() -> None:
-    recorded = record_episode("9x9", seed=5, steps=40)
-    environment = make_environment("9x9", seed=5)
+@pytest.fixture(scope="module")
+def _environment_loads() -> None:
     try:
-        timestep = environment.reset()
-        for step in range(41):
-            if step > 0:
-                timestep = environment.step(int(recorded["action"][step].argmax()))
-            for key in OBSERVED:
-                np.testing.assert_array_equal(recorded[key][step], timestep.observation[key], err_msg=f"{key} {step}")
-    finally:
-        environment.close()
+        load_tasks()
+    except LssvwmError as error:
+        pytest.skip(str(error))
 
 
-@needs_environment
-def test_a_recorded_state_renders_its_frame_again() -> None:
-    recorded = record_episode("9x9", seed=6, steps=20)
-    environment = make_environment("9x9", seed=6)
-    try:
-        environment.reset()
-        physics = environment.physics
-        for step in (3, 20, 11):
-            physics.data.qpos[:] = recorded["sim_qpos"][step]
-            physics.data.qvel[:] = 0
-            physics.forward()
-            picture = physics.render(64, 64, camera_id="walker/egocentric")
-            np.testing.assert_array_equal(picture[2:-2, 2:-2], recorded["image"][step][2:-2, 2:-2])
-    finally:
-        environment.close()
+@pytest.fixture(scope="module")
+def recorded(_environment_loads: None) -> Arrays:
+    return record_episode("9x9", SEED, STEPS)
 
 
-@needs_environment
-def test_recording_resumes_and_reads_back(tmp_path: Path) -> None:
-    requests = plan(tmp_path, "9x9", train_episodes=1, eval_episodes=1, steps=10, seed=3)
-    requests[0].path.parent.mkdir(parents=True)
-    requests[0].path.write_bytes(b"there already")
-    assert [request.seed for request in record_all(requests, jobs=1)] == [1_000_003]
-    assert requests[0].path.read_bytes() == b"there already"
-    (episode,) = read(requests[1].path, "a")
-    assert episode.frames.shape == (11, 64, 64, 3)
-    first = requests[1].path.read_bytes()
-    requests[1].path.unlink()
+@pytest.fixture(scope="module")
+def untouched(_environment_loads: None) -> Iterator[Any]:
+    environment = make_environment("9x9", SEED)
+    yield environment
+    environment.close()
+
+
+def test_observations_are_those_of_the_untouched_environment_bit_for_bit(recorded: Arrays, untouched: Any) -> None:
+    assert recorded["reward"].any(), "the fast check of contacts is put to the test"
+    timestep = untouched.reset()
+    for step in range(STEPS + 1):
+        if step > 0:
+            timestep = untouched.step(int(recorded["action"][step].argmax()))
+        for key in OBSERVED:
+            np.testing.assert_array_equal(recorded[key][step], timestep.observation[key], err_msg=f"{key} {step}")
+        assert recorded["reward"][step] == (timestep.reward or 0)
+
+
+def test_a_recorded_state_renders_its_frame_again(recorded: Arrays, untouched: Any) -> None:
+    untouched.reset()
+    physics = untouched.physics
+    for step in (STEPS, 3, 20, 0):
+        physics.data.qpos[:] = recorded["sim_qpos"][step]
+        physics.data.qvel[:] = 0
+        physics.forward()
+        picture = np.empty((64, 64, 3), np.uint8)
+        picture[:] = (recorded["target_color"][step] * 255 * 0.7).astype(np.uint8)  # the border
+        picture[2:-2, 2:-2] = physics.render(64, 64, camera_id="walker/egocentric")[2:-2, 2:-2]
+        np.testing.assert_array_equal(picture, recorded["image"][step], err_msg=f"frame {step}")
+
+
+def test_an_episode_has_the_layout_of_the_offline_dataset(recorded: Arrays) -> None:
+    assert list(recorded) == [*OBSERVED, "action", "reward", "terminal", "reset", "sim_qpos"]
+    assert {len(array) for array in recorded.values()} == {STEPS + 1}
+    assert (recorded["image"].dtype, recorded["image"].shape[1:]) == (np.uint8, (64, 64, 3))
+    assert recorded["maze_layout"].shape[1:] == (9, 9)
+    np.testing.assert_array_equal(recorded["action"].sum(axis=1), [0] + [1] * STEPS)
+    np.testing.assert_array_equal(np.flatnonzero(recorded["reset"]), [0])
+    assert not recorded["terminal"].any()
+
+
+def test_the_environment_is_left_untouched(_environment_loads: None) -> None:
+    from dm_control.locomotion.props.target_sphere import TargetSphere
+    from dm_control.mujoco.engine import Physics
+
+    def functions() -> list[Any]:
+        return [Physics.render, Physics.free, TargetSphere._update_activation]
+
+    stock = functions()
+    with fast_physics():
+        assert not set(functions()) & set(stock)
+    assert functions() == stock
+
+
+def test_recording_resumes_and_an_episode_is_a_function_of_its_seed(tmp_path: Path, _environment_loads: None) -> None:
+    requests = plan(tmp_path, "9x9", train_episodes=1, eval_episodes=1, steps=5, seed=3)
+    there, missing = requests
+    there.path.parent.mkdir(parents=True)
+    there.path.write_bytes(b"there already")
+    assert list(record_all(requests, jobs=1)) == [missing]
+    assert there.path.read_bytes() == b"there already"
+    (episode,) = read(missing.path, "a")
+    assert episode.frames.shape == (6, 64, 64, 3)
+    assert list(record_all(requests, jobs=1)) == []
+    first = missing.path.read_bytes()
+    missing.path.unlink()
     list(record_all(requests, jobs=1))
-    assert requests[1].path.read_bytes() == first, "an episode is a function of its seed"
+    assert missing.path.read_bytes() == first
 
 
 def test_splits_have_seeds_of_their_own(tmp_path: Path) -> None:
     requests = plan(tmp_path, "9x9", 5, 3, 100, seed=7)
     seeds = {folder: {r.seed for r in requests if r.path.parent.name == folder} for folder in ("train", "eval")}
     assert seeds == {"train": {7, 8, 9, 10, 11}, "eval": {1_000_007, 1_000_008, 1_000_009}}
+    assert len({request.path for request in requests}) == 8
+    last = plan(tmp_path, "9x9", 2, 2, 100, seed=999_998)
+    assert len({request.seed for request in last}) == 4, "the last seeds of train do not reach into eval"
 
 
-@pytest.mark.parametrize(("size", "steps", "seed"), [("10x10", 10, 0), ("9x9", 1001, 0), ("9x9", 10, 999_999)])
-def test_impossible_requests_are_refused(tmp_path: Path, size: str, steps: int, seed: int) -> None:
-    with pytest.raises(LssvwmError):
+@pytest.mark.parametrize(
+    ("size", "steps", "seed", "message"),
+    [
+        ("10x10", 10, 0, "unknown maze size '10x10'; expected one of 9x9"),
+        ("9x9", 0, 0, "0 steps"),
+        ("9x9", 1001, 0, "1 to 1000"),
+        ("15x15", 4001, 0, "1 to 4000"),
+        ("9x9", 10, 999_999, "seed 999999"),
+        ("9x9", 10, -1, "seed -1"),
+    ],
+)
+def test_impossible_requests_are_refused(tmp_path: Path, size: str, steps: int, seed: int, message: str) -> None:
+    with pytest.raises(LssvwmError, match=message):
         plan(tmp_path, size, 2, 1, steps, seed)

@@ -17,20 +17,23 @@ def touch(*paths: Path) -> None:
 @pytest.mark.parametrize(
     ("folder", "split"),
     [
-        *((name, "train") for name in ("train", "train-part0", "training", "Train", "x/train/y")),
-        *((name, "validation") for name in ("eval", "val", "validation", "test", "x/eval/y/z")),
+        *((name, "train") for name in ("train", "train-part0", "training", "Train", "maze/train/y", "eval/train")),
+        *((name, "validation") for name in ("eval", "val", "validation", "test", "maze/eval/y/z", "train/eval")),
     ],
 )
 def test_a_folder_on_the_way_names_the_split(tmp_path: Path, folder: str, split: str) -> None:
-    touch(tmp_path / folder / "a.npz")
-    (recording,) = find_recordings(tmp_path, "maze")
-    assert (recording.split, recording.id) == (split, f"{folder}/a")
+    names = [f"{letter}.npz" for letter in "edcba"]  # by their names alone they would not all be in one split
+    touch(*(tmp_path / folder / name for name in names))
+    recordings = find_recordings(tmp_path, "maze")
+    assert [(r.split, r.id, r.path) for r in recordings] == [
+        (split, f"{folder}/{name[0]}", tmp_path / folder / name) for name in sorted(names)
+    ]
 
 
-def test_the_source_itself_may_name_the_split(tmp_path: Path) -> None:
+def test_the_source_itself_may_name_the_split_or_be_a_file(tmp_path: Path) -> None:
     touch(tmp_path / "eval" / "a.npz")
     for source in (tmp_path / "eval", tmp_path / "eval" / "a.npz"):
-        assert [recording.split for recording in find_recordings(source, "maze")] == ["validation"]
+        assert [(r.split, r.id) for r in find_recordings(source, "maze")] == [("validation", "a")]
 
 
 def test_without_split_folders_a_tenth_is_held_out_whatever_else_is_there(tmp_path: Path) -> None:
@@ -40,16 +43,20 @@ def test_without_split_folders_a_tenth_is_held_out_whatever_else_is_there(tmp_pa
     (tmp_path / "all" / "0000.npz").unlink()
     fewer = {recording.id: recording.split for recording in find_recordings(tmp_path, "maze")}
     assert fewer.items() < splits.items()
+    (moved,) = find_recordings(tmp_path / "all" / "0001.npz", "maze")
+    assert moved.split == splits["all/0001"]
 
 
 def test_other_and_hidden_files_are_left_alone(tmp_path: Path) -> None:
-    touch(tmp_path / "a.npz", tmp_path / ".a.7.partial.npz", tmp_path / ".cache" / "b.npz", tmp_path / "notes.txt")
-    assert [recording.id for recording in find_recordings(tmp_path, "maze")] == ["a"]
+    source = tmp_path / ".cache" / "maze"  # hidden itself, yet asked for
+    touch(source / "a.npz", source / ".a.7.partial.npz", source / ".trash" / "b.npz", source / "notes.txt")
+    assert [recording.id for recording in find_recordings(source, "maze")] == ["a"]
 
 
 def test_nothing_to_read_is_told(tmp_path: Path) -> None:
-    with pytest.raises(LssvwmError, match="no such folder"):
+    with pytest.raises(LssvwmError, match="missing: no such folder"):
         find_recordings(tmp_path / "missing", "maze")
+    touch(tmp_path / "notes.txt")
     with pytest.raises(LssvwmError, match=r"expected \*\.npz files"):
         find_recordings(tmp_path, "maze")
 
