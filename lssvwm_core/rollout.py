@@ -140,7 +140,9 @@ def _start(world: World, episode: EncodedEpisode | None, options: RolloutOptions
         return _Start(state, 0, extra.get("pose"), extra.get("layout"), None)
     if episode is None:
         raise ValueError("a rollout needs an episode or a state to load")
-    context = min(options.context, options.frames)
+    context = options.context
+    if context >= options.frames:
+        raise LssvwmError(f"--frames {options.frames}: nothing is left to generate after {context} frames of --context")
     if context > len(episode):
         raise LssvwmError(f"--context {context}: episode {episode.id} has {len(episode)} frames")
     if context % world.chunk:

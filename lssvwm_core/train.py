@@ -174,8 +174,8 @@ def train(
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 raise LssvwmError(
                     f"step {step + 1}: loss {loss}, gradient norm {norm}: not finite; stopped. The last good "
-                    f"checkpoint is {run.last or 'none yet'}; go on from it with --init-from, another --name and a lower "
-                    "--set train.learning_rate"
+                    f"checkpoint is {run.last or 'none yet'}; go on from it with --init-from, another --name and "
+                    "a lower --set train.learning_rate"
                 )
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)

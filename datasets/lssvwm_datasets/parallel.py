@@ -1,5 +1,6 @@
 """Work units over processes, one a core."""
 
+import itertools
 import multiprocessing
 import os
 import signal
@@ -27,17 +28,20 @@ def run_units(work: Callable[[Unit], Result], units: Iterable[Unit], jobs: int) 
         yield from map(work, units)
         return
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(jobs, context, _start_worker, (os.getpid(),), max_tasks_per_child=UNITS_PER_PROCESS)
-    try:
-        for future in as_completed([pool.submit(work, unit) for unit in units]):
-            yield future.result()
-    except BrokenProcessPool as error:
-        raise LssvwmError(
-            "a worker process died (out of memory, perhaps); what is finished is kept: run the command again, "
-            "with fewer --jobs"
-        ) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    remaining = iter(units)
+    # a pool a batch: max_tasks_per_child, which should do this, can wait forever (python/cpython#115634)
+    while batch := list(itertools.islice(remaining, jobs * UNITS_PER_PROCESS)):
+        pool = ProcessPoolExecutor(jobs, context, _start_worker, (os.getpid(),))
+        try:
+            for future in as_completed([pool.submit(work, unit) for unit in batch]):
+                yield future.result()
+        except BrokenProcessPool as error:
+            raise LssvwmError(
+                "a worker process died (out of memory, perhaps); what is finished is kept: run the command again, "
+                "with fewer --jobs"
+            ) from error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _start_worker(parent: int) -> None:

@@ -104,6 +104,8 @@ class ShardWriter:
         expected = (header.action_names, header.pose_names, header.frame_size, header.latent_shape)
         if found != expected:
             raise ValueError(f"{episode.id}: actions, poses, frame size and latents are {found}, expected {expected}")
+        if len(latents) != len(episode.frames):
+            raise ValueError(f"{episode.id}: {len(latents)} latents for {len(episode.frames)} frames")
         self._append("latents", latents)
         self._append("actions", episode.actions)
         if episode.poses is not None:
@@ -215,6 +217,9 @@ def read_index(folder: Path) -> dict[str, Any]:
         raise LssvwmError(f"{path}: not readable as JSON ({error}); prepare again") from error
     if not isinstance(index, dict) or index.get("format") != FORMAT or index.get("format_version") != FORMAT_VERSION:
         raise LssvwmError(f"{path}: not an index of {FORMAT} version {FORMAT_VERSION}; prepare again with this release")
+    shards = index.get("shards")
+    if not isinstance(shards, list) or not all({"file", "split", "episodes"} <= set(entry) for entry in shards):
+        raise LssvwmError(f"{path}: damaged index: no list of shards with file, split and episodes; prepare again")
     return index
 
 
@@ -232,11 +237,15 @@ def read_shard_table(path: Path) -> tuple[ShardHeader, list[StoredEpisode]]:
             header = ShardHeader.from_attributes(attributes)
             starts, lengths = file["episode_start"][:], file["episode_length"][:]
             ids = file["episode_id"].asstr()[:]
-            rows = len(file["latents"])
+            optional = [name for name in ("poses", "frames") if name in file]
+            rows = {name: len(file[name]) for name in ("latents", "actions", *optional)}
         except (KeyError, ValueError) as error:
             raise LssvwmError(f"{path}: damaged shard: {error}") from error
-        if lengths.sum() != rows:
-            raise LssvwmError(f"{path}: damaged shard: its episodes have {lengths.sum()} frames, its latents {rows}")
+        if set(rows.values()) != {int(lengths.sum())} or not len(ids) == len(starts) == len(lengths):
+            raise LssvwmError(
+                f"{path}: damaged shard: {len(ids)} ids and {len(lengths)} lengths of episodes, "
+                f"{lengths.sum()} frames in all; rows stored: {rows}"
+            )
     table = zip(ids, starts.tolist(), lengths.tolist(), strict=True)
     return header, [StoredEpisode(path, k, str(id), start, length) for k, (id, start, length) in enumerate(table)]
 
@@ -253,7 +262,7 @@ def opened(path: Path) -> Iterator[h5py.File]:
     with file:
         try:
             yield file
-        except OSError as error:  # data that h5py reads lazily
+        except (OSError, KeyError) as error:  # data that h5py reads lazily
             raise LssvwmError(f"{path}: damaged shard ({error}); delete it and prepare again") from error
 
 

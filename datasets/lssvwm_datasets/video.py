@@ -22,8 +22,13 @@ def read_video(path: Path, decoder: str | None = None) -> Iterator[NDArray[np.ui
     """
     if decoder is None:
         decoder = "av" if importlib.util.find_spec("av") else "decord"
+    frames = 0
     try:
-        yield from (_with_decord if decoder == "decord" else _with_av)(path)
+        for part in (_with_decord if decoder == "decord" else _with_av)(path):
+            yield part
+            frames += len(part)
+        if frames == 0:
+            raise ValueError("no frames")
     except (OSError, RuntimeError, ValueError) as error:
         raise DamagedRecording(f"{path}: not a readable video ({str(error).splitlines()[0]})") from error
 
@@ -46,6 +51,8 @@ def _with_av(path: Path) -> Iterator[NDArray[np.uint8]]:
     import av
 
     with av.open(str(path)) as container:
+        if not container.streams.video:
+            raise ValueError("no video stream")
         frames: list[NDArray[np.uint8]] = []
         for frame in container.decode(video=0):
             frames.append(frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False))

@@ -75,6 +75,7 @@ def test_memory_does_not_grow_with_the_video(workspace: Path, tmp_path: Path) ->
     [
         (["--context", "22"], "expected a multiple of the chunk, 5: 20 or 25"),
         (["--context", "1100", "--frames", "1200"], "has 1001 frames"),
+        (["--context", "40"], "nothing is left to generate"),
         (["--episode", "9"], "validation episodes 0..0"),
         (["--actions", "fly*3"], "'fly*3' is not an action"),
         (["--chunk", "3"], "was trained for (5, 1)"),

@@ -45,7 +45,7 @@ def test_every_unit_is_done_once(jobs: int) -> None:
 def test_work_for_several_lives_of_a_worker_ends() -> None:
     """In a process of its own, since `ProcessPoolExecutor(max_tasks_per_child=…)` can wait forever (gh-115634)."""
     units = [str(number) for number in range(3 * UNITS_PER_PROCESS)]
-    done = subprocess.run(as_program("die", *units), capture_output=True, text=True, timeout=20, check=True)
+    done = subprocess.run(as_program("die", *units), capture_output=True, text=True, timeout=40, check=True)
     assert sorted(done.stdout.split(), key=int) == units
 
 

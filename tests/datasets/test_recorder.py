@@ -19,7 +19,7 @@ SEED, STEPS = 500_002, 42  # a target is reached at step 37
 
 
 @pytest.fixture(scope="module")
-def _environment_loads() -> None:
+def environment_loads() -> None:
     try:
         load_tasks()
     except LssvwmError as error:
@@ -27,31 +27,38 @@ def _environment_loads() -> None:
 
 
 @pytest.fixture(scope="module")
-def recorded(_environment_loads: None) -> Arrays:
+def recorded(environment_loads: None) -> Arrays:
     return record_episode("9x9", SEED, STEPS)
 
 
 @pytest.fixture(scope="module")
-def untouched(_environment_loads: None) -> Iterator[Any]:
+def replayed(recorded: Arrays) -> Iterator[tuple[Any, list[Any]]]:
+    """An untouched environment after the recorded actions, and its time steps."""
     environment = make_environment("9x9", SEED)
-    yield environment
-    environment.close()
+
+    def kept(timestep: Any) -> Any:
+        return timestep._replace(observation={key: np.array(timestep.observation[key]) for key in OBSERVED})
+
+    try:
+        timesteps = [kept(environment.reset())]
+        timesteps += [kept(environment.step(int(action.argmax()))) for action in recorded["action"][1:]]
+        yield environment, timesteps
+    finally:
+        environment.close()
 
 
-def test_observations_are_those_of_the_untouched_environment_bit_for_bit(recorded: Arrays, untouched: Any) -> None:
+def test_observations_are_those_of_the_untouched_environment_bit_for_bit(
+    recorded: Arrays, replayed: tuple[Any, list[Any]]
+) -> None:
     assert recorded["reward"].any(), "the fast check of contacts is put to the test"
-    timestep = untouched.reset()
-    for step in range(STEPS + 1):
-        if step > 0:
-            timestep = untouched.step(int(recorded["action"][step].argmax()))
+    for step, timestep in enumerate(replayed[1]):
         for key in OBSERVED:
             np.testing.assert_array_equal(recorded[key][step], timestep.observation[key], err_msg=f"{key} {step}")
         assert recorded["reward"][step] == (timestep.reward or 0)
 
 
-def test_a_recorded_state_renders_its_frame_again(recorded: Arrays, untouched: Any) -> None:
-    untouched.reset()
-    physics = untouched.physics
+def test_a_recorded_state_renders_its_frame_again(recorded: Arrays, replayed: tuple[Any, list[Any]]) -> None:
+    physics = replayed[0].physics
     for step in (STEPS, 3, 20, 0):
         physics.data.qpos[:] = recorded["sim_qpos"][step]
         physics.data.qvel[:] = 0
@@ -72,7 +79,8 @@ def test_an_episode_has_the_layout_of_the_offline_dataset(recorded: Arrays) -> N
     assert not recorded["terminal"].any()
 
 
-def test_the_environment_is_left_untouched(_environment_loads: None) -> None:
+@pytest.mark.usefixtures("environment_loads")
+def test_the_environment_is_left_untouched() -> None:
     from dm_control.locomotion.props.target_sphere import TargetSphere
     from dm_control.mujoco.engine import Physics
 
@@ -85,7 +93,8 @@ def test_the_environment_is_left_untouched(_environment_loads: None) -> None:
     assert functions() == stock
 
 
-def test_recording_resumes_and_an_episode_is_a_function_of_its_seed(tmp_path: Path, _environment_loads: None) -> None:
+@pytest.mark.usefixtures("environment_loads")
+def test_recording_resumes_and_an_episode_is_a_function_of_its_seed(tmp_path: Path) -> None:
     requests = plan(tmp_path, "9x9", train_episodes=1, eval_episodes=1, steps=5, seed=3)
     there, missing = requests
     there.path.parent.mkdir(parents=True)

@@ -1,9 +1,10 @@
 """Shards: what goes in comes out; what is damaged or foreign is refused in words."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -16,6 +17,7 @@ from lssvwm_datasets.shards import FORMAT, FORMAT_VERSION, ShardHeader, ShardWri
 
 HEADER = ShardHeader("maze", 4.0, (8, 8), ("noop", "go"), ("x", "y"), "small", "abc", (2, 4, 4))
 LENGTHS = (70, 5)
+SHARD = "train-00000-of-00001.h5"
 
 
 def episode(id: str, length: int) -> Episode:
@@ -33,17 +35,24 @@ def episode(id: str, length: int) -> Episode:
 
 
 EPISODES = [episode(f"e{length}", length) for length in LENGTHS]
-LATENTS = [np.random.default_rng(length).normal(size=(length, 2, 4, 4)).astype(np.float16) for length in LENGTHS]
+LATENTS = [np.random.default_rng(length).normal(1, 3, (length, 2, 4, 4)).astype(np.float16) for length in LENGTHS]
 
 
-def write(folder: Path, header: ShardHeader = HEADER, name: str = "train-00000-of-00001.h5") -> Path:
+def write(
+    folder: Path,
+    header: ShardHeader = HEADER,
+    name: str = SHARD,
+    episodes: Sequence[Episode] = EPISODES,
+    keep_frames: bool = True,
+) -> Path:
+    """A shard of `episodes`, and the index of all shards in `folder`."""
     folder.mkdir(exist_ok=True)
-    writer = ShardWriter(folder / name, header, "train", "plan", keep_frames=True)
-    for one, latents in zip(EPISODES, LATENTS, strict=True):
+    writer = ShardWriter(folder / name, header, "train", "plan", keep_frames)
+    for one, latents in zip(episodes, LATENTS, strict=False):
         writer.add(one, latents)
     writer.skip("bad", "because")
     writer.close()
-    shards = [{"file": path.name, "split": "train", "episodes": 2} for path in sorted(folder.glob("*.h5"))]
+    shards = [{"file": path.name, "split": "train", "episodes": len(episodes)} for path in sorted(folder.glob("*.h5"))]
     write_json(folder / "dataset.json", {"format": FORMAT, "format_version": FORMAT_VERSION, "shards": shards})
     return folder / name
 
@@ -55,16 +64,36 @@ def test_round_trip(tmp_path: Path) -> None:
     assert shards.frames == sum(LENGTHS)
     assert [stored.id for stored in shards.episodes] == ["e70", "e5"]
     for stored, one, latents in zip(shards.episodes, EPISODES, LATENTS, strict=True):
-        for name, expected in (("latents", latents), ("actions", one.actions), ("poses", one.poses)):
-            np.testing.assert_array_equal(shards.read(stored, name), expected)
-        np.testing.assert_array_equal(shards.read(stored, "frames", 1, 4), one.frames[1:4])
+        rows = {"latents": latents, "actions": one.actions, "poses": one.poses, "frames": one.frames}
+        for name, expected in rows.items():
+            found = shards.read(stored, name)
+            assert found is not None
+            assert found.dtype == expected.dtype
+            np.testing.assert_array_equal(found, expected)
+            np.testing.assert_array_equal(shards.read(stored, name, 1, 4), expected[1:4])
         np.testing.assert_array_equal(shards.layout(stored), one.layout)
+
+
+def test_poses_frames_and_layouts_are_optional(tmp_path: Path) -> None:
+    bare = [replace(one, poses=None, pose_names=(), layout=None) for one in EPISODES]
+    write(tmp_path, replace(HEADER, pose_names=()), episodes=bare, keep_frames=False)
+    shards = open_shards(tmp_path, "train")
+    assert shards.header.pose_names == ()
+    for stored in shards.episodes:
+        assert [shards.read(stored, name) for name in ("poses", "frames")] == [None, None]
+        assert shards.layout(stored) is None
+
+
+def test_layouts_of_several_sizes_are_left_out_rather_than_mixed_up(tmp_path: Path) -> None:
+    write(tmp_path, episodes=[EPISODES[0], replace(EPISODES[1], layout=None)])
+    shards = open_shards(tmp_path, "train")
+    assert [shards.layout(stored) for stored in shards.episodes] == [None, None]
 
 
 def test_statistics_and_what_was_skipped_are_in_the_shard(tmp_path: Path) -> None:
     with h5py.File(write(tmp_path)) as file:
         every = np.concatenate(LATENTS).astype(np.float64)
-        np.testing.assert_allclose(file.attrs["latent_mean"], every.mean(axis=(0, 2, 3)), atol=1e-6)
+        np.testing.assert_allclose(file.attrs["latent_mean"], every.mean(axis=(0, 2, 3)), rtol=1e-6)
         np.testing.assert_allclose(file.attrs["latent_std"], every.std(axis=(0, 2, 3)), rtol=1e-6)
         assert json.loads(file.attrs["skipped"]) == [{"id": "bad", "reason": "because"}]
 
@@ -73,44 +102,78 @@ def test_the_same_episodes_are_the_same_bytes(tmp_path: Path) -> None:
     assert write(tmp_path / "a").read_bytes() == write(tmp_path / "b").read_bytes()
 
 
-def test_episodes_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    writer = ShardWriter(tmp_path / "a.h5", HEADER, "train", "plan", keep_frames=False)
+MISFITS: dict[str, tuple[Episode, np.ndarray]] = {
+    "action names": (replace(EPISODES[1], action_names=("a", "b")), LATENTS[1]),
+    "no poses": (replace(EPISODES[1], poses=None, pose_names=()), LATENTS[1]),
+    "frame size": (replace(EPISODES[1], frames=np.zeros((5, 8, 9, 3), np.uint8)), LATENTS[1]),
+    "latent channels": (EPISODES[1], LATENTS[1][:, :1]),
+    "fewer latents than frames": (EPISODES[1], LATENTS[1][:-1]),
+}
+
+
+@pytest.mark.parametrize(("misfit", "latents"), MISFITS.values(), ids=MISFITS.keys())
+def test_episodes_that_do_not_fit_are_refused_and_leave_nothing(
+    tmp_path: Path, misfit: Episode, latents: np.ndarray
+) -> None:
+    writer = ShardWriter(tmp_path / SHARD, HEADER, "train", "plan", keep_frames=False)
     with pytest.raises(ValueError, match="e5"):
-        writer.add(replace(EPISODES[1], action_names=("a", "b")), LATENTS[1])
-    with pytest.raises(ValueError, match="e5"):
-        writer.add(EPISODES[1], LATENTS[1][:, :1])
+        writer.add(misfit, latents)
+    writer.add(EPISODES[0], LATENTS[0])
+    writer.close()
+    with h5py.File(tmp_path / SHARD) as file:
+        np.testing.assert_array_equal(file["latents"], LATENTS[0])
+        assert list(file["episode_start"]) == [0]
 
 
-def attribute(name: str, value: object) -> Callable[[Path], None]:
-    def change(shard: Path) -> None:
+Damage = Callable[[Path], object]
+
+
+def edited(edit: Callable[[h5py.File], object]) -> Damage:
+    def damage(shard: Path) -> None:
         with h5py.File(shard, "a") as file:
-            file.attrs[name] = value
+            edit(file)
 
-    return change
-
-
-def without(name: str) -> Callable[[Path], None]:
-    def change(shard: Path) -> None:
-        with h5py.File(shard, "a") as file:
-            del file[name]
-
-    return change
+    return damage
 
 
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (attribute("format_version", 99), "not a lssvwm-shard of version 1"),
-        (attribute("action_alignment", "action[t] taken at frame[t]"), "aligned as 'action.t. taken at"),
-        (without("latents"), "damaged shard"),
-        (without("episode_start"), "damaged shard"),
-        (lambda shard: shard.write_bytes(shard.read_bytes()[:3000]), "damaged or not an HDF5 file"),
-        (lambda shard: shard.write_bytes(b"garbage"), "damaged or not an HDF5 file"),
-        (lambda shard: shard.unlink(), "no such shard"),
-        (lambda shard: write_one_episode(shard), "holds 1 episodes, dataset.json says 2"),
-    ],
-)
-def test_damaged_shards_are_named(tmp_path: Path, damage: Callable[[Path], None], message: str) -> None:
+def attribute(name: str, value: object) -> Damage:
+    return edited(lambda file: file.attrs.__setitem__(name, value))
+
+
+def without(name: str) -> Damage:
+    return edited(lambda file: file.__delitem__(name))
+
+
+def shortened(name: str) -> Damage:
+    def edit(file: h5py.File) -> None:
+        rows = file[name][:-1]
+        del file[name]
+        file[name] = rows
+
+    return edited(edit)
+
+
+DAMAGE: dict[str, tuple[Damage, str]] = {
+    "another version": (attribute("format_version", 99), "not a lssvwm-shard of version 1"),
+    "another format": (attribute("format", "robomimic"), "not a lssvwm-shard"),
+    "another alignment": (attribute("action_alignment", "action[t] taken at frame[t]"), "as 'action.t. taken at"),
+    "no alignment": (edited(lambda file: file.attrs.__delitem__("action_alignment")), "aligned as None"),
+    "no autoencoder": (edited(lambda file: file.attrs.__delitem__("autoencoder")), "damaged shard"),
+    "no latents": (without("latents"), "damaged shard"),
+    "no table": (without("episode_start"), "damaged shard"),
+    "short latents": (shortened("latents"), "damaged shard"),
+    "short actions": (shortened("actions"), "damaged shard"),
+    "short poses": (shortened("poses"), "damaged shard"),
+    "an id too few": (shortened("episode_id"), "damaged shard"),
+    "truncated": (lambda shard: shard.write_bytes(shard.read_bytes()[:3000]), "damaged or not an HDF5 file"),
+    "last byte lost": (lambda shard: shard.write_bytes(shard.read_bytes()[:-1]), "damaged or not an HDF5 file"),
+    "garbage": (lambda shard: shard.write_bytes(b"garbage"), "damaged or not an HDF5 file"),
+    "missing": (lambda shard: shard.unlink(), "no such shard"),
+}
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGE.values(), ids=DAMAGE.keys())
+def test_damaged_shards_are_named(tmp_path: Path, damage: Damage, message: str) -> None:
     shard = write(tmp_path)
     damage(shard)
     with pytest.raises(LssvwmError, match=message) as raised:
@@ -118,10 +181,10 @@ def test_damaged_shards_are_named(tmp_path: Path, damage: Callable[[Path], None]
     assert str(shard) in str(raised.value)
 
 
-def write_one_episode(shard: Path) -> None:
-    writer = ShardWriter(shard, HEADER, "train", "plan", keep_frames=False)
-    writer.add(EPISODES[0], LATENTS[0])
-    writer.close()
+def test_a_shard_that_the_index_does_not_describe_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "other", episodes=EPISODES[:1]).rename(write(tmp_path / "here"))
+    with pytest.raises(LssvwmError, match=r"00001\.h5: holds 1 episodes, dataset\.json says 2"):
+        open_shards(tmp_path / "here", "train")
 
 
 def test_shards_of_several_autoencoders_are_refused(tmp_path: Path) -> None:
@@ -131,23 +194,33 @@ def test_shards_of_several_autoencoders_are_refused(tmp_path: Path) -> None:
         open_shards(tmp_path, "train")
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (None, "lssvwm prepare maze --out"),
-        ("{", "not readable as JSON"),
-        ("{}", "not an index"),
-        ("[]", "not an index"),
-    ],
-)
-def test_damaged_indexes_are_named(tmp_path: Path, content: str | None, message: str) -> None:
+def index(**content: Any) -> bytes:
+    return json.dumps({"format": FORMAT, "format_version": FORMAT_VERSION, **content}).encode()
+
+
+INDEXES: dict[str, tuple[bytes | None, str]] = {
+    "missing": (None, "lssvwm prepare maze --out"),
+    "cut off": (b"{", "not readable as JSON"),
+    "not text": (b"\xff", "not readable as JSON"),
+    "a list": (b"[]", "not an index"),
+    "empty": (b"{}", "not an index"),
+    "another version": (index(format_version=99), "not an index of lssvwm-shard version 1"),
+    "no shards": (index(), r"dataset\.json"),
+    "half a shard": (index(shards=[{"file": SHARD}]), r"dataset\.json"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), INDEXES.values(), ids=INDEXES.keys())
+def test_damaged_indexes_are_named(tmp_path: Path, content: bytes | None, message: str) -> None:
     if content is not None:
-        (tmp_path / "dataset.json").write_text(content)
-    with pytest.raises(LssvwmError, match=message):
-        read_index(tmp_path)
+        (tmp_path / "dataset.json").write_bytes(content)
+    with pytest.raises(LssvwmError, match=message) as raised:
+        open_shards(tmp_path, "train")
+    assert str(tmp_path) in str(raised.value)
 
 
 def test_an_empty_split_is_told(tmp_path: Path) -> None:
     write(tmp_path)
+    assert [entry["split"] for entry in read_index(tmp_path)["shards"]] == ["train"]
     with pytest.raises(LssvwmError, match="no episodes in the validation split; it has train"):
         open_shards(tmp_path, "validation")

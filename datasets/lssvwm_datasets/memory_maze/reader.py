@@ -4,8 +4,6 @@ One `.npz` holds one episode (`image` (T, H, W, 3)) or, from pydreamer, several 
 `reset` is true). Stored dtypes vary between releases, so everything but the image is cast.
 """
 
-import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,8 +25,8 @@ def read(path: Path, id: str) -> Iterator[Episode]:
     length = len(frames)
     actions = _actions(path, arrays, length)
     poses = _poses(path, arrays, length)
-    layout = arrays.get("maze_layout")
-    targets = arrays.get("targets_pos")
+    layout = _map(path, arrays, "maze_layout", length)
+    targets = _map(path, arrays, "targets_pos", length)
     starts = _episode_starts(path, arrays, length)
     for index, (start, stop) in enumerate(zip(starts, [*starts[1:], length], strict=True)):
         rows = slice(start, stop)
@@ -51,8 +49,11 @@ def _load(path: Path) -> dict[str, NDArray[Any]]:
     wanted = {*IMAGE_KEYS, "action", "agent_pos", "agent_dir", "maze_layout", "targets_pos", "reset"}
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files if key in wanted}
-    except (OSError, EOFError, ValueError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+            arrays = {key: archive[key] for key in archive.files if key in wanted}
+            if strangers := [key for key, array in arrays.items() if not isinstance(array, np.ndarray)]:
+                raise ValueError(f"{', '.join(strangers)}: not an array")
+            return arrays
+    except Exception as error:  # zipfile, zlib, lzma, tokenize and numpy each have their own for damage
         raise DamagedRecording(f"{path}: not a readable npz file ({error})") from error
 
 
@@ -77,6 +78,10 @@ def _actions(path: Path, arrays: dict[str, NDArray[Any]], length: int) -> NDArra
         raise DamagedRecording(f"{path}: no actions: found keys {sorted(arrays)}, expected 'action'")
     action = arrays["action"]
     if action.shape == (length, len(ACTION_NAMES)):
+        bad = ~((action == 0) | (action == 1)).all(axis=1) | (action.sum(axis=1) > 1)
+        if bad.any():
+            row = int(bad.argmax())
+            raise DamagedRecording(f"{path}: action of frame {row} is {action[row].tolist()}, expected one-hot")
         ids = action.argmax(axis=1)
     elif action.shape == (length,) and np.isin(action, np.arange(len(ACTION_NAMES))).all():
         ids = action.astype(np.int64)
@@ -109,6 +114,15 @@ def _episode_starts(path: Path, arrays: dict[str, NDArray[Any]], length: int) ->
     if reset.shape != (length,):
         raise DamagedRecording(f"{path}: reset has shape {reset.shape}, expected {(length,)}")
     return sorted({0, *np.flatnonzero(reset).tolist()})
+
+
+def _map(path: Path, arrays: dict[str, NDArray[Any]], key: str, length: int) -> NDArray[Any] | None:
+    array = arrays.get(key)
+    if array is not None and not (array.ndim == 2 or (array.ndim == 3 and len(array) == length)):
+        raise DamagedRecording(
+            f"{path}: {key} has shape {array.shape}, expected one table, or one for each of {length} frames"
+        )
+    return array
 
 
 def _constant(array: NDArray[Any], start: int, ndim: int) -> NDArray[Any]:

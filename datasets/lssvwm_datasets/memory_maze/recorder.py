@@ -59,6 +59,8 @@ def plan(
         raise LssvwmError(f"unknown maze size {size!r}; expected one of {', '.join(SIZES)}")
     if not 1 <= steps <= LONGEST[size]:
         raise LssvwmError(f"{steps} steps an episode; an episode of the {size} maze has 1 to {LONGEST[size]}")
+    if seed < 0:
+        raise LssvwmError(f"seed {seed}; expected 0 or more")
     if seed + max(train_episodes, eval_episodes) > EVAL_SEED_OFFSET:
         raise LssvwmError(f"seed {seed}: seeds from {EVAL_SEED_OFFSET} on are the eval split's; start lower")
     splits = (("train", seed, train_episodes), ("eval", seed + EVAL_SEED_OFFSET, eval_episodes))
