@@ -38,6 +38,8 @@ class Episode:
             "actions": (self.actions, len(self.action_names)),
             "poses": (self.poses, len(self.pose_names)),
         }
+        if (self.poses is None) != (not self.pose_names):
+            raise ValueError("poses and pose_names go together")
         for name, (array, columns) in rows.items():
             if array is not None and array.shape != (len(self.frames), columns):
                 raise ValueError(f"{name} has shape {array.shape}, expected {(len(self.frames), columns)}")

@@ -173,6 +173,8 @@ class ShardSet:
     def read(self, episode: StoredEpisode, name: str, start: int = 0, stop: int | None = None) -> NDArray[Any] | None:
         """Rows `start:stop` of an episode from `latents`, `actions`, `poses` or `frames`; None where not kept."""
         stop = episode.length if stop is None else stop
+        if not 0 <= start <= stop <= episode.length:
+            raise ValueError(f"rows {start}:{stop} of {episode.id}, which has {episode.length}")
         with opened(episode.shard) as file:
             if name not in file:
                 return None

@@ -90,6 +90,14 @@ def test_layouts_of_several_sizes_are_left_out_rather_than_mixed_up(tmp_path: Pa
     assert [shards.layout(stored) for stored in shards.episodes] == [None, None]
 
 
+@pytest.mark.parametrize(("start", "stop"), [(-1, 3), (0, 71), (5, 4)])
+def test_rows_of_a_neighbour_are_never_read(tmp_path: Path, start: int, stop: int) -> None:
+    write(tmp_path)
+    shards = open_shards(tmp_path, "train")
+    with pytest.raises(ValueError, match="which has 70"):
+        shards.read(shards.episodes[0], "latents", start, stop)
+
+
 def test_statistics_and_what_was_skipped_are_in_the_shard(tmp_path: Path) -> None:
     with h5py.File(write(tmp_path)) as file:
         every = np.concatenate(LATENTS).astype(np.float64)
