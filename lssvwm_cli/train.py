@@ -1,5 +1,6 @@
 """`lssvwm train`."""
 
+import math
 import time
 from pathlib import Path
 from typing import Annotated
@@ -56,7 +57,9 @@ def train(
     if start:
         say(f"continuing {folder} from step {start}")
     outcome, started = Outcome(), time.monotonic()
-    with progress(f"Training {folder.name}", total, "steps", start) as update:
+    timed = minutes is not None
+    extent = (math.ceil(60 * minutes), "seconds", 0) if minutes is not None else (total, "steps", start)
+    with progress(f"Training {folder.name}", *extent) as update:
         reports = run_training(
             opened,
             settings,
@@ -67,7 +70,8 @@ def train(
             outcome=outcome,
         )
         for report in reports:
-            update(report.step, f"loss {report.loss:.4f}  {report.frames_per_second:.0f} frames/s")
+            note = f"step {report.step}  loss {report.loss:.4f}  {report.frames_per_second:.0f} frames/s"
+            update(round(report.seconds) if timed else report.step, note)
     say(f"step {outcome.step} of {total}, {duration(time.monotonic() - started)}; checkpoint: {outcome.checkpoint}")
     if outcome.step == start:
         say("there was nothing left to do; train on with more --steps")
