@@ -3,7 +3,6 @@
 import contextlib
 import ctypes
 import functools
-import os
 import sys
 import time
 
@@ -62,7 +61,3 @@ def keep_freed_memory() -> None:
         mallopt(m_mmap_max, 0)
         mallopt(m_trim_threshold, 2**31 - 1)
         mallopt(m_top_pad, 64 * 2**20)
-
-
-def available_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
