@@ -28,6 +28,7 @@ from lssvwm_core.config import RunConfig, TrainConfig, load_config, save_config
 from lssvwm_core.data import Batch, ClipDataset
 from lssvwm_core.device import autocast, fastest_precision, keep_freed_memory
 from lssvwm_core.diffusion import flow_loss, sample_noise_levels
+from lssvwm_core.metrics import Meter, StepReport
 from lssvwm_core.model.autoencoder import load_autoencoder
 from lssvwm_core.model.config import ModelConfig, preset
 from lssvwm_core.model.storage import AUTOENCODER_FOLDER, weights_sha256
@@ -42,23 +43,6 @@ from lssvwm_core.world import World, load_model
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.shards import ShardHeader, ShardSet, open_shards
 from lssvwm_datasets.sources import TRAIN
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """One line of metrics.jsonl."""
-
-    step: int
-    loss: float  # mean over the steps since the last report
-    learning_rate: float
-    gradient_norm: float
-    frames: int  # of a clip
-    chunk: int
-    frames_per_second: float  # trained, all processes
-    loader_frames_per_second: float  # what data loading alone would reach
-    data_wait: float  # share of the time spent waiting for data
-    seconds: float  # since this call began
-
 
 Sampler = Callable[[World, int], None]  # renders a sample of a world at a step
 
@@ -162,7 +146,7 @@ def train(
         accelerator.wait_for_everyone()
 
     batches = _loader(shards, model.config, config, accelerator, step)
-    meter, started, resumed_at = _Meter(accelerator.num_processes), time.monotonic(), step
+    meter, started, resumed_at = Meter(accelerator.num_processes), time.monotonic(), step
     total = config.train.total_steps
     with _signals() as received:
         while step < total:
@@ -205,48 +189,6 @@ def train(
             save()
     if config.train.track:
         accelerator.end_training()
-
-
-class _Meter:
-    """Sums up the steps since the last report."""
-
-    def __init__(self, processes: int) -> None:
-        self.processes = processes
-        self._restart()
-
-    def _restart(self) -> None:
-        self.since = time.monotonic()
-        self.losses: list[float] = []
-        self.waited, self.frames, self.clip_frames = 0.0, 0, 0
-
-    def timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The batches, with the time spent waiting for them noted."""
-        while True:
-            started = time.monotonic()
-            batch = next(batches)
-            self.waited += time.monotonic() - started
-            clips, self.clip_frames = batch["latents"].shape[:2]
-            self.frames += clips * self.clip_frames
-            yield batch
-
-    def report(self, step: int, learning_rate: float, norm: float, chunk: int, seconds: float) -> StepReport:
-        """The report of the steps since the last one; the sums start again."""
-        took = time.monotonic() - self.since
-        frames = self.processes * self.frames
-        report = StepReport(
-            step=step,
-            loss=sum(self.losses) / len(self.losses),
-            learning_rate=learning_rate,
-            gradient_norm=norm,
-            frames=self.clip_frames,
-            chunk=chunk,
-            frames_per_second=frames / took,
-            loader_frames_per_second=frames / max(self.waited, 1e-9),
-            data_wait=self.waited / took,
-            seconds=seconds,
-        )
-        self._restart()
-        return report
 
 
 def _gradients(
