@@ -33,7 +33,7 @@ def prepare(
     An interrupted run goes on where it stopped when the command is given again.
     """
     from lssvwm_datasets.errors import LssvwmError
-    from lssvwm_datasets.shards import read_shard_table
+    from lssvwm_datasets.shards import read_index, read_shard_table
     from lssvwm_datasets.sources import FORMATS, SPLITS, find_recordings, sample_recordings
 
     if format not in FORMATS:
@@ -74,8 +74,6 @@ def prepare(
     except KeyboardInterrupt:
         say("\nstopped; the same command goes on with the shards that are missing")
         raise
-    from lssvwm_datasets.shards import read_index
-
     index = read_index(out)
     for entry in index["skipped"]:
         say(f"skipped {entry['id']}: {entry['reason']}")

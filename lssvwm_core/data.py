@@ -43,14 +43,13 @@ class ClipSampling:
 
 
 class ClipDataset(Dataset[Batch]):
-    """Item k is the k-th batch of this process: `stage_of(k)` gives its shape.
+    """Item k is the k-th batch of this process.
 
     Args:
         shards: the train split.
         streams: condition streams of the model (`action`, `pose`).
         shapes: the batch size and frames of each item, as (last item + 1, batch size, frames), in order.
-        process, processes: the rank of this process and their number; processes never draw the same clip by design of
-            their random streams.
+        process: the rank of this process; each has a random stream of its own.
     """
 
     def __init__(
@@ -105,8 +104,8 @@ class ClipDataset(Dataset[Batch]):
         clip = {"latents": self._rows(episode, "latents", start, span)[order].astype(np.float32)}
         if "action" in self.streams:
             clip["action"] = self._rows(episode, "actions", start, span)[order]
-            clip["action"][1:][np.diff(order) != 1] = np.nan  # only a step forward in time has its action
-            clip["action"][:1] = np.nan if order[0] > order[-1] else clip["action"][:1]
+            steps = np.diff(order, prepend=2 * order[0] - order[1])  # the first frame is reached as the second is
+            clip["action"][steps != 1] = np.nan  # only a step forward in time has its action
             self._drop(clip["action"], self.sampling.drop_action, rng)
         if has_poses:
             clip["pose"] = self._rows(episode, "poses", start, span)[order]
@@ -122,10 +121,10 @@ class ClipDataset(Dataset[Batch]):
     def _rows(self, episode: StoredEpisode, name: str, start: int, count: int) -> NDArray[Any]:
         """Rows of a dataset; files are opened once in each process, after any fork."""
         key = (os.getpid(), str(episode.shard))
-        if key not in self._files:
-            self._files[key] = h5py.File(episode.shard, "r")
         first = episode.start + start
         try:
+            if key not in self._files:
+                self._files[key] = h5py.File(episode.shard, "r")
             return self._files[key][name][first : first + count]
         except OSError as error:
             raise LssvwmError(

@@ -59,7 +59,7 @@ def copy_autoencoder(autoencoder: Path, out: Path) -> Path:
     Raises: LssvwmError when shards of another autoencoder are there.
     """
     folder = out / AUTOENCODER_FOLDER
-    if folder.is_dir() and weights_sha256(folder) != weights_sha256(autoencoder):
+    if (folder / WEIGHTS_FILE).exists() and weights_sha256(folder) != weights_sha256(autoencoder):
         raise LssvwmError(
             f"{folder}: the shards there are of another autoencoder; delete {out} or choose another --out"
         )

@@ -17,6 +17,7 @@ from lssvwm_core.world import World
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.files import written_whole
 
+FPS_FACTOR = 4  # of a video's frames a second to the recording's
 SPEED_FRAMES = 100  # generated frames at the start and at the end whose speeds are compared
 
 
@@ -58,9 +59,6 @@ class RolloutProgress:
             return None
         timed = self.seconds[1:]  # the first chunk warms up
         return count * chunk / sum(timed[:count]), count * chunk / sum(timed[-count:])
-
-
-FPS_FACTOR = 4
 
 
 def render(
@@ -111,8 +109,8 @@ def render(
         with written_whole(out.with_suffix(".map.png")) as partial:
             draw_map(start.layout, poses, start.context).save(partial)
     if options.save_state is not None:
-        last = drive.poses[generated - 1] if generated else start.pose
-        extra = {"pose": last, "layout": start.layout}
+        pose = drive.poses[-1]  # of the last chunk's end, as the state: the video may end within the chunk
+        extra = {"pose": pose if pose.size and np.isfinite(pose).all() else None, "layout": start.layout}
         known = {name: torch.from_numpy(np.array(value)) for name, value in extra.items() if value is not None}
         start.state.save(options.save_state, known)
 

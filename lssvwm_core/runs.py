@@ -11,7 +11,6 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import safetensors
 import torch
@@ -96,7 +95,6 @@ def save_checkpoint(
     average: WorldModel,
     optimizer: torch.optim.Optimizer,
     header: ShardHeader,
-    progress: dict[str, Any],
     keep: int,
 ) -> Path:
     """Write a checkpoint whole, point `last` to it, and remove all but the newest `keep`."""
@@ -108,7 +106,7 @@ def save_checkpoint(
     state.mkdir()
     save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, state / "raw.safetensors")
     torch.save(optimizer.state_dict(), state / "optimizer.pt")
-    (state / "progress.json").write_text(json.dumps({"step": step, **progress}))
+    (state / "progress.json").write_text(json.dumps({"step": step}))
     shutil.rmtree(final, ignore_errors=True)
     os.replace(partial, final)
     link = run.checkpoints / ".last"
@@ -121,22 +119,20 @@ def save_checkpoint(
     return final
 
 
-def load_checkpoint(
-    checkpoint: Path, model: WorldModel, average: WorldModel, optimizer: torch.optim.Optimizer
-) -> dict[str, Any]:
-    """Restore everything and return the progress. Raises: LssvwmError when a file is missing or damaged."""
+def load_checkpoint(checkpoint: Path, model: WorldModel, average: WorldModel, optimizer: torch.optim.Optimizer) -> int:
+    """Restore everything and return the step. Raises: LssvwmError when a file is missing or damaged."""
     state = checkpoint / STATE_FOLDER
     storage.load_weights(checkpoint / MODEL_FOLDER, average)
     try:
         model.load_state_dict(load_file(state / "raw.safetensors"))
         optimizer.load_state_dict(torch.load(state / "optimizer.pt", weights_only=True))
-        progress: dict[str, Any] = json.loads((state / "progress.json").read_text())
+        step = int(json.loads((state / "progress.json").read_text())["step"])
     except (OSError, ValueError, RuntimeError, KeyError, EOFError, safetensors.SafetensorError) as error:
         raise LssvwmError(
             f"{checkpoint}: damaged checkpoint ({error}); point {checkpoint.parent / 'last'} to an earlier one, "
             "or start anew with another --name"
         ) from error
-    return progress
+    return step
 
 
 def drop_metrics_after(path: Path, step: int) -> None:

@@ -6,6 +6,7 @@ the weights of one that was not.
 
 import contextlib
 import json
+import logging
 import math
 import shutil
 import signal
@@ -44,6 +45,7 @@ from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.shards import ShardHeader, ShardSet, open_shards
 from lssvwm_datasets.sources import TRAIN
 
+logger = logging.getLogger(__name__)
 Sampler = Callable[[World, int], None]  # renders a sample of a world at a step
 
 
@@ -129,7 +131,7 @@ def train(
     if run.last is not None:
         _, header, _ = load_model(run.last / "model")
         check_same_data(header, shards, run.folder)
-        step = outcome.step = int(load_checkpoint(run.last, model, average, optimizer)["step"])
+        step = outcome.step = load_checkpoint(run.last, model, average, optimizer)
     elif accelerator.is_main_process:
         _create(run, shards)
     if accelerator.is_main_process:
@@ -141,7 +143,7 @@ def train(
     def save() -> None:
         if accelerator.is_main_process:
             outcome.checkpoint = save_checkpoint(
-                run, step, model, average, optimizer, shards.header, {}, config.train.keep_checkpoints
+                run, step, model, average, optimizer, shards.header, config.train.keep_checkpoints
             )
         accelerator.wait_for_everyone()
 
@@ -184,7 +186,10 @@ def train(
                 save()
             every = config.train.sample_every
             if make_sample and every and step % every == 0 and accelerator.is_main_process:
-                make_sample(_sample_world(average, run, shards.header, accelerator.device), step)
+                try:
+                    make_sample(_sample_world(average, run, shards.header, accelerator.device), step)
+                except LssvwmError as error:  # no validation split, say: no reason to end a training
+                    logger.warning("no sample at step %d: %s", step, error)
         if step > resumed_at:
             save()
     if config.train.track:

@@ -67,6 +67,13 @@ def test_folded_clips_walk_back_with_unknown_actions(shards: ShardSet) -> None:
     assert actions[:, 10:].isnan().all()
 
 
+def test_clips_reversed_and_then_folded_know_the_actions_of_the_second_half(shards: ShardSet) -> None:
+    batch = clips(shards, ClipSampling(fold=1, reverse=1, drop_action=0))[0]
+    unknown = batch["conditions"]["action"].isnan().all(dim=-1)
+    assert unknown[:, :11].all(), "backwards, then the turn"
+    assert not unknown[:, 11:].any()
+
+
 def test_reversed_clips_know_no_action(shards: ShardSet) -> None:
     batch = clips(shards, ClipSampling(fold=0, reverse=1, drop_action=0, drop_pose=0))[0]
     assert batch["conditions"]["action"].isnan().all()

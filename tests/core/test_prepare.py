@@ -62,6 +62,13 @@ def test_killed_and_continued_writes_the_same_bytes(workspace: Path, folder: Pat
     assert contents(folder / "data/maze") == contents(workspace / "data/maze")
 
 
+def test_killed_while_the_autoencoder_was_copied_goes_on(folder: Path) -> None:
+    (folder / "data/maze/autoencoder").mkdir(parents=True)
+    shutil.copy(folder / "autoencoder/config.json", folder / "data/maze/autoencoder")
+    lssvwm(folder, *PREPARE, "--split", "validation")
+    assert (folder / "data/maze/dataset.json").exists()
+
+
 def test_damaged_recordings_are_named_or_with_strict_refused(folder: Path) -> None:
     damaged = folder / "recordings/maze/train/0500001-500.npz"
     damaged.write_bytes(damaged.read_bytes()[:100_000])

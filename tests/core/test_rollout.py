@@ -49,6 +49,10 @@ def test_saved_state_goes_on(workspace: Path, tmp_path: Path) -> None:
         workspace, *SHORT, "--out", str(tmp_path / "b.mp4"), "--load-state", str(state), "--actions", "forward*2,left"
     )
     assert len(video(tmp_path / "b.mp4")) == 40
+    unknown = tmp_path / "unknown.safetensors"  # no context: nobody knows where the agent stands
+    blind = ("rollout", "--frames", "8", "--context", "0", "--steps", "1", "--upscale", "1")
+    lssvwm(workspace, *blind, "--out", str(tmp_path / "d.mp4"), "--save-state", str(unknown))
+    lssvwm(workspace, *blind, "--out", str(tmp_path / "e.mp4"), "--load-state", str(unknown))
     state.write_bytes(state.read_bytes()[:1000])
     error = lssvwm(workspace, *SHORT, "--out", str(tmp_path / "c.mp4"), "--load-state", str(state), fails=True).stderr
     assert "not a readable world state" in error

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from lssvwm_core.config import Stage, TrainConfig, load_config, make_config, parse_override
 from lssvwm_core.runs import Run
 from lssvwm_core.train import Outcome, build_model, open_run, schedule, train
+from lssvwm_core.world import load_model
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.shards import open_shards
 
@@ -91,9 +92,26 @@ def test_loss_not_finite_stops_and_keeps_the_last_checkpoint(workspace: Path, tm
     assert Run(tmp_path / "run").last == last
 
 
-def test_accumulated_gradients_train_on_as_many_clips(workspace: Path, tmp_path: Path) -> None:
-    outcome = run_training(workspace, tmp_path / "run", 4, "train.accumulate=2")
-    assert outcome.step == 4
+def test_accumulation_averages_the_batches_of_a_step(workspace: Path, tmp_path: Path) -> None:
+    losses = {}
+    for batches in (1, 2):
+        folder = tmp_path / str(batches)
+        assert run_training(workspace, folder, 4, f"train.accumulate={batches}").step == 4
+        losses[batches] = [json.loads(line)["loss"] for line in Run(folder).metrics_file.open()]
+    assert losses[1] != losses[2]
+    assert losses[2][0] == pytest.approx(2, abs=0.3), "a mean of two batches, not their sum"
+
+
+def test_a_sample_that_fails_does_not_end_the_training(workspace: Path, tmp_path: Path) -> None:
+    def fail(*_: object) -> None:
+        raise LssvwmError("no validation split")
+
+    data = workspace / "data/maze"
+    settings = [*SMALL, CLIPS, "train.steps=3", "train.sample_every=1"]
+    run, config = open_run(tmp_path / "run", make_config("tiny", data, None, settings))
+    outcome = Outcome()
+    list(train(run, config, CPU, make_sample=fail, outcome=outcome))
+    assert (outcome.step, outcome.stopped_by) == (3, "done")
 
 
 def test_data_of_another_kind_is_refused(workspace: Path, tmp_path: Path) -> None:
@@ -124,9 +142,9 @@ def test_saved_config_rebuilds_the_identical_model(workspace: Path, tmp_path: Pa
     run_training(workspace, tmp_path / "run", 2)
     header = open_shards(workspace / "data/maze", "train").header
     config = load_config(tmp_path / "run/config.toml")
-    torch.manual_seed(config.train.seed)
-    first = build_model(config, header)
-    assert first.config.width == 64
+    last = Run(tmp_path / "run").last
+    assert last is not None
+    assert build_model(config, header).config == load_model(last / "model")[0].config
     assert config.train.stages == (Stage(10, 4, 2), Stage(20, 20, 1))
 
 
