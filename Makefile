@@ -2,6 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 MINUTES ?= 2
+# the GPU kernels of the scan: without a GPU the tests run them in Triton's interpreter (Linux only)
+MAMBA_SSM = if [ "$$(uname -s)" = Linux ]; then $(BIN)/pip install --quiet setuptools wheel packaging ninja einops triton && \
+	MAMBA_FORCE_BUILD=TRUE MAMBA_SKIP_CUDA_BUILD=TRUE \
+	$(BIN)/pip install --quiet --no-build-isolation --no-deps mamba-ssm==2.3.2.post1; fi
 
 .PHONY: demo test format clean
 
@@ -29,6 +33,7 @@ format: .venv/installed-dev
 
 .venv/installed-dev: pyproject.toml .venv/installed
 	$(BIN)/pip install --quiet --editable '.[dev,maze]'
+	$(MAMBA_SSM)
 	touch $@
 
 clean:
