@@ -40,7 +40,9 @@ class FrameAttention(nn.Module):
         )
         return {"keys": zeros, "values": zeros.clone()}
 
-    def forward(self, x: Tensor, state: MixerState, frames_seen: int, chunk: int) -> tuple[Tensor, MixerState]:
+    def forward(
+        self, x: Tensor, state: MixerState, frames_seen: int, chunk: int, poses: Tensor | None = None
+    ) -> tuple[Tensor, MixerState]:
         """Mix T frames that follow the `frames_seen` frames behind `state`; `state` is left as it was."""
         frames, h, w = x.shape[1:4]
         tail = self.window - chunk  # frames before a chunk that it sees

@@ -30,6 +30,8 @@ class ModelConfig:
     """n of the scan: how much each channel remembers."""
     head_width: int = 64
     """Channels a head, of the scan and of the attention."""
+    pose_address: bool = True
+    """Poses enter B and C of the scan: a frame is written and looked up by where it was seen from."""
     mlp_ratio: int = 3
     """Hidden width of the MLP over D."""
     patch: int = 1

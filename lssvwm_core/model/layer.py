@@ -13,7 +13,8 @@ def build_mixer(name: str, config: ModelConfig, layer: int) -> BlockScan | Frame
     """The mixer `name` of a layer; mixers share one interface (`initial_state`, `forward`)."""
     if name == "scan":
         block_size = config.block_sizes[layer % len(config.block_sizes)]
-        return BlockScan(config.width, block_size, config.expand, config.head_width, config.state_width)
+        poses = len(config.pose_names) if config.pose_address else 0
+        return BlockScan(config.width, block_size, config.expand, config.head_width, config.state_width, poses)
     longest_tail = config.frame_window - min(config.chunk_sizes)
     return FrameAttention(config.width, config.head_width, config.frame_window, longest_tail)
 
@@ -35,14 +36,20 @@ class Layer(nn.Module):
         return [mixer.initial_state(batch, grid) for mixer in self.mixers]  # type: ignore[operator]
 
     def forward(
-        self, x: Tensor, conditions: Tensor, states: list[MixerState], frames_seen: int, chunk: int
+        self,
+        x: Tensor,
+        conditions: Tensor,
+        states: list[MixerState],
+        frames_seen: int,
+        chunk: int,
+        poses: Tensor | None = None,
     ) -> tuple[Tensor, list[MixerState]]:
         modulation = self.modulation(F.silu(conditions)).float()[:, :, None, None]  # (B, T, 1, 1, 3·D·sub-layers)
         *for_mixers, for_mlp = modulation.chunk(len(self.mixers) + 1, dim=-1)
         new_states = []
         for mixer, modulated, state in zip(self.mixers, for_mixers, states, strict=True):
             shift, scale, gate = modulated.chunk(3, dim=-1)
-            mixed, new_state = mixer(adaptive_norm(x, shift, scale), state, frames_seen, chunk)
+            mixed, new_state = mixer(adaptive_norm(x, shift, scale), state, frames_seen, chunk, poses)
             x = torch.addcmul(x, gate, mixed.float())
             new_states.append(new_state)
         shift, scale, gate = for_mlp.chunk(3, dim=-1)

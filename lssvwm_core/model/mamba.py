@@ -4,12 +4,14 @@ The grid of a frame's tokens is cut into blocks of b_h × b_w; each block (b_h, 
 order and row by row within a frame, with its own state. Small blocks remember long, large blocks mix places.
 """
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lssvwm_core.model.address import PoseAddress
 from lssvwm_core.scan import ssd_scan
 
 MixerState = dict[str, Tensor]
@@ -27,12 +29,20 @@ class BlockScan(nn.Module):
         block_size: (b_h, b_w) in tokens; divides the grid.
         expand: inner width over D.
         head_width, state_width: p and n of the scan.
+        pose_columns: P, of the poses that address the state; 0: none do.
     """
 
     def __init__(
-        self, width: int, block_size: tuple[int, int], expand: int = 2, head_width: int = 64, state_width: int = 64
+        self,
+        width: int,
+        block_size: tuple[int, int],
+        expand: int = 2,
+        head_width: int = 64,
+        state_width: int = 64,
+        pose_columns: int = 0,
     ) -> None:
         super().__init__()
+        self.address = PoseAddress(pose_columns, state_width) if pose_columns else None
         self.block_size = block_size
         self.inner = expand * width
         self.heads, self.head_width, self.state_width = self.inner // head_width, head_width, state_width
@@ -57,14 +67,22 @@ class BlockScan(nn.Module):
             "convolution": self.A_log.new_zeros(sequences, CONVOLUTION_WIDTH - 1, self.convolved),
         }
 
-    def forward(self, x: Tensor, state: MixerState, frames_seen: int, chunk: int) -> tuple[Tensor, MixerState]:
-        """Mix T frames that follow `state`; the new state is returned and `state` is left as it was."""
+    def forward(
+        self, x: Tensor, state: MixerState, frames_seen: int, chunk: int, poses: Tensor | None = None
+    ) -> tuple[Tensor, MixerState]:
+        """Mix T frames, seen from `poses` (B, T, P), that follow `state`; returns the new state, `state` is kept."""
         grid = x.shape[2:4]
         tokens = to_blocks(x, self.block_size)  # (sequences, l, D)
         projected = self.in_proj(tokens)
         gate, xBC, dt = projected.split([self.inner, self.convolved, self.heads], dim=-1)
         xBC, tail = causal_convolution(xBC, state["convolution"].to(xBC.dtype), self.conv_weight, self.conv_bias)
         values, B, C = F.silu(xBC).split([self.inner, self.state_width, self.state_width], dim=-1)
+        if self.address is not None and poses is not None:
+            to_write, to_read = (
+                part.repeat_interleave(math.prod(self.block_size), dim=1).repeat_interleave(len(B) // len(part), dim=0)
+                for part in self.address(poses)
+            )
+            B, C = B + to_write.to(B.dtype), C + to_read.to(C.dtype)
         y, final = ssd_scan(
             values.unflatten(-1, (self.heads, self.head_width)),
             F.softplus(dt.float() + self.dt_bias),

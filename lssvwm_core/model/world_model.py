@@ -75,14 +75,15 @@ class WorldModel(nn.Module):
             c = c + stream(conditions.get(name), (batch, frames))
         x, c = x.float(), c.float()  # the residual stream
 
+        poses = conditions.get("pose")
         mixers = iter(state.mixers)
         new_mixers = []
         for layer in self.layers:
             own = [next(mixers) for _ in self.config.mixers]
             if self.activation_checkpointing and self.training:
-                x, own = checkpoint(layer, x, c, own, state.frames_seen, chunk, use_reentrant=False)
+                x, own = checkpoint(layer, x, c, own, state.frames_seen, chunk, poses, use_reentrant=False)
             else:
-                x, own = layer(x, c, own, state.frames_seen, chunk)
+                x, own = layer(x, c, own, state.frames_seen, chunk, poses)
             new_mixers += own
 
         shift, scale = self.final_modulation(F.silu(c)).float()[:, :, None, None].chunk(2, dim=-1)
