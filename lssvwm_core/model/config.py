@@ -16,17 +16,17 @@ class ModelConfig:
     """Columns of the `action` condition stream; empty: the model has none."""
     pose_names: tuple[str, ...] = ()
     """Columns of the `pose` condition stream."""
-    width: int = 192
+    width: int = 256
     """D, channels of a token."""
     depth: int = 4
     """Layers."""
     mixers: tuple[str, ...] = MIXERS
     """The mixers of a layer, in order; each behind its adaptive norm."""
-    block_sizes: tuple[tuple[int, int], ...] = ((4, 4), (1, 1), (2, 2), (1, 1))
+    block_sizes: tuple[tuple[int, int], ...] = ((2, 2), (1, 1), (1, 1), (1, 1))
     """(b_h, b_w) of the scan, taken in turn by the layers; each divides the grid of tokens."""
     expand: int = 2
     """Inner width of the scan over D."""
-    state_width: int = 64
+    state_width: int = 128
     """n of the scan: how much each channel remembers."""
     head_width: int = 64
     """Channels a head, of the scan and of the attention."""
@@ -79,15 +79,16 @@ class ModelConfig:
 
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {},
-    "small": {"width": 384, "depth": 6, "mlp_ratio": 4},
-    "base": {"width": 768, "depth": 12, "mlp_ratio": 4, "state_width": 128},
+    "small": {"width": 384, "depth": 6, "mlp_ratio": 4, "block_sizes": ((4, 4), (1, 1), (2, 2), (1, 1))},
+    "base": {"width": 768, "depth": 12, "mlp_ratio": 4, "block_sizes": ((4, 4), (1, 1), (2, 2), (1, 1))},
 }
+PATCHES = {"tiny": (2, 4), "small": (1, 8), "base": (1, 8)}  # the smallest patch, and tokens along a side at most
 
 
 def preset(name: str, latent_shape: tuple[int, int, int], **overrides: Any) -> ModelConfig:
-    """The config of a preset for latents of this shape: `tiny` (4M, CPUs), `small` (25M) or `base` (200M, the paper's).
+    """The config of a preset for latents of this shape: `tiny` (7M, CPUs), `small` (25M) or `base` (200M, the paper's).
 
-    Latents of more than 4×4 cells take larger patches, so that a frame has at most 64 tokens.
+    Larger latents take larger patches, so that a frame has at most 64 tokens, of `tiny` 16.
     Raises: ValueError for unknown names or values that do not fit.
     """
     if name not in PRESETS:
@@ -95,7 +96,8 @@ def preset(name: str, latent_shape: tuple[int, int, int], **overrides: Any) -> M
     unknown = sorted(set(overrides) - {field.name for field in fields(ModelConfig)})
     if unknown:
         raise ValueError(f"unknown model fields {', '.join(unknown)}")
-    patch = -(-max(latent_shape[1:]) // 8)
+    smallest, tokens_aside = PATCHES[name]
+    patch = max(smallest, -(-max(latent_shape[1:]) // tokens_aside))
     return ModelConfig(**{"latent_shape": latent_shape, "patch": patch, **PRESETS[name], **overrides})
 
 

@@ -18,7 +18,7 @@ MixerState = dict[str, Tensor]
 
 CONVOLUTION_WIDTH = 4  # tokens
 DT_RANGE = (0.001, 0.1)  # of the step size at initialisation, as in Mamba-2
-A_RANGE = (1.0, 16.0)
+A_RANGE = (0.02, 4.0)  # decay rates at initialisation, log-uniform: some heads keep thousands of tokens
 
 
 class BlockScan(nn.Module):
@@ -53,7 +53,7 @@ class BlockScan(nn.Module):
         low, high = (torch.tensor(bound).log() for bound in DT_RANGE)
         dt = torch.exp(torch.rand(self.heads) * (high - low) + low)
         self.dt_bias = nn.Parameter(dt + torch.log(-torch.expm1(-dt)))  # softplus(dt_bias) = dt
-        self.A_log = nn.Parameter(torch.empty(self.heads).uniform_(*A_RANGE).log())
+        self.A_log = nn.Parameter(torch.empty(self.heads).uniform_(*(math.log(rate) for rate in A_RANGE)))
         self.D = nn.Parameter(torch.ones(self.heads))
         self.norm = nn.RMSNorm(self.inner, eps=1e-5)
         self.out_proj = nn.Linear(self.inner, width, bias=False)
