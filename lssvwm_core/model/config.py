@@ -18,7 +18,7 @@ class ModelConfig:
     """Columns of the `pose` condition stream."""
     width: int = 256
     """D, channels of a token."""
-    depth: int = 4
+    depth: int = 3
     """Layers."""
     mixers: tuple[str, ...] = MIXERS
     """The mixers of a layer, in order; each behind its adaptive norm."""
@@ -86,7 +86,7 @@ PATCHES = {"tiny": (2, 4), "small": (1, 8), "base": (1, 8)}  # the smallest patc
 
 
 def preset(name: str, latent_shape: tuple[int, int, int], **overrides: Any) -> ModelConfig:
-    """The config of a preset for latents of this shape: `tiny` (7M, CPUs), `small` (25M) or `base` (200M, the paper's).
+    """The config of a preset for latents of this shape: `tiny` (6M, CPUs), `small` (25M) or `base` (200M, the paper's).
 
     Larger latents take larger patches, so that a frame has at most 64 tokens, of `tiny` 16.
     Raises: ValueError for unknown names or values that do not fit.
