@@ -1,7 +1,9 @@
-"""Clips for training: the batch of a step is a function of (seed, step, process), so there is no position to save.
+"""Clips for training. A clip is a function of (seed, item, its number in the item's batch over all processes).
 
-A batch is `latents` (B, T, C, h, w) float32 and `conditions`, a (B, T, columns) float32 tensor for each stream, with
-rows of NaN where a condition is unknown (dropped, or an action on a reversed stretch).
+So there is no position to save, and two processes with half a batch each see what one process with a whole one sees.
+A batch is `latents` (B, T, C, h, w) float32, `conditions`, a (B, T, columns) float32 tensor for each stream, with
+rows of NaN where a condition is unknown (dropped, or an action on a reversed stretch), and the `numbers` (B,) of its
+clips.
 """
 
 import os
@@ -22,6 +24,7 @@ from lssvwm_datasets.shards import ShardSet, StoredEpisode
 class Batch(TypedDict):
     latents: Tensor
     conditions: dict[str, Tensor]
+    numbers: Tensor
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class ClipDataset(Dataset[Batch]):
         shards: the train split.
         streams: condition streams of the model (`action`, `pose`).
         shapes: the batch size and frames of each item, as (last item + 1, batch size, frames), in order.
-        process: the rank of this process; each has a random stream of its own.
+        process: the rank of this process: it has the clips from process · (batch size) on.
     """
 
     def __init__(
@@ -77,13 +80,14 @@ class ClipDataset(Dataset[Batch]):
 
     def __getitem__(self, item: int) -> Batch:
         batch_size, frames = next((b, t) for end, b, t in self.shapes if item < end)
-        rng = np.random.default_rng([self.seed, item, self.process])
-        clips = [self._clip(frames, rng) for _ in range(batch_size)]
+        numbers = range(self.process * batch_size, (self.process + 1) * batch_size)
+        clips = [self._clip(frames, np.random.default_rng([self.seed, item, number])) for number in numbers]
         return {
             "latents": torch.from_numpy(np.stack([clip["latents"] for clip in clips])),
             "conditions": {
                 stream: torch.from_numpy(np.stack([clip[stream] for clip in clips])) for stream in self.streams
             },
+            "numbers": torch.tensor(numbers),
         }
 
     def _clip(self, frames: int, rng: np.random.Generator) -> dict[str, NDArray[np.float32]]:

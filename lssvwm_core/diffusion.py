@@ -49,11 +49,11 @@ def flow_loss(
     conditions: Mapping[str, Tensor],
     chunk: int,
 ) -> Tensor:
-    """Mean squared error of the velocity over the noised frames."""
+    """Mean squared error of the velocity over the noised frames of each clip, then over the clips."""
     velocity, _ = model(add_noise(latents, noise, noise_levels), noise_levels, conditions, chunk=chunk)
     error = (velocity - (noise - latents)).square().mean(dim=(2, 3, 4))  # (B, T)
     noised = (noise_levels > 0).float()
-    return (error * noised).sum() / noised.sum()
+    return ((error * noised).sum(dim=1) / noised.sum(dim=1)).mean()
 
 
 def denoise(

@@ -1,7 +1,7 @@
 """The training loop. One process, several GPUs and `torchrun` are the same code, by Accelerate.
 
-Everything random in a step follows from (seed, step, process), so a run that was interrupted and resumed has exactly
-the weights of one that was not.
+Everything random in a step follows from (seed, step, number of the clip), so a run that was interrupted and resumed has
+exactly the weights of one that was not, and several processes train as one does.
 """
 
 import contextlib
@@ -247,14 +247,17 @@ def _loss(
     config: TrainConfig,
     accelerator: Accelerator,
 ) -> Tensor:
-    rng = _generator(config.seed, step, part, accelerator.process_index)
     latents = batch["latents"]
-    batch_size, frames = latents.shape[:2]
-    levels = sample_noise_levels(batch_size, frames, chunk, config.prefix_probability, rng)
-    noise = torch.randn(latents.shape, generator=rng)
+    levels, noise = [], []
+    for number, clip in zip(batch["numbers"].tolist(), latents, strict=True):
+        rng = _generator(config.seed, step, part, number)
+        levels.append(sample_noise_levels(1, len(clip), chunk, config.prefix_probability, rng))
+        noise.append(torch.randn(clip.shape, generator=rng))
     device = accelerator.device
     conditions = {name: rows.to(device) for name, rows in batch["conditions"].items()}
-    return flow_loss(model, latents.to(device), noise.to(device), levels.to(device), conditions, chunk)
+    return flow_loss(
+        model, latents.to(device), torch.stack(noise).to(device), torch.cat(levels).to(device), conditions, chunk
+    )
 
 
 def _loader(

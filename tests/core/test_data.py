@@ -57,6 +57,20 @@ def test_batches_depend_on_seed_item_and_process_alone(shards: ShardSet) -> None
     assert not torch.equal(clips(shards, NOTHING)[7]["latents"], other[7]["latents"])
 
 
+def test_processes_share_out_the_clips_of_one(shards: ShardSet) -> None:
+    """Two processes with two clips each have the four clips of one."""
+
+    def batches(size: int, process: int) -> ClipDataset:
+        return ClipDataset(shards, STREAMS, ClipSampling(), [(60, size, 20)], seed=0, process=process)
+
+    one, halves = batches(4, 0)[5], [batches(2, process)[5] for process in (0, 1)]
+    assert torch.equal(one["latents"], torch.cat([half["latents"] for half in halves]))
+    assert torch.equal(one["numbers"], torch.cat([half["numbers"] for half in halves]))
+    for stream in STREAMS:
+        parts = torch.cat([half["conditions"][stream] for half in halves])
+        torch.testing.assert_close(one["conditions"][stream], parts, equal_nan=True, rtol=0, atol=0)
+
+
 def test_folded_clips_walk_back_with_unknown_actions(shards: ShardSet) -> None:
     batch = clips(shards, ClipSampling(fold=1, reverse=0, drop_action=0))[0]
     for name in ("latents",):

@@ -1,0 +1,53 @@
+"""Training in several processes, on the CPU: the same training as in one, that any number of them goes on with."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from lssvwm_core.runs import Run
+from tests.conftest import train_command
+
+SETTINGS = ("--set", "train.log_every=1", "--set", "train.precision=fp32")
+
+
+def train_with(processes: int, workspace: Path, run: str, steps: int, batch_size: int) -> Run:
+    command = train_command(run, steps, *SETTINGS)
+    command[command.index("--batch-size") + 1] = str(batch_size)
+    launcher = ["torch.distributed.run", "--nproc-per-node", str(processes), "-m"] if processes > 1 else []
+    done = subprocess.run(
+        [sys.executable, "-m", *launcher, "lssvwm_cli.app", *command],
+        cwd=workspace,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return Run(workspace / "runs" / run)
+
+
+def reports(run: Run) -> list[dict[str, float]]:
+    return [json.loads(line) for line in run.metrics_file.open()]
+
+
+def test_two_processes_train_as_one_does(workspace: Path) -> None:
+    """The same losses, gradient norms and weights, to rounding, for 1 × 4 clips and 2 × 2 clips a step."""
+    one, two = train_with(1, workspace, "one", 3, 4), train_with(2, workspace, "two", 3, 2)
+    for alone, together in zip(reports(one), reports(two), strict=True):
+        for name in ("step", "loss", "gradient_norm", "learning_rate"):
+            assert together[name] == pytest.approx(alone[name], rel=1e-4), name
+    assert one.last is not None
+    assert two.last is not None
+    weights, other = (load_file(run.last / "training_state/raw.safetensors") for run in (one, two))
+    for name, tensor in weights.items():
+        assert (tensor - other[name]).abs().max() < 1e-4, name
+
+
+def test_one_process_goes_on_where_two_stopped(workspace: Path) -> None:
+    train_with(2, workspace, "on", 2, 2)
+    run = train_with(1, workspace, "on", 4, 2)
+    assert [report["step"] for report in reports(run)] == [1, 2, 3, 4]
