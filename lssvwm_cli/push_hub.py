@@ -8,29 +8,45 @@ import typer
 
 from lssvwm_cli.console import say
 
+WHAT = {"model": ("model",), "dataset": ("dataset",), "both": ("dataset", "model")}
+
 
 def push_hub(
     run: Annotated[str | None, typer.Argument(help="A run or a world's folder. [default: the latest run]")] = None,
     repo: Annotated[str | None, typer.Option(help="user/name. [default: you/<the run's name>]")] = None,
+    what: Annotated[str, typer.Option(help="model, dataset (its shards, as <repo>-data), or both.")] = "model",
     private: Annotated[bool, typer.Option("--private", help="Only you can see it.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Build and show the folder; upload nothing.")] = False,
     out: Annotated[Path, typer.Option(help="Where a dry run builds the folder.")] = Path("hub-preview"),
 ) -> None:
     """Share a world on the Hugging Face hub: weights, config, autoencoder, model card and a sample, in one commit."""
-    from lssvwm_core.hub import build_folder, push, run_facts
+    from lssvwm_core.hub import build_dataset, build_world, own_repository, push, run_facts
     from lssvwm_core.runs import resolve_world
     from lssvwm_datasets.errors import LssvwmError
 
     if repo is not None and repo.count("/") != 1:
         raise LssvwmError(f"--repo {repo}: expected user/name")
+    if what not in WHAT:
+        raise LssvwmError(f"--what {what}: expected one of {', '.join(WHAT)}")
     world = resolve_world(run)
-    name = run_facts(world).name
-    if dry_run:
-        build_folder(world, out, repo or f"USER/{name}")
-        say(f"would upload {world} to {repo or f'<you>/{name}'}; built in {out}:")
-        for path in sorted(path for path in out.rglob("*") if path.is_file()):
-            print(f"{path.stat().st_size:>12,}  {path.relative_to(out)}")
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        build_folder(world, Path(folder), repo or f"USER/{name}")
-        say(f"uploaded: {push(Path(folder), repo, name, private)}")
+    facts = run_facts(world)
+    if repo is None:
+        repo = f"you/{facts.name}" if dry_run else own_repository(facts.name)
+    with tempfile.TemporaryDirectory() as scratch:
+        for kind in WHAT[what]:
+            target = f"{repo}-data" if kind == "dataset" else repo
+            folder = (out if what == kind else out / kind) if dry_run else Path(scratch, kind)
+            if kind == "model":
+                source = world
+                build_world(world, folder, target)
+            elif facts.data is None:
+                raise LssvwmError(f"--what {what}: {world} lies in no run, so its shards are not known; name a run")
+            else:
+                source = facts.data
+                build_dataset(source, folder, target)
+            if dry_run:
+                say(f"would upload {source} to {target}; built in {out}:")
+                for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+                    print(f"{path.stat().st_size:>12,}  {path.relative_to(folder)}")
+            else:
+                say(f"uploaded: {push(folder, target, kind, private)}")

@@ -16,7 +16,8 @@ def rollout(
         str | None, typer.Option(help="A run, a world's folder, a shipped name or a hub id. [default: the latest run]")
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Shards or recordings to start from. [default: data/maze, else the samples]")
+        Path | None,
+        typer.Option(help="Shards, recordings or a hub id to start from. [default: data/maze, else the samples]"),
     ] = None,
     episode: Annotated[int, typer.Option(min=0, help="Which validation episode.")] = 0,
     context: Annotated[int, typer.Option(min=0, help="Recorded frames that the world sees first.")] = 240,
@@ -41,6 +42,7 @@ def rollout(
 
     from lssvwm_core.device import pick_device
     from lssvwm_core.episodes import load_episode
+    from lssvwm_core.hub import shards_folder
     from lssvwm_core.rollout import RolloutOptions, render
     from lssvwm_core.runs import resolve_world
     from lssvwm_core.world import load_world
@@ -61,7 +63,7 @@ def rollout(
     options = RolloutOptions(
         frames, context, actions, streams, seed, side_by_side, upscale, fps, map, save_state, load_state
     )
-    recording = None if load_state else load_episode(data, world, episode)
+    recording = None if load_state else load_episode(shards_folder(data), world, episode)
     say(f"world: {folder}\nstart: {load_state or f'{data}, episode {episode} ({recording.id if recording else None})'}")
     started = time.monotonic()
     with progress("Rolling out", frames, "frames") as update:

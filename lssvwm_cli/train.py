@@ -11,7 +11,7 @@ from lssvwm_cli.console import duration, progress, say
 
 
 def train(
-    data: Annotated[Path, typer.Option(help="Folder of shards, from lssvwm prepare.")] = Path("data/maze"),
+    data: Annotated[Path, typer.Option(help="Folder of shards, from lssvwm prepare, or a hub id.")] = Path("data/maze"),
     name: Annotated[str | None, typer.Option(help="Of the run, below runs/. [default: <data>-<preset>]")] = None,
     preset: Annotated[str | None, typer.Option(help="tiny, small or base. [default: what fits the device]")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file: preset, [model], [sampling], [train].")] = None,
@@ -33,6 +33,7 @@ def train(
 
     from lssvwm_core.config import make_config
     from lssvwm_core.device import pick_device
+    from lssvwm_core.hub import shards_folder
     from lssvwm_core.rollout import write_sample
     from lssvwm_core.runs import RUNS, resolve_world
     from lssvwm_core.train import Outcome, open_run
@@ -49,7 +50,8 @@ def train(
         overrides.append(f"train.stages=[{{frames = {frames}, steps = 10000, batch_size = {size}}}]")
     if steps:
         overrides.append(f"train.steps={steps}")
-    wanted = make_config(preset, data, config, overrides)
+    shards = shards_folder(data)
+    wanted = make_config(preset, shards, config, overrides)
     folder = RUNS / (name or f"{data.name}-{wanted.preset}")
     opened, settings = open_run(folder, wanted, resume, adopt=not chosen)
     total = settings.train.total_steps
@@ -66,7 +68,7 @@ def train(
             where,
             minutes=minutes,
             init_from=resolve_world(init_from) if init_from else None,
-            make_sample=lambda world, step: write_sample(world, data, folder / "samples" / f"{step:06d}.mp4"),
+            make_sample=lambda world, step: write_sample(world, shards, folder / "samples" / f"{step:06d}.mp4"),
             outcome=outcome,
         )
         for report in reports:

@@ -1,23 +1,24 @@
 """What is shared: the folder for the hub, and what is said when the hub says no."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
 
-from lssvwm_core.hub import build_folder, push
+from lssvwm_core.hub import build_world, own_repository, push
 from lssvwm_core.runs import Run
 from lssvwm_core.world import load_world
 from lssvwm_datasets.errors import LssvwmError
-from tests.conftest import lssvwm
+from lssvwm_datasets.sources import sample_recordings
+from tests.conftest import lssvwm, train_command
+from tests.core.hub_server import CUT, USER, Hub, revision
 
 
 @pytest.fixture
 def built(workspace: Path, tmp_path: Path) -> Path:
-    build_folder(Run(workspace / "runs/test").world, tmp_path / "hub", "me/maze")
+    build_world(Run(workspace / "runs/test").world, tmp_path / "hub", "me/maze")
     return tmp_path / "hub"
 
 
@@ -63,32 +64,77 @@ def test_no_network_and_no_login_are_told(
     assert message in lssvwm(workspace, "push-hub", "test", fails=True).stderr
 
 
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub on loopback that commands run by a test talk to, logged in as its user."""
+    with Hub().running() as server:
+        for name, value in server.environment(str(tmp_path / "home")).items():
+            monkeypatch.setenv(name, value)
+        yield server
+
+
+def test_a_world_goes_to_the_hub_and_comes_back_identical(workspace: Path, tmp_path: Path, hub: Hub) -> None:
+    done = lssvwm(workspace, "push-hub", "test", "--private")
+    assert f"uploaded: {hub.url}/{USER}/test/commit/" in done.stderr
+    repo = f"{USER}/test"
+    files = hub.files(repo)
+    build_world(Run(workspace / "runs/test").world, tmp_path / "built", repo)
+    assert files == {
+        path.relative_to(tmp_path / "built").as_posix(): path.read_bytes()
+        for path in (tmp_path / "built").rglob("*")
+        if path.is_file()
+    }
+    assert repo in hub.private
+    assert str(workspace).encode() not in b"".join(files.values())
+    assert b"data/maze" not in files["README.md"]
+    first = revision(hub.repositories["models", repo])
+    video = tmp_path / "video.mp4"
+    options = ["--frames", "15", "--context", "10", "--out"]
+    lssvwm(tmp_path, "rollout", "--checkpoint", f"{repo}@{first}", *options, str(video))
+    lssvwm(workspace, "rollout", "--checkpoint", "test", "--data", str(sample_recordings()), *options, "own.mp4")
+    assert video.read_bytes() == (workspace / "own.mp4").read_bytes()
+    hub.faults["info"] = hub.faults["resolve"] = 500  # what was loaded once needs no hub
+    lssvwm(tmp_path, "rollout", "--checkpoint", f"{repo}@{first}", *options, str(video))
+
+
+def test_shards_go_to_the_hub_and_train_from_there(workspace: Path, tmp_path: Path, hub: Hub) -> None:
+    lssvwm(workspace, "push-hub", "test", "--what", "both", "--repo", f"{USER}/both")
+    data = hub.files(f"{USER}/both-data", "datasets")
+    shards = {path.name: path.read_bytes() for path in (workspace / "data/maze").glob("*.h5")}
+    assert {name: data[name] for name in shards} == shards
+    assert b"lssvwm train --data ada/both-data" in data["README.md"]
+    lssvwm(tmp_path, *train_command("far", 4), "--data", f"{USER}/both-data")
+    ours, theirs = (Run(folder / "runs" / name).world for folder, name in ((workspace, "test"), (tmp_path, "far")))
+    assert (ours / "model.safetensors").read_bytes() == (theirs / "model.safetensors").read_bytes()
+
+
 @pytest.mark.parametrize(
-    ("status", "message"),
-    [(401, "hf auth login"), (403, "no right to write"), (404, "no such repository"), (429, "patience"), (500, "500")],
+    ("step", "fault", "message"),
+    [
+        ("whoami", 401, "hf auth login"),
+        ("create", 403, "no right to write"),
+        ("commit", 409, "changed meanwhile"),
+        ("create", 429, "patience"),
+        ("commit", 500, "500"),
+        ("upload", 403, "no right to write"),
+        ("create", CUT, "try again later"),
+        ("commit", CUT, "try again later"),
+    ],
 )
-def test_refusals_are_explained(built: Path, monkeypatch: pytest.MonkeyPatch, status: int, message: str) -> None:
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
-
-    def refuse(*_: Any, **__: Any) -> None:
-        response: Any = SimpleNamespace(status_code=status, headers={}, request=None)
-        raise HfHubHTTPError("refused", response=response)
-
-    monkeypatch.setattr(HfApi, "create_repo", refuse)
+def test_refusals_and_cuts_are_told_and_nothing_is_committed(
+    tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch, step: str, fault: int | str, message: str
+) -> None:
+    for name, value in {"ENDPOINT": hub.url, "HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True}.items():
+        monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)  # read when it was imported
+    for name in ("config.json", "model.safetensors", "README.md"):
+        (tmp_path / name).write_text("---\nlicense: mit\n---\n")
+    hub.faults[step] = fault
     with pytest.raises(LssvwmError, match=message):
-        push(built, "me/maze", "maze", private=False)
-
-
-def test_default_repository_is_the_users(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from huggingface_hub import HfApi
-
-    calls: dict[str, Any] = {}
-    monkeypatch.setattr(HfApi, "whoami", lambda self: {"name": "ann"})
-    monkeypatch.setattr(HfApi, "create_repo", lambda self, repo, **options: calls.update(repo=repo, **options))
-    monkeypatch.setattr(
-        HfApi, "upload_folder", lambda self, **options: calls.update(options) or SimpleNamespace(commit_url="url")
-    )
-    assert push(built, None, "maze-tiny", private=True) == "url"
-    assert calls["repo"] == calls["repo_id"] == "ann/maze-tiny"
-    assert calls["private"] is True
+        push(tmp_path, own_repository("maze"))
+    assert all(len(commits) == 1 for commits in hub.repositories.values())
+    hub.faults.clear()
+    sent = hub.requests["upload"]
+    push(tmp_path, own_repository("maze"))
+    assert set(hub.files(f"{USER}/maze")) == {"config.json", "model.safetensors", "README.md"}
+    if step == "commit":
+        assert hub.requests["upload"] == sent, "what had arrived is not sent again"
