@@ -35,8 +35,8 @@ class ClipSampling:
     along the same poses, the paper's retrieval task. Reversed actions are unknown: no action of the maze walks back.
     """
 
-    fold: float = 0.5
-    """Probability that a clip is folded (recordings with poses only)."""
+    fold: float = 0.75
+    """Probability that a clip is folded (recordings with poses only): memory is learnt on them (docs/memory.md)."""
     reverse: float = 0.25
     """Probability that a clip, folded or not, is reversed (recordings with poses only)."""
     drop_action: float = 0.2
