@@ -76,16 +76,13 @@ def _recorded(source: Path, world: World, number: int) -> EncodedEpisode:
     _check_number(source, number, len(chosen))
     try:
         episode = next(chosen[number].episodes())
+        if episode.frame_size != world.header.frame_size:
+            raise LssvwmError(f"{source}: frames are {episode.frame_size}; the world makes {world.header.frame_size}")
+        frames = np.concatenate(list(episode.frames))
     except DamagedRecording as error:
         raise LssvwmError(f"{error}; choose another --episode") from error
-    if episode.frames.shape[1:3] != world.header.frame_size:
-        raise LssvwmError(
-            f"{source}: frames are {episode.frames.shape[1:3]}; the world makes {world.header.frame_size}"
-        )
-    latents = encode_frames(world.autoencoder, episode.frames)
-    return EncodedEpisode(
-        episode.id, latents, episode.actions, episode.poses, episode.frames, episode.layout, episode.fps
-    )
+    latents = encode_frames(world.autoencoder, frames)
+    return EncodedEpisode(episode.id, latents, episode.actions, episode.poses, frames, episode.layout, episode.fps)
 
 
 def _check_number(source: Path, number: int, count: int) -> None:

@@ -29,7 +29,7 @@ from lssvwm_datasets.parallel import run_units
 from lssvwm_datasets.shards import FORMAT, FORMAT_VERSION, INDEX_FILE, ShardHeader, ShardWriter, opened
 from lssvwm_datasets.sources import SPLITS, Recording
 
-ENCODE_BATCH = 128  # frames
+ENCODE_PIXELS = 128 * 64 * 64  # encoded at once
 KEEP_FRAMES = ("validation", "all", "none")
 
 
@@ -124,7 +124,7 @@ def write_shards(jobs: list[ShardJob], processes: int) -> Iterator[ShardJob]:
 def write_shard(job: ShardJob) -> ShardJob:
     """Write one shard under its final name, whole. Raises: LssvwmError in strict mode at a damaged recording."""
     keep_freed_memory()
-    autoencoder = _autoencoder(job.autoencoder, job.device)
+    encode = functools.partial(encode_frames, _autoencoder(job.autoencoder, job.device))
     plan = job.plan
     with written_whole(job.path) as partial:
         writer = ShardWriter(partial, job.header, job.split, plan, job.keep_frames)
@@ -132,7 +132,7 @@ def write_shard(job: ShardJob) -> ShardJob:
             try:
                 for episode in recording.episodes():
                     _check_fits(episode, job.header)
-                    writer.add(episode, encode_frames(autoencoder, episode.frames))
+                    writer.add(episode, encode)
             except DamagedRecording as error:
                 if job.strict:
                     raise
@@ -148,7 +148,7 @@ def encode_frames(autoencoder: Autoencoder, frames: NDArray[np.uint8]) -> NDArra
     torch.set_num_threads(1)
     try:
         device = autoencoder.latent_mean.device
-        parts = torch.from_numpy(frames).split(ENCODE_BATCH)
+        parts = torch.from_numpy(frames).split(max(1, ENCODE_PIXELS // (frames.shape[1] * frames.shape[2])))
         return torch.cat([autoencoder.encode(part.to(device)).half().cpu() for part in parts]).numpy()
     finally:
         torch.set_num_threads(threads)
@@ -191,16 +191,17 @@ def write_index(folder: Path, jobs: list[ShardJob]) -> dict[str, Any]:
 
 def header_of(episode: Episode, dataset: str, autoencoder: Autoencoder, folder: Path) -> ShardHeader:
     """The header that shards of such episodes have. Raises: ValueError when the frames do not fit the autoencoder."""
-    height, width = episode.frames.shape[1:3]
     return ShardHeader(
         dataset=dataset,
         fps=episode.fps,
-        frame_size=(height, width),
+        frame_size=episode.frame_size,
         action_names=episode.action_names,
         pose_names=episode.pose_names,
         autoencoder=autoencoder.config.name,
         autoencoder_sha256=weights_sha256(folder),
-        latent_shape=autoencoder.latent_shape(height, width),
+        latent_shape=autoencoder.latent_shape(*episode.frame_size),
+        action_units=episode.action_units,
+        source_alignment=episode.source_alignment,
     )
 
 
@@ -217,11 +218,17 @@ def _header_for(recordings: list[Recording], folder: Path) -> ShardHeader:
 
 
 def _check_fits(episode: Episode, header: ShardHeader) -> None:
-    found = (episode.action_names, episode.pose_names, episode.frames.shape[1:3])
-    expected = (header.action_names, header.pose_names, header.frame_size)
-    for what, is_, should in zip(("actions", "poses", "frame size"), found, expected, strict=True):
-        if is_ != should:
-            raise DamagedRecording(f"{episode.id}: {what} {is_}, expected {should} as in the other recordings")
+    fits = {
+        "actions": (episode.action_names, header.action_names),
+        "action units": (episode.action_units, header.action_units),
+        "poses": (episode.pose_names, header.pose_names),
+        "frame size": (episode.frame_size, header.frame_size),
+        "frames a second": (episode.fps, header.fps),
+        "source alignment": (episode.source_alignment, header.source_alignment),
+    }
+    for what, (found, expected) in fits.items():
+        if found != expected:
+            raise DamagedRecording(f"{episode.id}: {what} {found}, expected {expected} as in the other recordings")
 
 
 def _is_of_plan(job: ShardJob) -> bool:

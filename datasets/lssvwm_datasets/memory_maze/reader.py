@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from lssvwm_datasets.episode import Episode
 from lssvwm_datasets.errors import DamagedRecording
-from lssvwm_datasets.memory_maze import ACTION_NAMES, FPS, POSE_NAMES
+from lssvwm_datasets.frames import FrameParts
+from lssvwm_datasets.memory_maze import ACTION_NAMES, FPS, POSE_NAMES, SOURCE_ALIGNMENT
 
 IMAGE_KEYS = ("image", "image_t", "obs")
 
@@ -34,9 +35,12 @@ def read(path: Path, id: str) -> Iterator[Episode]:
         episode_actions[0] = 0  # a dummy in every variant: nothing led to the first frame
         yield Episode(
             id=id if len(starts) == 1 else f"{id}#{index}",
-            frames=frames[rows],
+            frames=FrameParts.of(frames[rows]),
+            frame_size=(frames.shape[1], frames.shape[2]),
             actions=episode_actions,
             action_names=ACTION_NAMES,
+            action_units=("one-hot",) * len(ACTION_NAMES),
+            source_alignment=SOURCE_ALIGNMENT,
             fps=FPS,
             poses=None if poses is None else poses[rows],
             pose_names=() if poses is None else POSE_NAMES,
