@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from lssvwm_datasets.errors import DamagedRecording
-from lssvwm_datasets.video import READ_FRAMES, read_video
+from lssvwm_datasets.frames import PART_FRAMES
+from lssvwm_datasets.video import read_video
 
 DECODERS = [name for name in ("decord", "av") if importlib.util.find_spec(name)]
 
@@ -31,7 +32,7 @@ def video(tmp_path: Path) -> Path:
     path = tmp_path / "a.mp4"
     options = {"codec": "libx264", "macro_block_size": 2, "output_params": ["-movflags", "+faststart"]}  # index first
     with imageio.get_writer(path, format="FFMPEG", fps=10, **options) as writer:
-        for level in range(READ_FRAMES + 1):
+        for level in range(PART_FRAMES + 1):
             writer.append_data(np.full((48, 64, 3), 3 * level, np.uint8))
     return path
 
@@ -39,10 +40,10 @@ def video(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("decoder", [*DECODERS, None])
 def test_every_frame_is_read_in_order_and_never_all_at_once(video: Path, decoder: str | None) -> None:
     parts = list(read_video(video, decoder))
-    assert [part.shape for part in parts] == [(READ_FRAMES, 48, 64, 3), (1, 48, 64, 3)]
+    assert [part.shape for part in parts] == [(PART_FRAMES, 48, 64, 3), (1, 48, 64, 3)]
     assert {part.dtype for part in parts} == {np.dtype(np.uint8)}
     levels = np.concatenate(parts).mean(axis=(1, 2, 3))
-    np.testing.assert_allclose(levels, 3 * np.arange(READ_FRAMES + 1), atol=1.4)  # less than half a level apart
+    np.testing.assert_allclose(levels, 3 * np.arange(PART_FRAMES + 1), atol=1.4)  # less than half a level apart
 
 
 @pytest.mark.skipif(len(DECODERS) < 2, reason="only one decoder is installed")

@@ -1,0 +1,102 @@
+"""The program that decodes videos for `video`, in a process of its own: `python -m lssvwm_datasets.decoders`.
+
+A request is a line of JSON on standard input: {"path", "decoder": "av" or "decord", "stop": how many frames}. The
+answer on standard output is lines of JSON: what the container says, {"count", "size", "fps"}; then, for every part of
+the first `stop` frames, {"shape"} followed by its bytes; then {"end": true}; or {"error": reason} at any point.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Generator
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lssvwm_datasets.frames import PART_FRAMES
+
+PART_BYTES = 8 * 2**20
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # decoders print
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            _answer(answers, request)
+        except BrokenPipeError:
+            return
+        except Exception as error:  # whatever a decoder raises, the file is at fault
+            _send(answers, {"error": (str(error) or type(error).__name__).splitlines()[0]})
+
+
+def _answer(answers: BinaryIO, request: dict[str, Any]) -> None:
+    opened = (_with_decord if request["decoder"] == "decord" else _with_av)(request["path"])
+    with contextlib.closing(opened):
+        _send(answers, next(opened))
+        missing = request["stop"]
+        while missing > 0 and (part := next(opened, None)) is not None:
+            _send(answers, {"shape": part[:missing].shape}, part[:missing])
+            missing -= len(part)
+        _send(answers, {"end": True})
+
+
+def _send(answers: BinaryIO, header: dict[str, Any], part: NDArray[np.uint8] | None = None) -> None:
+    answers.write(json.dumps(header).encode() + b"\n")
+    if part is not None:
+        answers.write(np.ascontiguousarray(part).data)
+    answers.flush()
+
+
+def _with_decord(path: str) -> Generator[Any, None, None]:
+    import decord
+
+    reader = decord.VideoReader(path, num_threads=1)
+    height, width, channels = reader[0].shape
+    if channels != 3:  # it infers the channels from the row's padded size, at 48 pixels wrongly
+        raise ValueError("decord cannot read videos of this width; pip install av")
+    yield {"count": len(reader), "size": (height, width), "fps": float(reader.get_avg_fps())}
+    step = _part_length(height, width)
+    for first in range(0, len(reader), step):
+        yield reader.get_batch(range(first, min(first + step, len(reader)))).asnumpy()
+
+
+def _with_av(path: str) -> Generator[Any, None, None]:
+    import av
+    from av.video.reformatter import VideoReformatter
+
+    with av.open(path) as container:
+        if not container.streams.video:
+            raise ValueError("no video stream")
+        stream = container.streams.video[0]
+        listed = sum(packet.size > 0 and not packet.is_discard for packet in container.demux(stream))
+        if listed == 0:
+            raise ValueError("no frames")
+        size = (stream.codec_context.height, stream.codec_context.width)
+        yield {"count": listed, "size": size, "fps": float(stream.average_rate or 0)}
+    with av.open(path) as container:
+        container.streams.video[0].codec_context.options = {"err_detect": "explode"}  # no guesses at damaged blocks
+        reformatter = VideoReformatter()
+        frames: list[NDArray[np.uint8]] = []
+        for frame in container.decode(video=0):
+            if frame.is_corrupt or (frame.height, frame.width) != size:
+                raise ValueError(f"frame at {frame.time} s is damaged")
+            frames.append(reformatter.reformat(frame, format="rgb24").to_ndarray().astype(np.uint8, copy=False))
+            if len(frames) == _part_length(*size):
+                yield np.stack(frames)
+                frames = []
+        if frames:
+            yield np.stack(frames)
+
+
+def _part_length(height: int, width: int) -> int:
+    return min(PART_FRAMES, max(1, PART_BYTES // (3 * height * width)))
+
+
+if __name__ == "__main__":
+    main()
