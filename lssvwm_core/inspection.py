@@ -11,7 +11,7 @@ from PIL import Image
 from lssvwm_core.video import Frames, contact_sheet
 from lssvwm_datasets.errors import DamagedRecording, LssvwmError
 from lssvwm_datasets.shards import INDEX_FILE, open_shards, read_index
-from lssvwm_datasets.sources import FORMATS, find_recordings
+from lssvwm_datasets.sources import find_recordings
 from lssvwm_datasets.video import read_video
 
 SHEET_COLUMNS, SHEET_ROWS = 8, 4
@@ -45,7 +45,7 @@ def _inspect_recordings(path: Path) -> Inspection:
     lengths: dict[str, list[int]] = {}
     counts: dict[str, float] = {}
     poses: list[NDArray[np.floating]] = []
-    for recording in find_recordings(path, next(iter(FORMATS))):
+    for recording in find_recordings(path):
         try:
             for episode in recording.episodes():
                 lengths.setdefault(recording.split, []).append(episode.length)

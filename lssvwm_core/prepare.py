@@ -49,8 +49,10 @@ class ShardJob:
     @property
     def plan(self) -> str:
         """Identifies what the shard is made from: a shard of another plan is never taken for this one."""
-        sources = [(recording.id, recording.path.stat().st_size) for recording in self.recordings]
-        return hashlib.sha256(json.dumps([sources, asdict(self.header), self.keep_frames]).encode()).hexdigest()
+        sources = [(recording.id, recording.bytes) for recording in self.recordings]
+        options = [asdict(recording.options) for recording in self.recordings[:1]]  # the same for all
+        content = [sources, options, asdict(self.header), self.keep_frames]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def copy_autoencoder(autoencoder: Path, out: Path) -> Path:
@@ -158,11 +160,13 @@ def write_index(folder: Path, jobs: list[ShardJob]) -> dict[str, Any]:
     """Write and return `dataset.json`, made from the shards alone."""
     shards: list[dict[str, Any]] = []
     skipped: list[dict[str, str]] = []
+    notes: list[dict[str, str]] = []
     actions = np.zeros(len(jobs[0].header.action_names))
     for job in jobs:
         with opened(job.path) as file:
             actions += file["actions"][:].sum(axis=0, dtype=np.float64)
             skipped += json.loads(file.attrs["skipped"])
+            notes += json.loads(file.attrs["notes"])
             shards.append(
                 {
                     "file": job.path.name,
@@ -184,6 +188,7 @@ def write_index(folder: Path, jobs: list[ShardJob]) -> dict[str, Any]:
         "frames": sum(shard["frames"] for shard in shards),
         "shards": shards,
         "skipped": skipped,
+        "notes": notes,
     }
     write_json(folder / INDEX_FILE, index)
     return index

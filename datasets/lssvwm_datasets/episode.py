@@ -26,6 +26,7 @@ class Episode:
         layout: (N, N) uint8 map, 1 = free, indexed [y, x], or None.
         targets: (K, 2) float32 target positions (x, y), or None.
         fps: frames a second of recorded time.
+        notes: what was odd about the recording and how it was handled.
     """
 
     id: str
@@ -40,6 +41,7 @@ class Episode:
     pose_names: tuple[str, ...] = ()
     layout: NDArray[np.uint8] | None = None
     targets: NDArray[np.float32] | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         rows: dict[str, tuple[Any, int]] = {

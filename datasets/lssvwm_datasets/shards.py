@@ -103,6 +103,7 @@ class ShardWriter:
         self.ids: list[str] = []
         self.layouts: list[NDArray[np.uint8]] = []
         self.skipped: list[dict[str, str]] = []
+        self.notes: list[dict[str, str]] = []
         self.sums = np.zeros((2, header.latent_shape[0]))  # of latents and of their squares, a channel
 
     def add(self, episode: Episode, encode: Callable[[NDArray[np.uint8]], NDArray[np.float16]]) -> None:
@@ -142,6 +143,7 @@ class ShardWriter:
             self.layouts.append(episode.layout)
         self.lengths.append(episode.length)
         self.ids.append(episode.id)
+        self.notes += [{"id": episode.id, "note": note} for note in episode.notes]
         self.sums += sums
 
     def skip(self, id: str, reason: str) -> None:
@@ -162,6 +164,7 @@ class ShardWriter:
         self.file.attrs["latent_mean"] = mean
         self.file.attrs["latent_std"] = np.sqrt(np.maximum(square - mean**2, 0))
         self.file.attrs["skipped"] = json.dumps(self.skipped)
+        self.file.attrs["notes"] = json.dumps(self.notes)
         self.file.close()
 
     def _append(self, name: str, rows: NDArray[Any]) -> None:

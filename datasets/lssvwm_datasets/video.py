@@ -65,6 +65,13 @@ def read_video(
         raise DamagedRecording(f"{path}: not a readable video (only {position} of {expected} frames can be decoded)")
 
 
+def count_frames(path: Path) -> int:
+    """How many frames decode, which may be fewer than the container says. Raises: DamagedRecording."""
+    with contextlib.closing(_answers(path, None, sys.maxsize)) as answers:
+        next(answers)
+        return sum(map(len, answers))
+
+
 def _answers(path: Path, decoder: str | None, stop: int) -> Generator[Any, None, None]:
     """Yields what the container says, then arrays of the first `stop` frames. Raises: DamagedRecording."""
     if decoder is None:
