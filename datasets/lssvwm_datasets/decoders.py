@@ -80,18 +80,35 @@ def _with_av(path: str) -> Generator[Any, None, None]:
         size = (stream.codec_context.height, stream.codec_context.width)
         yield {"count": listed, "size": size, "fps": float(stream.average_rate or 0)}
     with av.open(path) as container:
-        container.streams.video[0].codec_context.options = {"err_detect": "explode"}  # no guesses at damaged blocks
+        stream = container.streams.video[0]
+        stream.codec_context.options = {"err_detect": "explode"}  # no guesses at damaged blocks
         reformatter = VideoReformatter()
         frames: list[NDArray[np.uint8]] = []
-        for frame in container.decode(video=0):
-            if frame.is_corrupt or (frame.height, frame.width) != size:
-                raise ValueError(f"frame at {frame.time} s is damaged")
-            frames.append(reformatter.reformat(frame, format="rgb24").to_ndarray().astype(np.uint8, copy=False))
-            if len(frames) == _part_length(*size):
-                yield np.stack(frames)
-                frames = []
+        failure: Exception | None = None
+        for packet in container.demux(stream):
+            try:
+                decoded = packet.decode()
+            except av.FFmpegError as error:
+                failure, decoded = error, _before(packet.pts, stream.codec_context.decode(None))
+            for frame in decoded:
+                if frame.is_corrupt or (frame.height, frame.width) != size:
+                    raise ValueError(f"frame at {frame.time} s is damaged")
+                picture = reformatter.reformat(frame, format="rgb24").to_ndarray()
+                frames.append(picture.astype(np.uint8, copy=False))
+                if len(frames) == _part_length(*size):
+                    yield np.stack(frames)
+                    frames = []
+            if failure:
+                break
         if frames:
             yield np.stack(frames)
+        if failure:
+            raise failure
+
+
+def _before(time: int | None, frames: list[Any]) -> list[Any]:
+    """Frames come out in the order they are shown in, packets in another: those shown after a lost one are left out."""
+    return [frame for frame in frames if time is not None and frame.pts is not None and frame.pts < time]
 
 
 def _part_length(height: int, width: int) -> int:

@@ -55,7 +55,8 @@ def read_video(
     Raises: DamagedRecording when the file cannot be opened, or not be decoded as far as that.
     """
     with contextlib.closing(_answers(path, decoder, sys.maxsize if stop is None else stop)) as answers:
-        expected = next(answers)["count"] if stop is None else stop
+        info = next(answers)
+        expected = info["count"] if stop is None else stop
         position = 0
         for part in answers:
             if position + len(part) > start:
