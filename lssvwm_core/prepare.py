@@ -217,7 +217,9 @@ def _header_for(recordings: list[Recording], folder: Path) -> ShardHeader:
     for recording in recordings:
         try:
             return header_of(next(recording.episodes()), recording.format.name, autoencoder, folder)
-        except (DamagedRecording, ValueError) as error:
+        except ValueError as error:
+            raise LssvwmError(f"{recording.path}: {error}; choose another --size or --autoencoder") from error
+        except DamagedRecording as error:
             reasons.append(str(error))
     raise LssvwmError(f"none of the {len(recordings)} recordings can be read; the first: {reasons[0]}")
 

@@ -57,13 +57,18 @@ def _with_decord(path: str) -> Generator[Any, None, None]:
     import decord
 
     reader = decord.VideoReader(path, num_threads=1)
-    height, width, channels = reader[0].shape
+    frame = reader.next().asnumpy()  # frame by frame: get_batch holds hundreds of frames
+    height, width, channels = frame.shape
     if channels != 3:  # it infers the channels from the row's padded size, at 48 pixels wrongly
         raise ValueError("decord cannot read videos of this width; pip install av")
     yield {"count": len(reader), "size": (height, width), "fps": float(reader.get_avg_fps())}
-    step = _part_length(height, width)
-    for first in range(0, len(reader), step):
-        yield reader.get_batch(range(first, min(first + step, len(reader)))).asnumpy()
+    frames = [frame]
+    for _ in range(1, len(reader)):
+        if len(frames) == _part_length(height, width):
+            yield np.stack(frames)
+            frames = []
+        frames.append(reader.next().asnumpy())
+    yield np.stack(frames)
 
 
 def _with_av(path: str) -> Generator[Any, None, None]:

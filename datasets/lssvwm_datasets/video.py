@@ -2,6 +2,8 @@
 
 Decoders are C programs that meet damaged files: decord has been seen to crash on them. So they work in a process of
 their own (`decoders`), which decodes ahead while this one goes on, and whose death or silence is a damaged recording.
+PyAV is preferred: it refuses damaged frames where decord makes them up, and its memory does not grow with the video,
+where decord decodes ahead of a slow reader without bound.
 """
 
 import contextlib
@@ -49,7 +51,7 @@ def read_video(
     """Yield frames `start` to `stop` of a video in order, (n, H, W, 3) uint8 RGB at a time; never the whole video.
 
     Args:
-        decoder: `decord` or `av`; None: whichever is installed, PyAV first (decord is no longer developed).
+        decoder: `decord` or `av`; None: whichever is installed, PyAV first.
         stop: None: the end.
 
     Raises: DamagedRecording when the file cannot be opened, or not be decoded as far as that.
@@ -101,16 +103,16 @@ class _DecoderProcess:
 
     def __init__(self) -> None:
         self._hung = False
-        self._process = subprocess.Popen(
+        self.process = subprocess.Popen(
             [sys.executable, "-m", "lssvwm_datasets.decoders"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._requests, self._answers = self._process.stdin, cast(BufferedReader, self._process.stdout)
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self._requests, self._answers = self.process.stdin, cast(BufferedReader, self.process.stdout)
 
     def ask(self, request: dict[str, Any]) -> None:
         self._requests.write(json.dumps(request).encode() + b"\n")
@@ -146,12 +148,12 @@ class _DecoderProcess:
         with contextlib.suppress(BrokenPipeError):
             self._requests.close()
         self._answers.close()
-        self._process.kill()
-        return self._process.wait()
+        self.process.kill()
+        return self.process.wait()
 
     def _give_up(self) -> None:
         self._hung = True
-        self._process.kill()
+        self.process.kill()
 
 
 _idle: list[_DecoderProcess] = []

@@ -2,19 +2,22 @@
 
 import faulthandler
 import importlib.util
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import imageio.v2 as imageio
 import imageio_ffmpeg
 import numpy as np
 import pytest
 
-from lssvwm_datasets.errors import DamagedRecording
+from lssvwm_datasets.errors import DamagedRecording, LssvwmError
 from lssvwm_datasets.frames import PART_FRAMES
-from lssvwm_datasets.video import read_video
+from lssvwm_datasets.video import VideoInfo, _DecoderProcess, _idle, probe_video, read_video
 
 DECODERS = [name for name in ("decord", "av") if importlib.util.find_spec(name)]
 
@@ -98,3 +101,128 @@ def test_a_width_that_decord_misreads_is_told(tmp_path: Path) -> None:
         writer.append_data(np.zeros((64, 48, 3), np.uint8))
     with pytest.raises(DamagedRecording, match="pip install av"):
         list(read_video(path, "decord"))
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize(("start", "stop"), [(0, 0), (0, 1), (0, PART_FRAMES), (5, 6), (31, 33), (3, PART_FRAMES + 1)])
+def test_a_window_of_a_video(video: Path, decoder: str, start: int, stop: int) -> None:
+    whole = np.concatenate(list(read_video(video, decoder)))
+    parts = [whole[:0], *read_video(video, decoder, start, stop)]
+    np.testing.assert_array_equal(np.concatenate(parts), whole[start:stop])
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_a_window_beyond_the_end_is_damage(video: Path, decoder: str) -> None:
+    with pytest.raises(DamagedRecording, match=f"only {PART_FRAMES + 1} of 90 frames"):
+        list(read_video(video, decoder, 3, 90))
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_a_look_into_a_video(video: Path, decoder: str) -> None:
+    assert probe_video(video, decoder) == VideoInfo(PART_FRAMES + 1, (48, 64), 10.0)
+
+
+def test_one_process_decodes_video_after_video_and_two_decode_two_at_once(video: Path) -> None:
+    list(read_video(video))
+    before = list(_idle)
+    list(read_video(video))
+    assert _idle == before
+    pairs = list(zip(read_video(video), read_video(video), strict=True))
+    assert all((one == other).all() for one, other in pairs)
+    next(read_video(video))  # left in its middle
+    assert len(list(read_video(video))) == 2
+
+
+class EndsAfter(_DecoderProcess):
+    """A decoder that gets a signal before its second answer."""
+
+    signal = signal.SIGSEGV
+
+    def answer(self) -> dict[str, Any]:
+        answer = super().answer()
+        self.process.send_signal(self.signal)
+        self.process.wait()
+        return answer
+
+
+@pytest.fixture
+def ends_by(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    def by(number: int) -> None:
+        monkeypatch.setattr(EndsAfter, "signal", number)
+        monkeypatch.setattr("lssvwm_datasets.video._DecoderProcess", EndsAfter)
+        monkeypatch.setattr("lssvwm_datasets.video._idle", [])
+
+    return by
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT])
+def test_a_decoder_that_crashes_is_a_damaged_recording(
+    video: Path, ends_by: Callable[[int], None], number: int
+) -> None:
+    ends_by(number)
+    with pytest.raises(DamagedRecording, match=r"a\.mp4: not a readable video \(\w+ crashed\)"):
+        list(read_video(video))
+
+
+def test_a_decoder_that_is_killed_is_no_fault_of_the_recording(video: Path, ends_by: Callable[[int], None]) -> None:
+    ends_by(signal.SIGKILL)
+    with pytest.raises(LssvwmError, match="run the command again") as raised:
+        list(read_video(video))
+    assert not isinstance(raised.value, DamagedRecording)
+
+
+def test_a_decoder_that_hangs_is_a_damaged_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lssvwm_datasets.video.LONGEST_SILENCE", 1.5)
+    os.mkfifo(tmp_path / "pipe.mp4")  # opening it waits for a writer, forever
+    with pytest.raises(DamagedRecording, match=r"pipe\.mp4: not a readable video \(\w+ hung\)"):
+        list(read_video(tmp_path / "pipe.mp4"))
+
+
+def test_ctrl_c_does_not_reach_the_decoder(video: Path) -> None:
+    parts = read_video(video)
+    first = next(parts)
+    for child in Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split():
+        if b"lssvwm_datasets.decoders" in Path(f"/proc/{child}/cmdline").read_bytes():
+            os.kill(int(child), signal.SIGINT)
+    assert len(first) + sum(map(len, parts)) == PART_FRAMES + 1
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_random_damage_never_crashes_hangs_or_invents_frames(tmp_path: Path, decoder: str, codec: str) -> None:
+    path = tmp_path / "a.mp4"
+    with imageio.get_writer(path, format="FFMPEG", fps=10, codec=codec, macro_block_size=2) as writer:
+        for level in range(20):
+            writer.append_data(np.roll(np.arange(48 * 64 * 3, dtype=np.uint8).reshape(48, 64, 3), level, axis=1))
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    noticed = 0
+    for _ in range(40):
+        start, length = rng.integers(len(whole)), rng.choice([1, 20, 300])
+        path.write_bytes(whole[:start] + rng.bytes(length) + whole[start + length :])
+        try:
+            assert sum(map(len, read_video(path, decoder))) <= 20
+        except DamagedRecording:
+            noticed += 1
+    assert noticed > 10
+
+
+def test_memory_does_not_grow_with_the_video(tmp_path: Path) -> None:
+    pytest.importorskip("av")  # decord decodes ahead without bound
+    program = (
+        "import resource, sys; from pathlib import Path; from lssvwm_datasets.video import _idle, read_video\n"
+        "frames = sum(len(part) for part in read_video(Path(sys.argv[1])))\n"
+        "_idle[0].end()\n"
+        "used = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]\n"
+        "print(frames, sum(used))"
+    )
+    peaks = {}
+    for frames in (60, 300):
+        path = tmp_path / f"{frames}.mp4"
+        with imageio.get_writer(path, format="FFMPEG", fps=20, codec="mpeg4", macro_block_size=2) as writer:
+            for level in range(frames):
+                writer.append_data(np.full((360, 640, 3), level % 250, np.uint8))
+        done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=True)
+        assert int(done.stdout.split()[0]) == frames
+        peaks[frames] = int(done.stdout.split()[1])  # kB
+    assert peaks[300] < peaks[60] + 40_000, "300 frames are 207 MB"
