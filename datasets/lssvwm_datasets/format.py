@@ -39,6 +39,8 @@ class Candidate:
 class Format:
     """How one dataset is read. Adding a dataset is a module with a `FORMAT` and a line in `sources.FORMATS`.
 
+    Its functions are those of modules (or partial ones), since processes send each other recordings with their format.
+
     Attributes:
         name: by which `prepare` knows it; what precedes a hyphen names a family of formats.
         looks_for: what its recordings look like, in words.
@@ -70,19 +72,15 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(numbers[0]), int(numbers[-1])
 
 
-def singles(suffix: str) -> Callable[[Sequence[Path]], Iterable[Candidate]]:
-    """Finds recordings that are one file each."""
-    return lambda files: [Candidate(path, (path,)) for path in files if path.suffix == suffix]
+def find_singles(suffix: str, files: Sequence[Path]) -> list[Candidate]:
+    """Recordings that are one file each."""
+    return [Candidate(path, (path,)) for path in files if path.suffix == suffix]
 
 
-def pairs(video: str, actions: str) -> Callable[[Sequence[Path]], Iterable[Candidate]]:
-    """Finds recordings of two files of one stem; one of them may be missing, which reading then tells."""
-
-    def find(files: Sequence[Path]) -> Iterable[Candidate]:
-        stems: dict[Path, list[Path]] = {}
-        for path in files:
-            if path.suffix in (video, actions):
-                stems.setdefault(path.with_suffix(""), []).append(path)
-        return [Candidate(stem.with_name(stem.name + video), tuple(paths)) for stem, paths in stems.items()]
-
-    return find
+def find_pairs(video: str, actions: str, files: Sequence[Path]) -> list[Candidate]:
+    """Recordings of two files of one stem; one of them may be missing, which reading then tells."""
+    stems: dict[Path, list[Path]] = {}
+    for path in files:
+        if path.suffix in (video, actions):
+            stems.setdefault(path.with_suffix(""), []).append(path)
+    return [Candidate(stem.with_name(stem.name + video), tuple(paths)) for stem, paths in stems.items()]

@@ -171,12 +171,20 @@ def _find(files: Sequence[Path]) -> list[Candidate]:
     ]
 
 
+def _recognises(path: Path) -> bool:
+    return (path / ARRAYS).exists()
+
+
+def _session(name: str) -> str:
+    return name.rpartition("_")[0]  # of v3_<name>-<n>_<first tick>-<last tick>
+
+
 FORMAT = Format(
     "minerl",
     f"folders with {VIDEO} and {ARRAYS}",
     _find,
-    lambda path: (path / ARRAYS).exists(),
+    _recognises,
     read,
-    session=lambda name: name.rpartition("_")[0],  # v3_<name>-<n>_<first tick>-<last tick>
+    session=_session,
     known_bad=KNOWN_BAD,
 )

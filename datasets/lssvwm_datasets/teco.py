@@ -4,6 +4,7 @@ Lengths are 300 or 301 by source; where frames and actions differ, the first min
 """
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from lssvwm_datasets.episode import Episode
 from lssvwm_datasets.errors import DamagedRecording
-from lssvwm_datasets.format import DEFAULTS, Format, ReaderOptions, pairs, singles
+from lssvwm_datasets.format import DEFAULTS, Format, ReaderOptions, find_pairs, find_singles
 from lssvwm_datasets.frames import FrameParts
 from lssvwm_datasets.npz import integers, load_arrays, npz_keys
 from lssvwm_datasets.video import probe_video, read_video
@@ -82,17 +83,25 @@ def _actions(
     return actions, (f"{frames} frames, {len(ids)} actions; the first {len(actions)} are read",) if differ else ()
 
 
+def _recognises_minecraft(path: Path) -> bool:
+    return path.exists() and npz_keys(path.with_suffix(".npz")) == {"actions"}
+
+
+def _recognises_dmlab(path: Path) -> bool:
+    return npz_keys(path) >= {"video", "actions"}
+
+
 MINECRAFT = Format(
     "teco-minecraft",
     "mp4 files, each with an npz of the same stem that holds actions",
-    pairs(".mp4", ".npz"),
-    lambda path: path.exists() and npz_keys(path.with_suffix(".npz")) == {"actions"},
+    partial(find_pairs, ".mp4", ".npz"),
+    _recognises_minecraft,
     read_minecraft,
 )
 DMLAB = Format(
     "teco-dmlab",
     "npz files with video and actions",
-    singles(".npz"),
-    lambda path: {"video", "actions"} <= npz_keys(path),
+    partial(find_singles, ".npz"),
+    _recognises_dmlab,
     read_dmlab,
 )

@@ -7,6 +7,7 @@ whole degrees and that ticks without an action are kept: without them time would
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from PIL import Image, ImageDraw
 
 from lssvwm_datasets.episode import Episode
 from lssvwm_datasets.errors import DamagedRecording
-from lssvwm_datasets.format import DEFAULTS, Format, ReaderOptions, pairs
+from lssvwm_datasets.format import DEFAULTS, Format, ReaderOptions, find_pairs
 from lssvwm_datasets.frames import FrameParts
 from lssvwm_datasets.video import probe_video, read_video
 
@@ -144,11 +145,19 @@ def _draw_cursor(frame: NDArray[np.uint8], position: NDArray[np.float64]) -> NDA
     return np.asarray(picture)
 
 
+def _recognises(path: Path) -> bool:
+    return path.exists() and path.with_suffix(".jsonl").exists()
+
+
+def _session(name: str) -> str:
+    return name.rsplit("-", 2)[0]  # of <alias>-<session>-<date>-<time>
+
+
 FORMAT = Format(
     "vpt",
     "mp4 files, each with a jsonl of the same stem",
-    pairs(".mp4", ".jsonl"),
-    lambda path: path.exists() and path.with_suffix(".jsonl").exists(),
+    partial(find_pairs, ".mp4", ".jsonl"),
+    _recognises,
     read,
-    session=lambda name: name.rsplit("-", 2)[0],  # <alias>-<session>-<date>-<time>
+    session=_session,
 )

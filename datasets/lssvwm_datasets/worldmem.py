@@ -1,6 +1,7 @@
 """Reads the Minecraft data set of WorldMem (Xiao et al., 2025): mp4 and npz of actions and poses, from MineDojo."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from lssvwm_datasets.episode import Episode
 from lssvwm_datasets.errors import DamagedRecording
-from lssvwm_datasets.format import DEFAULTS, Format, ReaderOptions, pairs
+from lssvwm_datasets.format import DEFAULTS, Format, ReaderOptions, find_pairs
 from lssvwm_datasets.frames import FrameParts
 from lssvwm_datasets.npz import integers, load_arrays, npz_keys
 from lssvwm_datasets.video import probe_video, read_video
@@ -97,10 +98,14 @@ def _poses(path: Path, poses: NDArray[Any], length: int) -> NDArray[np.float32]:
     return poses
 
 
+def _recognises(path: Path) -> bool:
+    return path.exists() and npz_keys(path.with_suffix(".npz")) >= {"actions", "poses"}
+
+
 FORMAT = Format(
     "worldmem",
     "mp4 files, each with an npz of the same stem that holds actions and poses",
-    pairs(".mp4", ".npz"),
-    lambda path: path.exists() and {"actions", "poses"} <= npz_keys(path.with_suffix(".npz")),
+    partial(find_pairs, ".mp4", ".npz"),
+    _recognises,
     read,
 )

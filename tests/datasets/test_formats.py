@@ -1,6 +1,7 @@
 """Every format from files to shards, as a user runs it; every damage is told and costs no other recording."""
 
 import json
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -120,9 +121,12 @@ def test_nothing_known_in_a_folder_is_told_with_what_was_looked_for(tmp_path: Pa
 
 
 @pytest.mark.parametrize("format", LAYOUTS)
-def test_one_file_is_a_source_too(written: Callable[[str], tuple[Path, dict[str, Expected]]], format: str) -> None:
+def test_one_file_is_a_source_too_and_recordings_travel(
+    written: Callable[[str], tuple[Path, dict[str, Expected]]], format: str
+) -> None:
     source, _ = written(format)
     first = find_recordings(source)[0]
+    assert pickle.loads(pickle.dumps(first)).id == first.id, "processes send each other recordings"
     for file in first.files:
         (alone,) = find_recordings(file)
         assert (alone.path, alone.format.name) == (first.path, format)

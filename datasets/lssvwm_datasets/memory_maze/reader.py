@@ -5,6 +5,7 @@ One `.npz` holds one episode (`image` (T, H, W, 3)) or, from pydreamer, several 
 """
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from lssvwm_datasets.episode import Episode
 from lssvwm_datasets.errors import DamagedRecording
-from lssvwm_datasets.format import DEFAULTS, Format, ReaderOptions, singles
+from lssvwm_datasets.format import DEFAULTS, Format, ReaderOptions, find_singles
 from lssvwm_datasets.frames import FrameParts
 from lssvwm_datasets.memory_maze import ACTION_NAMES, FPS, POSE_NAMES, SOURCE_ALIGNMENT
 from lssvwm_datasets.npz import load_arrays, npz_keys
@@ -130,4 +131,6 @@ def _recognises(path: Path) -> bool:
     return "action" in keys and not keys.isdisjoint(IMAGE_KEYS)
 
 
-FORMAT = Format("maze", "npz files with image (or image_t, obs) and action", singles(".npz"), _recognises, read)
+FORMAT = Format(
+    "maze", "npz files with image (or image_t, obs) and action", partial(find_singles, ".npz"), _recognises, read
+)
