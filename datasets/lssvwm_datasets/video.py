@@ -79,7 +79,7 @@ def _answers(path: Path, decoder: str | None, stop: int) -> Generator[Any, None,
     """Yields what the container says, then arrays of the first `stop` frames. Raises: DamagedRecording."""
     if decoder is None:
         decoder = "av" if importlib.util.find_spec("av") else "decord"
-    process = _idle.pop() if _idle else _DecoderProcess()
+    process = _idle_or_new()
     finished = False
     try:
         process.ask({"path": str(path), "decoder": decoder, "stop": stop})
@@ -96,6 +96,14 @@ def _answers(path: Path, decoder: str | None, stop: int) -> Generator[Any, None,
             _idle.append(process)
         else:
             process.end()
+
+
+def _idle_or_new() -> "_DecoderProcess":
+    with contextlib.suppress(IndexError):  # of an empty list; other threads take from it too
+        while (process := _idle.pop()).process.poll() is not None:
+            process.end()
+        return process
+    return _DecoderProcess()
 
 
 class _DecoderProcess:

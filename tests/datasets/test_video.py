@@ -133,6 +133,14 @@ def test_one_process_decodes_video_after_video_and_two_decode_two_at_once(video:
     assert len(list(read_video(video))) == 2
 
 
+def test_an_idle_decoder_that_was_killed_is_replaced(video: Path) -> None:
+    list(read_video(video))
+    for process in _idle:
+        process.process.kill()
+        process.process.wait()
+    assert len(list(read_video(video))) == 2
+
+
 class EndsAfter(_DecoderProcess):
     """A decoder that gets a signal before its second answer."""
 
