@@ -81,41 +81,60 @@ def read(path: Path, id: str, options: ReaderOptions = DEFAULTS) -> Iterator[Epi
 
 
 def read_ticks(path: Path) -> Ticks:
-    """Raises: DamagedRecording, naming the line."""
+    """Reads line by line: with inventory and statistics a file is large. Raises: DamagedRecording, naming the line."""
+    keyboard = _Keyboard()
+    actions, cursor = [], []
+    number = blank = 0
     try:
-        lines = path.read_text(encoding="utf-8").rstrip().split("\n")
-    except (OSError, ValueError) as error:
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                if not line.strip():
+                    blank = blank or number  # allowed at the end
+                    continue
+                if blank:
+                    raise ValueError(f"line {blank} before it is empty")
+                tick = json.loads(line)
+                actions.append(keyboard.action(tick))
+                mouse = tick["mouse"]
+                shown = tick.get("isGuiOpen", False)
+                cursor.append((_number(mouse["x"]), _number(mouse["y"])) if shown else (np.nan, np.nan))
+    except OSError as error:
         raise DamagedRecording(f"{path}: no readable actions ({error})") from error
-    actions = np.zeros((len(lines), len(ACTION_NAMES)), np.float32)
-    cursor = np.full((len(lines), 2), np.nan)
-    attack_is_stuck, last_hotbar = False, 0
-    for number, line in enumerate(lines):
-        try:
-            tick = json.loads(line)
-            mouse = tick["mouse"]
-            pressed, held = mouse["newButtons"], set(mouse["buttons"])
-            if number == 0:
-                attack_is_stuck = pressed == [0]
-            elif 0 in pressed:
-                attack_is_stuck = False
-            if attack_is_stuck:  # since before the recording began; the release was missed
-                held.discard(0)
-            names = [KEYS[key] for key in tick["keyboard"]["keys"] if key in KEYS]
-            names += [BUTTONS[button] for button in sorted(held) if button in BUTTONS]
-            hotbar = tick.get("hotbar", last_hotbar)
-            if hotbar != last_hotbar:  # by the scroll wheel, perhaps
-                names.append(f"hotbar.{hotbar + 1}")
-                last_hotbar = hotbar
-            for name in names:
-                actions[number, ACTION_NAMES.index(name)] = 1
-            actions[number, -2:] = _number(mouse["dy"]) * DEGREES_PER_PIXEL, _number(mouse["dx"]) * DEGREES_PER_PIXEL
-            if tick.get("isGuiOpen", False):
-                cursor[number] = _number(mouse["x"]), _number(mouse["y"])
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise DamagedRecording(
-                f"{path}: line {number + 1} of {len(lines)} is not a tick ({type(error).__name__}: {error})"
-            ) from error
-    return Ticks(actions, cursor)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DamagedRecording(f"{path}: line {number} is not a tick ({type(error).__name__}: {error})") from error
+    if not actions:
+        raise DamagedRecording(f"{path}: no lines")
+    return Ticks(np.stack(actions), np.array(cursor))
+
+
+class _Keyboard:
+    """Keys and mouse to actions, tick by tick, as OpenAI's loader does it."""
+
+    def __init__(self) -> None:
+        self.attack_is_stuck: bool | None = None  # known from the first tick on
+        self.hotbar = 0
+
+    def action(self, tick: dict[str, Any]) -> NDArray[np.float32]:
+        """(A,) float32 of a tick."""
+        mouse = tick["mouse"]
+        pressed, held = mouse["newButtons"], set(mouse["buttons"])
+        if self.attack_is_stuck is None:
+            self.attack_is_stuck = pressed == [0]
+        elif 0 in pressed:
+            self.attack_is_stuck = False
+        if self.attack_is_stuck:  # since before the recording began; the release was missed
+            held.discard(0)
+        names = [KEYS[key] for key in tick["keyboard"]["keys"] if key in KEYS]
+        names += [BUTTONS[button] for button in held if button in BUTTONS]
+        hotbar = tick.get("hotbar", self.hotbar)
+        if hotbar != self.hotbar:  # by the scroll wheel, perhaps
+            names.append(f"hotbar.{hotbar + 1}")
+            self.hotbar = hotbar
+        action = np.zeros(len(ACTION_NAMES), np.float32)
+        for name in names:
+            action[ACTION_NAMES.index(name)] = 1
+        action[-2:] = _number(mouse["dy"]) * DEGREES_PER_PIXEL, _number(mouse["dx"]) * DEGREES_PER_PIXEL
+        return action
 
 
 def _number(value: Any) -> float:

@@ -138,7 +138,14 @@ LINES: dict[str, str] = {
 @pytest.mark.parametrize("line", LINES.values(), ids=LINES.keys())
 def test_a_line_that_is_no_tick_is_named(tmp_path: Path, line: str) -> None:
     (tmp_path / "a.jsonl").write_text("\n".join([json.dumps(tick(0)), line, json.dumps(tick(2))]))
-    with pytest.raises(DamagedRecording, match=r"a\.jsonl: line 2 of 3 is not a tick \(\w+: "):
+    with pytest.raises(DamagedRecording, match=r"a\.jsonl: line [23] is not a tick \(\w+: "):
+        read_ticks(tmp_path / "a.jsonl")
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n", b"\xff\xfe"])
+def test_a_file_without_lines_is_told(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.jsonl").write_bytes(content)
+    with pytest.raises(DamagedRecording, match=r"a\.jsonl: (no lines|line 0 is not a tick)"):
         read_ticks(tmp_path / "a.jsonl")
 
 
