@@ -6,11 +6,12 @@ the first `stop` frames, {"shape"} followed by its bytes; then {"end": true}; or
 """
 
 import contextlib
+import itertools
 import json
 import os
 import signal
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -38,22 +39,32 @@ def main() -> None:
 def _answer(answers: BinaryIO, request: dict[str, Any]) -> None:
     opened = (_with_decord if request["decoder"] == "decord" else _with_av)(request["path"])
     with contextlib.closing(opened):
-        _send(answers, next(opened))
-        missing = request["stop"]
-        while missing > 0 and (part := next(opened, None)) is not None:
-            _send(answers, {"shape": part[:missing].shape}, part[:missing])
-            missing -= len(part)
+        info = next(opened)
+        _send(answers, info)
+        height, width = info["size"]
+        length = min(PART_FRAMES, max(1, PART_BYTES // (3 * height * width)))
+        part: list[NDArray[np.uint8]] = []
+        try:
+            for frame in itertools.islice(opened, request["stop"]):
+                part.append(frame)
+                if len(part) == length:
+                    _send(answers, {"shape": (length, height, width, 3)}, part)
+                    part = []
+        finally:  # what could be decoded before a failure is shown
+            if part:
+                _send(answers, {"shape": (len(part), height, width, 3)}, part)
         _send(answers, {"end": True})
 
 
-def _send(answers: BinaryIO, header: dict[str, Any], part: NDArray[np.uint8] | None = None) -> None:
+def _send(answers: BinaryIO, header: dict[str, Any], part: Sequence[NDArray[np.uint8]] = ()) -> None:
     answers.write(json.dumps(header).encode() + b"\n")
-    if part is not None:
-        answers.write(np.ascontiguousarray(part).data)
+    for frame in part:
+        answers.write(frame.data)
     answers.flush()
 
 
 def _with_decord(path: str) -> Generator[Any, None, None]:
+    """Yields what the container says, then frames (H, W, 3)."""
     import decord
 
     reader = decord.VideoReader(path, num_threads=1)
@@ -62,16 +73,13 @@ def _with_decord(path: str) -> Generator[Any, None, None]:
     if channels != 3:  # it infers the channels from the row's padded size, at 48 pixels wrongly
         raise ValueError("decord cannot read videos of this width; pip install av")
     yield {"count": len(reader), "size": (height, width), "fps": float(reader.get_avg_fps())}
-    frames = [frame]
+    yield frame
     for _ in range(1, len(reader)):
-        if len(frames) == _part_length(height, width):
-            yield np.stack(frames)
-            frames = []
-        frames.append(reader.next().asnumpy())
-    yield np.stack(frames)
+        yield reader.next().asnumpy()
 
 
 def _with_av(path: str) -> Generator[Any, None, None]:
+    """Yields what the container says, then frames (H, W, 3)."""
     import av
     from av.video.reformatter import VideoReformatter
 
@@ -88,7 +96,6 @@ def _with_av(path: str) -> Generator[Any, None, None]:
         stream = container.streams.video[0]
         stream.codec_context.options = {"err_detect": "explode"}  # no guesses at damaged blocks
         reformatter = VideoReformatter()
-        frames: list[NDArray[np.uint8]] = []
         failure: Exception | None = None
         for packet in container.demux(stream):
             try:
@@ -98,26 +105,14 @@ def _with_av(path: str) -> Generator[Any, None, None]:
             for frame in decoded:
                 if frame.is_corrupt or (frame.height, frame.width) != size:
                     raise ValueError(f"frame at {frame.time} s is damaged")
-                picture = reformatter.reformat(frame, format="rgb24").to_ndarray()
-                frames.append(picture.astype(np.uint8, copy=False))
-                if len(frames) == _part_length(*size):
-                    yield np.stack(frames)
-                    frames = []
+                yield reformatter.reformat(frame, format="rgb24").to_ndarray()
             if failure:
-                break
-        if frames:
-            yield np.stack(frames)
-        if failure:
-            raise failure
+                raise failure
 
 
 def _before(time: int | None, frames: list[Any]) -> list[Any]:
     """Frames come out in the order they are shown in, packets in another: those shown after a lost one are left out."""
     return [frame for frame in frames if time is not None and frame.pts is not None and frame.pts < time]
-
-
-def _part_length(height: int, width: int) -> int:
-    return min(PART_FRAMES, max(1, PART_BYTES // (3 * height * width)))
 
 
 if __name__ == "__main__":

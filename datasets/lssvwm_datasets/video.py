@@ -25,6 +25,10 @@ from numpy.typing import NDArray
 
 from lssvwm_datasets.errors import DamagedRecording, LssvwmError
 
+if sys.platform == "linux":
+    import fcntl
+
+PIPE_BYTES = 2**20
 LONGEST_SILENCE = 120.0  # seconds a decoder may take for a part
 CRASHES = {getattr(signal, name, 0) for name in ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL")}
 WINDOWS_CRASHES = 0xC0000000  # exit codes from here on
@@ -120,6 +124,8 @@ class _DecoderProcess:
         )
         assert self.process.stdin is not None
         assert self.process.stdout is not None
+        if sys.platform == "linux":
+            fcntl.fcntl(self.process.stdout, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         self._requests, self._answers = self.process.stdin, cast(BufferedReader, self.process.stdout)
 
     def ask(self, request: dict[str, Any]) -> None:
