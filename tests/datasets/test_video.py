@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -195,6 +196,28 @@ def test_ctrl_c_does_not_reach_the_decoder(video: Path) -> None:
         if b"lssvwm_datasets.decoders" in Path(f"/proc/{child}/cmdline").read_bytes():
             os.kill(int(child), signal.SIGINT)
     assert len(first) + sum(map(len, parts)) == PART_FRAMES + 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes below /proc")
+@pytest.mark.parametrize("state", ["reading", "idle"])
+def test_the_decoder_ends_with_a_killed_reader(video: Path, state: str) -> None:
+    program = (
+        "import sys, time; from pathlib import Path; from lssvwm_datasets import video\n"
+        "parts = video.read_video(Path(sys.argv[1]))\n"
+        "next(parts) if sys.argv[2] == 'reading' else list(parts)\n"
+        "print('ready', flush=True); time.sleep(60)"
+    )
+    reader = subprocess.Popen([sys.executable, "-c", program, video, state], stdout=subprocess.PIPE, text=True)
+    assert reader.stdout is not None
+    assert reader.stdout.readline() == "ready\n"
+    (child,) = Path(f"/proc/{reader.pid}/task/{reader.pid}/children").read_text().split()
+    decoder = Path("/proc", child)
+    reader.kill()
+    reader.communicate()
+    deadline = time.monotonic() + 20
+    while decoder.exists():
+        assert time.monotonic() < deadline, "an orphan waits"
+        time.sleep(0.1)
 
 
 @pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
