@@ -16,6 +16,7 @@ def train_autoencoder(
     minutes: Annotated[float | None, typer.Option(help="End after so many minutes, the schedule fitted to it.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Frames a step.")] = 48,
     learning_rate: Annotated[float, typer.Option()] = 2e-3,
+    size: Annotated[str | None, typer.Option(help="Resize frames: 64, or height x width, 360x640.")] = None,
     latent_channels: Annotated[int, typer.Option(min=1)] = 32,
     max_frames: Annotated[
         int, typer.Option(min=1, help="Frames held in memory, spread over the recordings.")
@@ -32,10 +33,11 @@ def train_autoencoder(
     from lssvwm_core.model.storage import resolve_model
     from lssvwm_core.train_autoencoder import AutoencoderTraining
     from lssvwm_core.train_autoencoder import train_autoencoder as train
-    from lssvwm_datasets.sources import FORMATS, find_recordings
+    from lssvwm_datasets.format import ReaderOptions, parse_size
+    from lssvwm_datasets.sources import find_recordings
 
     training = AutoencoderTraining(steps, minutes, batch_size, learning_rate, max_frames=max_frames, seed=seed)
-    recordings = find_recordings(source, next(iter(FORMATS)))
+    recordings = find_recordings(source, options=ReaderOptions(size=parse_size(size) if size else None))
     config = AutoencoderConfig(name=out.name, latent_channels=latent_channels)
     initial = resolve_model(init_from) if init_from else None
     try:

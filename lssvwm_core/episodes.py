@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from lssvwm_core.prepare import encode_frames
 from lssvwm_core.world import World
 from lssvwm_datasets.errors import DamagedRecording, LssvwmError
+from lssvwm_datasets.format import ReaderOptions
 from lssvwm_datasets.shards import INDEX_FILE, open_shards
 from lssvwm_datasets.sources import VALIDATION, find_recordings
 
@@ -71,21 +72,21 @@ def _from_shards(folder: Path, world: World, number: int) -> EncodedEpisode:
 
 
 def _recorded(source: Path, world: World, number: int) -> EncodedEpisode:
-    recordings = find_recordings(source, world.header.dataset)
+    recordings = find_recordings(source, world.header.dataset, ReaderOptions(size=world.header.frame_size))
     chosen = [recording for recording in recordings if recording.split == VALIDATION] or recordings
     _check_number(source, number, len(chosen))
     try:
         episode = next(chosen[number].episodes())
+        if world.header.source_alignment not in ("", episode.source_alignment):
+            raise LssvwmError(
+                f"{source}: actions are aligned as {episode.source_alignment!r}, the world's as "
+                f"{world.header.source_alignment!r}; prepare the recordings the same way and roll out from the shards"
+            )
+        frames = np.concatenate(list(episode.frames))
     except DamagedRecording as error:
         raise LssvwmError(f"{error}; choose another --episode") from error
-    if episode.frames.shape[1:3] != world.header.frame_size:
-        raise LssvwmError(
-            f"{source}: frames are {episode.frames.shape[1:3]}; the world makes {world.header.frame_size}"
-        )
-    latents = encode_frames(world.autoencoder, episode.frames)
-    return EncodedEpisode(
-        episode.id, latents, episode.actions, episode.poses, episode.frames, episode.layout, episode.fps
-    )
+    latents = encode_frames(world.autoencoder, frames)
+    return EncodedEpisode(episode.id, latents, episode.actions, episode.poses, frames, episode.layout, episode.fps)
 
 
 def _check_number(source: Path, number: int, count: int) -> None:

@@ -11,10 +11,10 @@ from PIL import Image
 from lssvwm_core.video import Frames, contact_sheet
 from lssvwm_datasets.errors import DamagedRecording, LssvwmError
 from lssvwm_datasets.shards import INDEX_FILE, open_shards, read_index
-from lssvwm_datasets.sources import FORMATS, find_recordings
+from lssvwm_datasets.sources import find_recordings
 from lssvwm_datasets.video import read_video
 
-SHEET_COLUMNS, SHEET_ROWS = 8, 5
+SHEET_COLUMNS, SHEET_ROWS = 8, 4
 VIDEO_COLUMNS, VIDEO_ROWS = 4, 5
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov")
 NULL_ACTION = "null"
@@ -45,10 +45,10 @@ def _inspect_recordings(path: Path) -> Inspection:
     lengths: dict[str, list[int]] = {}
     counts: dict[str, float] = {}
     poses: list[NDArray[np.floating]] = []
-    for recording in find_recordings(path, next(iter(FORMATS))):
+    for recording in find_recordings(path):
         try:
             for episode in recording.episodes():
-                lengths.setdefault(recording.split, []).append(len(episode.frames))
+                lengths.setdefault(recording.split, []).append(episode.length)
                 for name, count in zip(episode.action_names, episode.actions.sum(axis=0), strict=True):
                     counts[name] = counts.get(name, 0) + float(count)
                 if episode.poses is not None:
@@ -56,12 +56,13 @@ def _inspect_recordings(path: Path) -> Inspection:
                 if inspection.sheet is None:
                     inspection.details = {
                         "dataset": recording.format.name,
-                        "frame_size": list(episode.frames.shape[1:3]),
+                        "frame_size": list(episode.frame_size),
                         "fps": episode.fps,
                         "poses": list(episode.pose_names),
                         "map": None if episode.layout is None else list(episode.layout.shape),
                     }
-                    inspection.sheet = _sheet(episode.frames, episode.actions, episode.action_names)
+                    first = next(iter(episode.frames))
+                    inspection.sheet = _sheet(first, episode.actions, episode.action_names)
         except DamagedRecording as error:
             inspection.skipped.append({"id": recording.id, "reason": str(error)})
     if not lengths:

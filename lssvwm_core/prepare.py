@@ -29,7 +29,7 @@ from lssvwm_datasets.parallel import run_units
 from lssvwm_datasets.shards import FORMAT, FORMAT_VERSION, INDEX_FILE, ShardHeader, ShardWriter, opened
 from lssvwm_datasets.sources import SPLITS, Recording
 
-ENCODE_BATCH = 128  # frames
+ENCODE_PIXELS = 128 * 64 * 64  # encoded at once
 KEEP_FRAMES = ("validation", "all", "none")
 
 
@@ -49,8 +49,10 @@ class ShardJob:
     @property
     def plan(self) -> str:
         """Identifies what the shard is made from: a shard of another plan is never taken for this one."""
-        sources = [(recording.id, recording.path.stat().st_size) for recording in self.recordings]
-        return hashlib.sha256(json.dumps([sources, asdict(self.header), self.keep_frames]).encode()).hexdigest()
+        sources = [(recording.id, recording.bytes) for recording in self.recordings]
+        options = [asdict(recording.options) for recording in self.recordings[:1]]  # the same for all
+        content = [sources, options, asdict(self.header), self.keep_frames]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def copy_autoencoder(autoencoder: Path, out: Path) -> Path:
@@ -124,7 +126,7 @@ def write_shards(jobs: list[ShardJob], processes: int) -> Iterator[ShardJob]:
 def write_shard(job: ShardJob) -> ShardJob:
     """Write one shard under its final name, whole. Raises: LssvwmError in strict mode at a damaged recording."""
     keep_freed_memory()
-    autoencoder = _autoencoder(job.autoencoder, job.device)
+    encode = functools.partial(encode_frames, _autoencoder(job.autoencoder, job.device))
     plan = job.plan
     with written_whole(job.path) as partial:
         writer = ShardWriter(partial, job.header, job.split, plan, job.keep_frames)
@@ -132,7 +134,7 @@ def write_shard(job: ShardJob) -> ShardJob:
             try:
                 for episode in recording.episodes():
                     _check_fits(episode, job.header)
-                    writer.add(episode, encode_frames(autoencoder, episode.frames))
+                    writer.add(episode, encode)
             except DamagedRecording as error:
                 if job.strict:
                     raise
@@ -148,7 +150,7 @@ def encode_frames(autoencoder: Autoencoder, frames: NDArray[np.uint8]) -> NDArra
     torch.set_num_threads(1)
     try:
         device = autoencoder.latent_mean.device
-        parts = torch.from_numpy(frames).split(ENCODE_BATCH)
+        parts = torch.from_numpy(frames).split(max(1, ENCODE_PIXELS // (frames.shape[1] * frames.shape[2])))
         return torch.cat([autoencoder.encode(part.to(device)).half().cpu() for part in parts]).numpy()
     finally:
         torch.set_num_threads(threads)
@@ -158,11 +160,13 @@ def write_index(folder: Path, jobs: list[ShardJob]) -> dict[str, Any]:
     """Write and return `dataset.json`, made from the shards alone."""
     shards: list[dict[str, Any]] = []
     skipped: list[dict[str, str]] = []
+    notes: list[dict[str, str]] = []
     actions = np.zeros(len(jobs[0].header.action_names))
     for job in jobs:
         with opened(job.path) as file:
             actions += file["actions"][:].sum(axis=0, dtype=np.float64)
             skipped += json.loads(file.attrs["skipped"])
+            notes += json.loads(file.attrs["notes"])
             shards.append(
                 {
                     "file": job.path.name,
@@ -184,6 +188,7 @@ def write_index(folder: Path, jobs: list[ShardJob]) -> dict[str, Any]:
         "frames": sum(shard["frames"] for shard in shards),
         "shards": shards,
         "skipped": skipped,
+        "notes": notes,
     }
     write_json(folder / INDEX_FILE, index)
     return index
@@ -191,16 +196,17 @@ def write_index(folder: Path, jobs: list[ShardJob]) -> dict[str, Any]:
 
 def header_of(episode: Episode, dataset: str, autoencoder: Autoencoder, folder: Path) -> ShardHeader:
     """The header that shards of such episodes have. Raises: ValueError when the frames do not fit the autoencoder."""
-    height, width = episode.frames.shape[1:3]
     return ShardHeader(
         dataset=dataset,
         fps=episode.fps,
-        frame_size=(height, width),
+        frame_size=episode.frame_size,
         action_names=episode.action_names,
         pose_names=episode.pose_names,
         autoencoder=autoencoder.config.name,
         autoencoder_sha256=weights_sha256(folder),
-        latent_shape=autoencoder.latent_shape(height, width),
+        latent_shape=autoencoder.latent_shape(*episode.frame_size),
+        action_units=episode.action_units,
+        source_alignment=episode.source_alignment,
     )
 
 
@@ -211,17 +217,25 @@ def _header_for(recordings: list[Recording], folder: Path) -> ShardHeader:
     for recording in recordings:
         try:
             return header_of(next(recording.episodes()), recording.format.name, autoencoder, folder)
-        except (DamagedRecording, ValueError) as error:
+        except ValueError as error:
+            raise LssvwmError(f"{recording.path}: {error}; choose another --size or --autoencoder") from error
+        except DamagedRecording as error:
             reasons.append(str(error))
     raise LssvwmError(f"none of the {len(recordings)} recordings can be read; the first: {reasons[0]}")
 
 
 def _check_fits(episode: Episode, header: ShardHeader) -> None:
-    found = (episode.action_names, episode.pose_names, episode.frames.shape[1:3])
-    expected = (header.action_names, header.pose_names, header.frame_size)
-    for what, is_, should in zip(("actions", "poses", "frame size"), found, expected, strict=True):
-        if is_ != should:
-            raise DamagedRecording(f"{episode.id}: {what} {is_}, expected {should} as in the other recordings")
+    fits = {
+        "actions": (episode.action_names, header.action_names),
+        "action units": (episode.action_units, header.action_units),
+        "poses": (episode.pose_names, header.pose_names),
+        "frame size": (episode.frame_size, header.frame_size),
+        "frames a second": (episode.fps, header.fps),
+        "source alignment": (episode.source_alignment, header.source_alignment),
+    }
+    for what, (found, expected) in fits.items():
+        if found != expected:
+            raise DamagedRecording(f"{episode.id}: {what} {found}, expected {expected} as in the other recordings")
 
 
 def _is_of_plan(job: ShardJob) -> bool:

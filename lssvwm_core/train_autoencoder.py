@@ -22,6 +22,7 @@ from lssvwm_core.model.autoencoder import (
     pixels_of,
     save_autoencoder,
 )
+from lssvwm_datasets.episode import Episode
 from lssvwm_datasets.errors import DamagedRecording, LssvwmError
 from lssvwm_datasets.sources import TRAIN, VALIDATION, Recording
 
@@ -123,15 +124,25 @@ def gather_frames(recordings: list[Recording], split: str, max_frames: int) -> N
     parts = []
     for recording in chosen:
         try:
-            frames = np.concatenate([episode.frames for episode in recording.episodes()])
+            for episode in recording.episodes():
+                parts.append(_spread(episode, share))
         except DamagedRecording:
             continue  # `prepare` reports damaged recordings
-        parts.append(frames[np.linspace(0, len(frames) - 1, min(share, len(frames))).astype(int)])
     if not parts:
         raise LssvwmError(f"no readable recordings in the {split} split; record some with: lssvwm record maze")
     if len({part.shape[1:] for part in parts}) > 1:
         raise LssvwmError(f"recordings have frames of several sizes: {sorted({part.shape[1:3] for part in parts})}")
     return np.concatenate(parts)
+
+
+def _spread(episode: Episode, count: int) -> NDArray[np.uint8]:
+    """At most `count` frames of an episode, evenly spread. Raises: DamagedRecording."""
+    wanted = np.linspace(0, episode.length - 1, min(count, episode.length)).astype(int)
+    chosen, start = [], 0
+    for part in episode.frames:
+        chosen.append(part[wanted[(wanted >= start) & (wanted < start + len(part))] - start])
+        start += len(part)
+    return np.concatenate(chosen)
 
 
 @torch.inference_mode()

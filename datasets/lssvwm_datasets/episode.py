@@ -1,4 +1,4 @@
-"""What every reader yields: one episode, decoded and aligned."""
+"""What every reader yields: one episode, aligned, its frames a part at a time."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,32 +6,42 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lssvwm_datasets.frames import FrameParts
+
 ACTION_ALIGNMENT = "action[t] led to frame[t]; action[0] is null"
 
 
 @dataclass(frozen=True)
 class Episode:
-    """A recording of T frames in the toolkit's one alignment: `actions[t]` led to `frames[t]`; `actions[0]` is null.
+    """A recording of T frames in the toolkit's one alignment: `actions[t]` led to frame t; `actions[0]` is null.
 
     Attributes:
         id: unique within its source: the file's path below it, with `#k` for the k-th of several episodes in one file.
-        frames: (T, H, W, 3) uint8 RGB.
+        frames: T frames of `frame_size`, (n, H, W, 3) uint8 RGB at a time; read when iterated.
+        frame_size: (H, W) pixels.
         actions: (T, A) float32, one column a name; row 0 all zeros.
+        action_units: one a column: `one-hot`, `binary`, `degrees`.
+        source_alignment: how the source pairs actions with frames, and what was done about it, in words.
         poses: (T, P) float32 absolute poses, or None where the recording has none.
         layout: (N, N) uint8 map, 1 = free, indexed [y, x], or None.
         targets: (K, 2) float32 target positions (x, y), or None.
         fps: frames a second of recorded time.
+        notes: what was odd about the recording and how it was handled.
     """
 
     id: str
-    frames: NDArray[np.uint8]
+    frames: FrameParts
+    frame_size: tuple[int, int]
     actions: NDArray[np.float32]
     action_names: tuple[str, ...]
+    action_units: tuple[str, ...]
+    source_alignment: str
     fps: float
     poses: NDArray[np.float32] | None = None
     pose_names: tuple[str, ...] = ()
     layout: NDArray[np.uint8] | None = None
     targets: NDArray[np.float32] | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         rows: dict[str, tuple[Any, int]] = {
@@ -40,6 +50,13 @@ class Episode:
         }
         if (self.poses is None) != (not self.pose_names):
             raise ValueError("poses and pose_names go together")
+        if len(self.action_units) != len(self.action_names):
+            raise ValueError(f"{len(self.action_units)} units for {len(self.action_names)} actions")
         for name, (array, columns) in rows.items():
-            if array is not None and array.shape != (len(self.frames), columns):
-                raise ValueError(f"{name} has shape {array.shape}, expected {(len(self.frames), columns)}")
+            if array is not None and array.shape != (self.frames.length, columns):
+                raise ValueError(f"{name} has shape {array.shape}, expected {(self.frames.length, columns)}")
+
+    @property
+    def length(self) -> int:
+        """T, the number of frames."""
+        return len(self.actions)

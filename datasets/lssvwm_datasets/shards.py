@@ -11,7 +11,8 @@ and lists its sources and what was skipped, so the index can be made from the sh
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ FORMAT = "lssvwm-shard"
 FORMAT_VERSION = 1
 INDEX_FILE = "dataset.json"
 CHUNK_FRAMES = 64  # rows of an HDF5 chunk of latents
+HELD_BYTES = 32 * 2**20  # of an unfinished episode in memory; the rest waits in a temporary file
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class ShardHeader:
     autoencoder: str  # name
     autoencoder_sha256: str  # of its weights
     latent_shape: tuple[int, int, int]  # (C, h, w)
+    action_units: tuple[str, ...] = ()  # one a column: one-hot, binary, degrees
+    source_alignment: str = ""  # how the source pairs actions with frames, in words
 
     @staticmethod
     def from_attributes(attributes: Any) -> "ShardHeader":
@@ -53,6 +57,8 @@ class ShardHeader:
             autoencoder=str(attributes["autoencoder"]),
             autoencoder_sha256=str(attributes["autoencoder_sha256"]),
             latent_shape=tuple(map(int, attributes["latent_shape"])),  # type: ignore[arg-type]  # (C, h, w)
+            action_units=tuple(json.loads(attributes["action_units"])),
+            source_alignment=str(attributes["source_alignment"]),
         )
 
 
@@ -60,7 +66,7 @@ class ShardWriter:
     """Writes one shard; use it within `files.written_whole`, so that a shard appears whole or not at all."""
 
     def __init__(self, path: Path, header: ShardHeader, split: str, plan: str, keep_frames: bool) -> None:
-        self.header, self.keep_frames = header, keep_frames
+        self.header, self.keep_frames, self.folder = header, keep_frames, path.parent
         self.file = h5py.File(path, "w")
         attributes = {
             "format": FORMAT,
@@ -71,7 +77,9 @@ class ShardWriter:
             "frame_size": header.frame_size,
             "action_names": json.dumps(header.action_names),
             "pose_names": json.dumps(header.pose_names),
+            "action_units": json.dumps(header.action_units),
             "action_alignment": ACTION_ALIGNMENT,
+            "source_alignment": header.source_alignment,
             "autoencoder": header.autoencoder,
             "autoencoder_sha256": header.autoencoder_sha256,
             "latent_shape": header.latent_shape,
@@ -95,29 +103,48 @@ class ShardWriter:
         self.ids: list[str] = []
         self.layouts: list[NDArray[np.uint8]] = []
         self.skipped: list[dict[str, str]] = []
+        self.notes: list[dict[str, str]] = []
         self.sums = np.zeros((2, header.latent_shape[0]))  # of latents and of their squares, a channel
 
-    def add(self, episode: Episode, latents: NDArray[np.float16]) -> None:
-        """Append an episode and its latents (T, C, h, w). Raises: ValueError when it does not fit the header."""
-        found = (episode.action_names, episode.pose_names, episode.frames.shape[1:3], latents.shape[1:])
+    def add(self, episode: Episode, encode: Callable[[NDArray[np.uint8]], NDArray[np.float16]]) -> None:
+        """Append an episode whose frames `encode` turns into latents (n, C, h, w), a part at a time.
+
+        The parts wait outside the shard until all are there: whatever reading or encoding raises leaves no trace in it.
+        Raises: ValueError when the episode does not fit the header.
+        """
         header = self.header
-        expected = (header.action_names, header.pose_names, header.frame_size, header.latent_shape)
+        found = (episode.action_names, episode.pose_names, episode.frame_size)
+        expected = (header.action_names, header.pose_names, header.frame_size)
         if found != expected:
-            raise ValueError(f"{episode.id}: actions, poses, frame size and latents are {found}, expected {expected}")
-        if len(latents) != len(episode.frames):
-            raise ValueError(f"{episode.id}: {len(latents)} latents for {len(episode.frames)} frames")
-        self._append("latents", latents)
+            raise ValueError(f"{episode.id}: actions, poses and frame size are {found}, expected {expected}")
+        sums = np.zeros_like(self.sums)
+        parts = 0
+        with tempfile.SpooledTemporaryFile(max_size=HELD_BYTES, mode="w+b", dir=str(self.folder)) as waiting:
+            for frames in episode.frames:
+                latents = encode(frames)
+                if latents.shape != (len(frames), *header.latent_shape):
+                    shape = (len(frames), *header.latent_shape)
+                    raise ValueError(f"{episode.id}: latents have shape {latents.shape}, expected {shape}")
+                exact = latents.astype(np.float64)
+                sums += np.stack([exact.sum(axis=(0, 2, 3)), np.square(exact).sum(axis=(0, 2, 3))])
+                np.save(waiting, latents)
+                if self.keep_frames:
+                    np.save(waiting, frames)
+                parts += 1
+            waiting.seek(0)
+            for _ in range(parts):
+                self._append("latents", np.load(waiting))
+                if self.keep_frames:
+                    self._append("frames", np.load(waiting))
         self._append("actions", episode.actions)
         if episode.poses is not None:
             self._append("poses", episode.poses)
-        if self.keep_frames:
-            self._append("frames", episode.frames)
         if episode.layout is not None:
             self.layouts.append(episode.layout)
-        self.lengths.append(len(latents))
+        self.lengths.append(episode.length)
         self.ids.append(episode.id)
-        exact = latents.astype(np.float64)
-        self.sums += np.stack([exact.sum(axis=(0, 2, 3)), np.square(exact).sum(axis=(0, 2, 3))])
+        self.notes += [{"id": episode.id, "note": note} for note in episode.notes]
+        self.sums += sums
 
     def skip(self, id: str, reason: str) -> None:
         """Note an episode that could not be read."""
@@ -137,6 +164,7 @@ class ShardWriter:
         self.file.attrs["latent_mean"] = mean
         self.file.attrs["latent_std"] = np.sqrt(np.maximum(square - mean**2, 0))
         self.file.attrs["skipped"] = json.dumps(self.skipped)
+        self.file.attrs["notes"] = json.dumps(self.notes)
         self.file.close()
 
     def _append(self, name: str, rows: NDArray[Any]) -> None:

@@ -52,8 +52,10 @@ def test_the_official_layout(tmp_path: Path, size: int, targets: int) -> None:
     (found,) = read(save(tmp_path / "20220920T045048-1000.npz", arrays), "eval/20220920T045048-1000")
     steps = np.arange(1001)
     assert (found.id, found.fps) == ("eval/20220920T045048-1000", 4)
-    assert (found.frames.dtype, found.frames.shape) == (np.uint8, (1001, 64, 64, 3))
-    np.testing.assert_array_equal(found.frames[:, 5, 60, 2], steps % 256)
+    frames = np.concatenate(list(found.frames))
+    assert (found.length, found.frame_size) == (1001, (64, 64))
+    assert (frames.dtype, frames.shape) == (np.uint8, (1001, 64, 64, 3))
+    np.testing.assert_array_equal(frames[:, 5, 60, 2], steps % 256)
     assert found.actions.dtype == np.float32
     assert not found.actions[0].any()
     np.testing.assert_array_equal(found.actions[1:], np.eye(6)[steps[1:] % 6])
@@ -98,7 +100,8 @@ VARIANTS: dict[str, Change] = {
 def test_variants_give_the_same_episode(tmp_path: Path, variant: Change) -> None:
     (expected,) = read(save(tmp_path / "a.npz", episode()), "a")
     (found,) = read(save(tmp_path / "b.npz", variant(episode())), "a")
-    for name in ("frames", "actions", "poses", "layout", "targets"):
+    np.testing.assert_array_equal(np.concatenate(list(found.frames)), np.concatenate(list(expected.frames)))
+    for name in ("actions", "poses", "layout", "targets"):
         assert getattr(found, name).dtype == getattr(expected, name).dtype
         np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-6, err_msg=name)
 
@@ -112,7 +115,7 @@ def test_several_episodes_in_a_file_are_split_at_reset(tmp_path: Path) -> None:
     parts = list(read(save(tmp_path / "a.npz", rename("image", "image_t")({**arrays, "image": whole})), "a"))
     assert [part.id for part in parts] == ["a#0", "a#1", "a#2"]
     for part, start, stop in zip(parts, bounds, bounds[1:], strict=False):
-        np.testing.assert_array_equal(part.frames[:, 0, 0, 0], np.arange(start, stop))
+        np.testing.assert_array_equal(np.concatenate(list(part.frames))[:, 0, 0, 0], np.arange(start, stop))
         assert not part.actions[0].any()
         np.testing.assert_array_equal(part.actions[1:], arrays["action"][start + 1 : stop])
         np.testing.assert_allclose(part.poses[:, :2], arrays["agent_pos"][start:stop], rtol=1e-6)
@@ -208,6 +211,6 @@ def test_garbage_in_the_middle_is_noticed_or_touches_nothing(tmp_path: Path) -> 
         except DamagedRecording:
             noticed += 1
         else:
-            np.testing.assert_array_equal(found.frames, expected.frames)
+            np.testing.assert_array_equal(np.concatenate(list(found.frames)), np.concatenate(list(expected.frames)))
             np.testing.assert_array_equal(found.actions, expected.actions)
     assert noticed > 100

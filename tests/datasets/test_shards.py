@@ -1,7 +1,7 @@
 """Shards: what goes in comes out; what is damaged or foreign is refused in words."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,13 +9,18 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from lssvwm_datasets.episode import Episode
-from lssvwm_datasets.errors import LssvwmError
+from lssvwm_datasets.errors import DamagedRecording, LssvwmError
 from lssvwm_datasets.files import write_json
+from lssvwm_datasets.frames import PART_FRAMES, FrameParts
 from lssvwm_datasets.shards import FORMAT, FORMAT_VERSION, ShardHeader, ShardWriter, open_shards, read_index
 
-HEADER = ShardHeader("maze", 4.0, (8, 8), ("noop", "go"), ("x", "y"), "small", "abc", (2, 4, 4))
+UNITS = ("one-hot", "one-hot")
+HEADER = ShardHeader(
+    "maze", 4.0, (8, 8), ("noop", "go"), ("x", "y"), "small", "abc", (2, 4, 4), ("one-hot",) * 2, "in step"
+)
 LENGTHS = (70, 5)
 SHARD = "train-00000-of-00001.h5"
 
@@ -24,9 +29,12 @@ def episode(id: str, length: int) -> Episode:
     rng = np.random.default_rng(length)
     return Episode(
         id=id,
-        frames=rng.integers(0, 256, (length, 8, 8, 3), dtype=np.uint8),
+        frames=FrameParts.of(rng.integers(0, 256, (length, 8, 8, 3), dtype=np.uint8)),
+        frame_size=(8, 8),
         actions=rng.random((length, 2), dtype=np.float32),
         action_names=HEADER.action_names,
+        action_units=HEADER.action_units,
+        source_alignment=HEADER.source_alignment,
         fps=4.0,
         poses=rng.random((length, 2), dtype=np.float32),
         pose_names=HEADER.pose_names,
@@ -35,7 +43,18 @@ def episode(id: str, length: int) -> Episode:
 
 
 EPISODES = [episode(f"e{length}", length) for length in LENGTHS]
-LATENTS = [np.random.default_rng(length).normal(1, 3, (length, 2, 4, 4)).astype(np.float16) for length in LENGTHS]
+
+
+def encode(frames: NDArray[np.uint8]) -> NDArray[np.float16]:
+    """(n, 8, 8, 3) -> (n, 2, 4, 4) latents, every one of its own frame."""
+    return (frames[:, ::2, ::2, :2].transpose(0, 3, 1, 2) / 16).astype(np.float16)
+
+
+def all_frames(one: Episode) -> NDArray[np.uint8]:
+    return np.concatenate(list(one.frames))
+
+
+LATENTS = [encode(all_frames(one)) for one in EPISODES]
 
 
 def write(
@@ -48,8 +67,8 @@ def write(
     """A shard of `episodes`, and the index of all shards in `folder`."""
     folder.mkdir(exist_ok=True)
     writer = ShardWriter(folder / name, header, "train", "plan", keep_frames)
-    for one, latents in zip(episodes, LATENTS, strict=False):
-        writer.add(one, latents)
+    for one in episodes:
+        writer.add(one, encode)
     writer.skip("bad", "because")
     writer.close()
     shards = [{"file": path.name, "split": "train", "episodes": len(episodes)} for path in sorted(folder.glob("*.h5"))]
@@ -64,7 +83,7 @@ def test_round_trip(tmp_path: Path) -> None:
     assert shards.frames == sum(LENGTHS)
     assert [stored.id for stored in shards.episodes] == ["e70", "e5"]
     for stored, one, latents in zip(shards.episodes, EPISODES, LATENTS, strict=True):
-        rows = {"latents": latents, "actions": one.actions, "poses": one.poses, "frames": one.frames}
+        rows = {"latents": latents, "actions": one.actions, "poses": one.poses, "frames": all_frames(one)}
         for name, expected in rows.items():
             found = shards.read(stored, name)
             assert found is not None
@@ -110,27 +129,50 @@ def test_the_same_episodes_are_the_same_bytes(tmp_path: Path) -> None:
     assert write(tmp_path / "a").read_bytes() == write(tmp_path / "b").read_bytes()
 
 
-MISFITS: dict[str, tuple[Episode, np.ndarray]] = {
-    "action names": (replace(EPISODES[1], action_names=("a", "b")), LATENTS[1]),
-    "no poses": (replace(EPISODES[1], poses=None, pose_names=()), LATENTS[1]),
-    "frame size": (replace(EPISODES[1], frames=np.zeros((5, 8, 9, 3), np.uint8)), LATENTS[1]),
-    "latent channels": (EPISODES[1], LATENTS[1][:, :1]),
-    "fewer latents than frames": (EPISODES[1], LATENTS[1][:-1]),
+def damaged_after(parts: int) -> FrameParts:
+    """The frames of the first episode, of which only `parts` can be read."""
+
+    def read() -> Iterator[NDArray[np.uint8]]:
+        yield all_frames(EPISODES[0])[: parts * PART_FRAMES]
+        raise DamagedRecording("e70: the disk is scratched")
+
+    return FrameParts(read, LENGTHS[0])
+
+
+Encode = Callable[[NDArray[np.uint8]], NDArray[np.float16]]
+MISFITS: dict[str, tuple[Episode, Encode]] = {
+    "action names": (replace(EPISODES[0], action_names=("a", "b")), encode),
+    "no poses": (replace(EPISODES[0], poses=None, pose_names=()), encode),
+    "frame size": (replace(EPISODES[0], frame_size=(8, 9)), encode),
+    "latent channels": (EPISODES[0], lambda frames: encode(frames)[:, :1]),
+    "fewer latents than frames": (EPISODES[0], lambda frames: encode(frames)[:-1]),
+    "damaged at once": (replace(EPISODES[0], frames=damaged_after(0)), encode),
+    "damaged in the middle": (replace(EPISODES[0], frames=damaged_after(2)), encode),
 }
 
 
-@pytest.mark.parametrize(("misfit", "latents"), MISFITS.values(), ids=MISFITS.keys())
-def test_episodes_that_do_not_fit_are_refused_and_leave_nothing(
-    tmp_path: Path, misfit: Episode, latents: np.ndarray
+@pytest.mark.parametrize(("misfit", "encode_misfit"), MISFITS.values(), ids=MISFITS.keys())
+@pytest.mark.parametrize("keep_frames", [True, False])
+def test_episodes_that_fail_leave_no_byte(
+    tmp_path: Path, misfit: Episode, encode_misfit: Encode, keep_frames: bool
 ) -> None:
-    writer = ShardWriter(tmp_path / SHARD, HEADER, "train", "plan", keep_frames=False)
-    with pytest.raises(ValueError, match="e5"):
-        writer.add(misfit, latents)
-    writer.add(EPISODES[0], LATENTS[0])
-    writer.close()
-    with h5py.File(tmp_path / SHARD) as file:
-        np.testing.assert_array_equal(file["latents"], LATENTS[0])
-        assert list(file["episode_start"]) == [0]
+    def write_with(path: Path, fails: bool) -> bytes:
+        writer = ShardWriter(path, HEADER, "train", "plan", keep_frames)
+        writer.add(EPISODES[1], encode)
+        if fails:
+            with pytest.raises((ValueError, DamagedRecording), match="e70"):
+                writer.add(misfit, encode_misfit)
+        writer.add(EPISODES[0], encode)
+        writer.close()
+        return path.read_bytes()
+
+    assert write_with(tmp_path / "a.h5", fails=True) == write_with(tmp_path / "b.h5", fails=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.h5", "b.h5"]
+
+
+def test_a_long_episode_waits_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lssvwm_datasets.shards.HELD_BYTES", 1000)
+    assert write(tmp_path / "a").read_bytes() == write(tmp_path / "b").read_bytes()
 
 
 Damage = Callable[[Path], object]

@@ -2,18 +2,23 @@
 
 import faulthandler
 import importlib.util
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import imageio.v2 as imageio
 import imageio_ffmpeg
 import numpy as np
 import pytest
 
-from lssvwm_datasets.errors import DamagedRecording
-from lssvwm_datasets.video import READ_FRAMES, read_video
+from lssvwm_datasets.errors import DamagedRecording, LssvwmError
+from lssvwm_datasets.frames import PART_FRAMES
+from lssvwm_datasets.video import VideoInfo, _DecoderProcess, _idle, probe_video, read_video
 
 DECODERS = [name for name in ("decord", "av") if importlib.util.find_spec(name)]
 
@@ -31,7 +36,7 @@ def video(tmp_path: Path) -> Path:
     path = tmp_path / "a.mp4"
     options = {"codec": "libx264", "macro_block_size": 2, "output_params": ["-movflags", "+faststart"]}  # index first
     with imageio.get_writer(path, format="FFMPEG", fps=10, **options) as writer:
-        for level in range(READ_FRAMES + 1):
+        for level in range(PART_FRAMES + 1):
             writer.append_data(np.full((48, 64, 3), 3 * level, np.uint8))
     return path
 
@@ -39,16 +44,17 @@ def video(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("decoder", [*DECODERS, None])
 def test_every_frame_is_read_in_order_and_never_all_at_once(video: Path, decoder: str | None) -> None:
     parts = list(read_video(video, decoder))
-    assert [part.shape for part in parts] == [(READ_FRAMES, 48, 64, 3), (1, 48, 64, 3)]
+    assert [part.shape for part in parts] == [(PART_FRAMES, 48, 64, 3), (1, 48, 64, 3)]
     assert {part.dtype for part in parts} == {np.dtype(np.uint8)}
     levels = np.concatenate(parts).mean(axis=(1, 2, 3))
-    np.testing.assert_allclose(levels, 3 * np.arange(READ_FRAMES + 1), atol=1.4)  # less than half a level apart
+    np.testing.assert_allclose(levels, 3 * np.arange(PART_FRAMES + 1), atol=1.4)  # less than half a level apart
 
 
 @pytest.mark.skipif(len(DECODERS) < 2, reason="only one decoder is installed")
-def test_the_decoders_agree_in_every_pixel_and_channel(tmp_path: Path) -> None:
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+def test_the_decoders_agree_in_every_pixel_and_channel(tmp_path: Path, codec: str) -> None:
     path = tmp_path / "a.mp4"
-    with imageio.get_writer(path, format="FFMPEG", fps=10, codec="libx264", macro_block_size=2) as writer:
+    with imageio.get_writer(path, format="FFMPEG", fps=10, codec=codec, macro_block_size=2) as writer:
         for frame in np.random.default_rng(0).integers(0, 256, (10, 6, 8, 3), dtype=np.uint8):
             writer.append_data(np.kron(frame // (1, 2, 4), np.ones((8, 8, 1))).astype(np.uint8))  # red, less green
     one, other = (np.concatenate(list(read_video(path, decoder))) for decoder in DECODERS)
@@ -97,3 +103,160 @@ def test_a_width_that_decord_misreads_is_told(tmp_path: Path) -> None:
         writer.append_data(np.zeros((64, 48, 3), np.uint8))
     with pytest.raises(DamagedRecording, match="pip install av"):
         list(read_video(path, "decord"))
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize(("start", "stop"), [(0, 0), (0, 1), (0, PART_FRAMES), (5, 6), (31, 33), (3, PART_FRAMES + 1)])
+def test_a_window_of_a_video(video: Path, decoder: str, start: int, stop: int) -> None:
+    whole = np.concatenate(list(read_video(video, decoder)))
+    parts = [whole[:0], *read_video(video, decoder, start, stop)]
+    np.testing.assert_array_equal(np.concatenate(parts), whole[start:stop])
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_a_window_beyond_the_end_is_damage(video: Path, decoder: str) -> None:
+    with pytest.raises(DamagedRecording, match=f"only {PART_FRAMES + 1} of 90 frames"):
+        list(read_video(video, decoder, 3, 90))
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_a_look_into_a_video(video: Path, decoder: str) -> None:
+    assert probe_video(video, decoder) == VideoInfo(PART_FRAMES + 1, (48, 64), 10.0)
+
+
+def test_one_process_decodes_video_after_video_and_two_decode_two_at_once(video: Path) -> None:
+    list(read_video(video))
+    before = list(_idle)
+    list(read_video(video))
+    assert _idle == before
+    pairs = list(zip(read_video(video), read_video(video), strict=True))
+    assert all((one == other).all() for one, other in pairs)
+    next(read_video(video))  # left in its middle
+    assert len(list(read_video(video))) == 2
+
+
+def test_an_idle_decoder_that_was_killed_is_replaced(video: Path) -> None:
+    list(read_video(video))
+    for process in _idle:
+        process.process.kill()
+        process.process.wait()
+    assert len(list(read_video(video))) == 2
+
+
+class EndsAfter(_DecoderProcess):
+    """A decoder that gets a signal before its second answer."""
+
+    signal = signal.SIGSEGV
+
+    def answer(self) -> dict[str, Any]:
+        answer = super().answer()
+        self.process.send_signal(self.signal)
+        self.process.wait()
+        return answer
+
+
+@pytest.fixture
+def ends_by(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    def by(number: int) -> None:
+        monkeypatch.setattr(EndsAfter, "signal", number)
+        monkeypatch.setattr("lssvwm_datasets.video._DecoderProcess", EndsAfter)
+        monkeypatch.setattr("lssvwm_datasets.video._idle", [])
+
+    return by
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT])
+def test_a_decoder_that_crashes_is_a_damaged_recording(
+    video: Path, ends_by: Callable[[int], None], number: int
+) -> None:
+    ends_by(number)
+    with pytest.raises(DamagedRecording, match=r"a\.mp4: not a readable video \(\w+ crashed\)"):
+        list(read_video(video))
+
+
+def test_a_decoder_that_is_killed_is_no_fault_of_the_recording(video: Path, ends_by: Callable[[int], None]) -> None:
+    ends_by(signal.SIGKILL)
+    with pytest.raises(LssvwmError, match="run the command again") as raised:
+        list(read_video(video))
+    assert not isinstance(raised.value, DamagedRecording)
+
+
+def test_a_decoder_that_hangs_is_a_damaged_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lssvwm_datasets.video.LONGEST_SILENCE", 1.5)
+    os.mkfifo(tmp_path / "pipe.mp4")  # opening it waits for a writer, forever
+    with pytest.raises(DamagedRecording, match=r"pipe\.mp4: not a readable video \(\w+ hung\)"):
+        list(read_video(tmp_path / "pipe.mp4"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes below /proc")
+def test_ctrl_c_does_not_reach_the_decoder(video: Path) -> None:
+    parts = read_video(video)
+    first = next(parts)
+    for child in Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split():
+        if b"lssvwm_datasets.decoders" in Path(f"/proc/{child}/cmdline").read_bytes():
+            os.kill(int(child), signal.SIGINT)
+    assert len(first) + sum(map(len, parts)) == PART_FRAMES + 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes below /proc")
+@pytest.mark.parametrize("state", ["reading", "idle"])
+def test_the_decoder_ends_with_a_killed_reader(video: Path, state: str) -> None:
+    program = (
+        "import sys, time; from pathlib import Path; from lssvwm_datasets import video\n"
+        "parts = video.read_video(Path(sys.argv[1]))\n"
+        "next(parts) if sys.argv[2] == 'reading' else list(parts)\n"
+        "print('ready', flush=True); time.sleep(60)"
+    )
+    reader = subprocess.Popen([sys.executable, "-c", program, video, state], stdout=subprocess.PIPE, text=True)
+    assert reader.stdout is not None
+    assert reader.stdout.readline() == "ready\n"
+    (child,) = Path(f"/proc/{reader.pid}/task/{reader.pid}/children").read_text().split()
+    decoder = Path("/proc", child)
+    reader.kill()
+    reader.communicate()
+    deadline = time.monotonic() + 20
+    while decoder.exists():
+        assert time.monotonic() < deadline, "an orphan waits"
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_random_damage_never_crashes_hangs_or_invents_frames(tmp_path: Path, decoder: str, codec: str) -> None:
+    path = tmp_path / "a.mp4"
+    with imageio.get_writer(path, format="FFMPEG", fps=10, codec=codec, macro_block_size=2) as writer:
+        for level in range(20):
+            writer.append_data(np.roll(np.arange(48 * 64 * 3, dtype=np.uint8).reshape(48, 64, 3), level, axis=1))
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    noticed = 0
+    for _ in range(40):
+        start, length = rng.integers(len(whole)), rng.choice([1, 20, 300])
+        path.write_bytes(whole[:start] + rng.bytes(length) + whole[start + length :])
+        try:
+            assert sum(map(len, read_video(path, decoder))) <= 20
+        except DamagedRecording:
+            noticed += 1
+    assert noticed > 10
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems count memory in other units")
+def test_memory_does_not_grow_with_the_video(tmp_path: Path) -> None:
+    pytest.importorskip("av")  # decord decodes ahead without bound
+    program = (
+        "import resource, sys; from pathlib import Path; from lssvwm_datasets.video import _idle, read_video\n"
+        "frames = sum(len(part) for part in read_video(Path(sys.argv[1])))\n"
+        "_idle[0].end()\n"
+        "used = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]\n"
+        "print(frames, sum(used))"
+    )
+    peaks = {}
+    for frames in (60, 300):
+        path = tmp_path / f"{frames}.mp4"
+        with imageio.get_writer(path, format="FFMPEG", fps=20, codec="mpeg4", macro_block_size=2) as writer:
+            for level in range(frames):
+                writer.append_data(np.full((360, 640, 3), level % 250, np.uint8))
+        done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=True)
+        assert int(done.stdout.split()[0]) == frames
+        peaks[frames] = int(done.stdout.split()[1])  # kB
+    assert peaks[300] < peaks[60] + 40_000, "300 frames are 207 MB"

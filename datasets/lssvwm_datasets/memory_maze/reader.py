@@ -5,6 +5,7 @@ One `.npz` holds one episode (`image` (T, H, W, 3)) or, from pydreamer, several 
 """
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,18 @@ from numpy.typing import NDArray
 
 from lssvwm_datasets.episode import Episode
 from lssvwm_datasets.errors import DamagedRecording
-from lssvwm_datasets.memory_maze import ACTION_NAMES, FPS, POSE_NAMES
+from lssvwm_datasets.format import DEFAULTS, Format, ReaderOptions, find_singles
+from lssvwm_datasets.frames import FrameParts
+from lssvwm_datasets.memory_maze import ACTION_NAMES, FPS, POSE_NAMES, SOURCE_ALIGNMENT
+from lssvwm_datasets.npz import load_arrays, npz_keys
 
 IMAGE_KEYS = ("image", "image_t", "obs")
+WANTED = (*IMAGE_KEYS, "action", "agent_pos", "agent_dir", "maze_layout", "targets_pos", "reset")
 
 
-def read(path: Path, id: str) -> Iterator[Episode]:
+def read(path: Path, id: str, options: ReaderOptions = DEFAULTS) -> Iterator[Episode]:
     """Yields the episodes of one file. Raises: DamagedRecording, naming the file, the key, found and expected."""
-    arrays = _load(path)
+    arrays = load_arrays(path, WANTED)
     frames = _frames(path, arrays)
     length = len(frames)
     actions = _actions(path, arrays, length)
@@ -34,27 +39,18 @@ def read(path: Path, id: str) -> Iterator[Episode]:
         episode_actions[0] = 0  # a dummy in every variant: nothing led to the first frame
         yield Episode(
             id=id if len(starts) == 1 else f"{id}#{index}",
-            frames=frames[rows],
+            frames=FrameParts.of(frames[rows]).resized(options.size),
+            frame_size=options.size or (frames.shape[1], frames.shape[2]),
             actions=episode_actions,
             action_names=ACTION_NAMES,
+            action_units=("one-hot",) * len(ACTION_NAMES),
+            source_alignment=SOURCE_ALIGNMENT,
             fps=FPS,
             poses=None if poses is None else poses[rows],
             pose_names=() if poses is None else POSE_NAMES,
             layout=None if layout is None else _constant(layout, start, 2).astype(np.uint8),
             targets=None if targets is None else _constant(targets, start, 2).astype(np.float32),
         )
-
-
-def _load(path: Path) -> dict[str, NDArray[Any]]:
-    wanted = {*IMAGE_KEYS, "action", "agent_pos", "agent_dir", "maze_layout", "targets_pos", "reset"}
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files if key in wanted}
-            if strangers := [key for key, array in arrays.items() if not isinstance(array, np.ndarray)]:
-                raise ValueError(f"{', '.join(strangers)}: not an array")
-            return arrays
-    except Exception as error:  # zipfile, zlib, lzma, tokenize and numpy each have their own for damage
-        raise DamagedRecording(f"{path}: not a readable npz file ({error})") from error
 
 
 def _frames(path: Path, arrays: dict[str, NDArray[Any]]) -> NDArray[np.uint8]:
@@ -128,3 +124,13 @@ def _map(path: Path, arrays: dict[str, NDArray[Any]], key: str, length: int) -> 
 def _constant(array: NDArray[Any], start: int, ndim: int) -> NDArray[Any]:
     """The value of a quantity that is constant in an episode, whether it was stored for each step or once."""
     return array[start] if array.ndim > ndim else array
+
+
+def _recognises(path: Path) -> bool:
+    keys = npz_keys(path)
+    return "action" in keys and not keys.isdisjoint(IMAGE_KEYS)
+
+
+FORMAT = Format(
+    "maze", "npz files with image (or image_t, obs) and action", partial(find_singles, ".npz"), _recognises, read
+)

@@ -1,0 +1,86 @@
+"""What a reader module provides: how its recordings are found, recognised and read."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lssvwm_datasets.episode import Episode
+from lssvwm_datasets.errors import LssvwmError
+
+
+@dataclass(frozen=True)
+class ReaderOptions:
+    """What a user may choose about reading.
+
+    Attributes:
+        size: (H, W) that frames are resized to; None: as recorded.
+        action_offset: the source's action t led to frame t + `action_offset` of what its format says.
+        skip: recordings whose id contains one of these are refused.
+    """
+
+    size: tuple[int, int] | None = None
+    action_offset: int = 0
+    skip: tuple[str, ...] = ()
+
+
+DEFAULTS = ReaderOptions()
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """The files of one recording; `path` names it: one of them, or the folder they are in."""
+
+    path: Path
+    files: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Format:
+    """How one dataset is read. Adding a dataset is a module with a `FORMAT` and a line in `sources.FORMATS`.
+
+    Its functions are those of modules (or partial ones), since processes send each other recordings with their format.
+
+    Attributes:
+        name: by which `prepare` knows it; what precedes a hyphen names a family of formats.
+        looks_for: what its recordings look like, in words.
+        find: its candidates among files (sorted), by their names alone.
+        recognises: whether the candidate of such a path is of this format, by a quick look into it.
+        read: (path, id, options) -> the episodes of a recording, one at a time. Raises: DamagedRecording.
+        session: of a recording's name: recordings of one session stay in one split.
+        known_bad: names of recordings that people found bad.
+    """
+
+    name: str
+    looks_for: str
+    find: Callable[[Sequence[Path]], Iterable[Candidate]]
+    recognises: Callable[[Path], bool]
+    read: Callable[[Path, str, ReaderOptions], Iterator[Episode]]
+    session: Callable[[str], str] = str
+    known_bad: tuple[str, ...] = ()
+
+    @property
+    def family(self) -> str:
+        return self.name.partition("-")[0]
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """(H, W) from `64` (a square) or `360x640` (height first). Raises: LssvwmError."""
+    numbers = text.lower().split("x")
+    if len(numbers) > 2 or not all(re.fullmatch("[1-9][0-9]{0,3}", number) for number in numbers):
+        raise LssvwmError(f"size {text!r}: expected pixels: a number, or height x width such as 360x640")
+    return int(numbers[0]), int(numbers[-1])
+
+
+def find_singles(suffix: str, files: Sequence[Path]) -> list[Candidate]:
+    """Recordings that are one file each."""
+    return [Candidate(path, (path,)) for path in files if path.suffix == suffix]
+
+
+def find_pairs(video: str, actions: str, files: Sequence[Path]) -> list[Candidate]:
+    """Recordings of two files of one stem; one of them may be missing, which reading then tells."""
+    stems: dict[Path, list[Path]] = {}
+    for path in files:
+        if path.suffix in (video, actions):
+            stems.setdefault(path.with_suffix(""), []).append(path)
+    return [Candidate(stem.with_name(stem.name + video), tuple(paths)) for stem, paths in stems.items()]

@@ -1,0 +1,182 @@
+"""Reads the contractor recordings of VPT (Baker et al., 2022) and of BASALT 2022: mp4 and jsonl, a line a tick.
+
+The mapping from keys and mouse to actions is that of OpenAI's loader, except that camera angles are not truncated to
+whole degrees and that ticks without an action are kept: without them time would jump.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from lssvwm_datasets.episode import Episode
+from lssvwm_datasets.errors import DamagedRecording
+from lssvwm_datasets.format import DEFAULTS, Format, ReaderOptions, find_pairs
+from lssvwm_datasets.frames import FrameParts
+from lssvwm_datasets.video import probe_video, read_video
+
+FPS = 20.0
+SOURCE_ALIGNMENT = "line t was taken at frame t and led to frame t + 1; shifted by one"
+KEYS = {
+    "key.keyboard.w": "forward",
+    "key.keyboard.s": "back",
+    "key.keyboard.a": "left",
+    "key.keyboard.d": "right",
+    "key.keyboard.space": "jump",
+    "key.keyboard.left.shift": "sneak",
+    "key.keyboard.left.control": "sprint",
+    "key.keyboard.q": "drop",
+    "key.keyboard.e": "inventory",
+    "key.keyboard.f": "swapHands",
+    "key.keyboard.escape": "ESC",
+    **{f"key.keyboard.{number}": f"hotbar.{number}" for number in range(1, 10)},
+}
+BUTTONS = {0: "attack", 1: "use", 2: "pickItem"}
+CAMERA = ("camera_pitch", "camera_yaw")  # degrees a tick; + looks down, + turns right
+DEGREES_PER_PIXEL = 360 / 2400
+ACTION_NAMES = (*KEYS.values(), *BUTTONS.values(), *CAMERA)
+ACTION_UNITS = tuple("degrees" if name in CAMERA else "binary" for name in ACTION_NAMES)
+MOST_PIXELS = 1_000_000  # of any motion or position
+WINDOW_HEIGHT = 720  # pixels of the window in which the mouse moved
+CURSOR_HEIGHT = 16 / 360  # of the frame's
+CURSOR = ((0, 0), (0, 12), (3, 9.5), (5, 14), (7, 13), (5, 9), (9, 9))  # an arrow 14 high, its tip where the mouse is
+
+
+@dataclass(frozen=True)
+class Ticks:
+    """A recording's lines: (N, A) float32 actions, and where the cursor is, in window pixels, NaN when not shown."""
+
+    actions: NDArray[np.float32]
+    cursor: NDArray[np.float64]  # (N, 2) x, y
+
+
+def read(path: Path, id: str, options: ReaderOptions = DEFAULTS) -> Iterator[Episode]:
+    """Yields the one episode of an mp4 and the jsonl beside it. Raises: DamagedRecording."""
+    info = probe_video(path)
+    ticks = read_ticks(path.with_suffix(".jsonl"))
+    length = min(info.count, len(ticks.actions))
+    actions = np.zeros((length, len(ACTION_NAMES)), np.float32)
+    actions[1:] = ticks.actions[: length - 1]
+    notes: tuple[str, ...] = ()
+    if abs(info.count - len(ticks.actions)) > 1:
+        notes = (f"{info.count} frames, {len(ticks.actions)} lines; the first {length} are read",)
+    frames = FrameParts(lambda: _with_cursor(read_video(path, stop=length), ticks.cursor), length)
+    yield Episode(
+        id=id,
+        frames=frames.resized(options.size),
+        frame_size=options.size or info.size,
+        actions=actions,
+        action_names=ACTION_NAMES,
+        action_units=ACTION_UNITS,
+        source_alignment=SOURCE_ALIGNMENT,
+        fps=FPS,
+        notes=notes,
+    )
+
+
+def read_ticks(path: Path) -> Ticks:
+    """Reads line by line: with inventory and statistics a file is large. Raises: DamagedRecording, naming the line."""
+    keyboard = _Keyboard()
+    actions, cursor = [], []
+    number = blank = 0
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                if not line.strip():
+                    blank = blank or number  # allowed at the end
+                    continue
+                if blank:
+                    raise ValueError(f"line {blank} before it is empty")
+                tick = json.loads(line)
+                actions.append(keyboard.action(tick))
+                mouse = tick["mouse"]
+                shown = tick.get("isGuiOpen", False)
+                cursor.append((_number(mouse["x"]), _number(mouse["y"])) if shown else (np.nan, np.nan))
+    except OSError as error:
+        raise DamagedRecording(f"{path}: no readable actions ({error})") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DamagedRecording(f"{path}: line {number} is not a tick ({type(error).__name__}: {error})") from error
+    if not actions:
+        raise DamagedRecording(f"{path}: no lines")
+    return Ticks(np.stack(actions), np.array(cursor))
+
+
+class _Keyboard:
+    """Keys and mouse to actions, tick by tick, as OpenAI's loader does it."""
+
+    def __init__(self) -> None:
+        self.attack_is_stuck: bool | None = None  # known from the first tick on
+        self.hotbar = 0
+
+    def action(self, tick: dict[str, Any]) -> NDArray[np.float32]:
+        """(A,) float32 of a tick."""
+        mouse = tick["mouse"]
+        pressed, held = mouse["newButtons"], set(mouse["buttons"])
+        if self.attack_is_stuck is None:
+            self.attack_is_stuck = pressed == [0]
+        elif 0 in pressed:
+            self.attack_is_stuck = False
+        if self.attack_is_stuck:  # since before the recording began; the release was missed
+            held.discard(0)
+        names = [KEYS[key] for key in tick["keyboard"]["keys"] if key in KEYS]
+        names += [BUTTONS[button] for button in held if button in BUTTONS]
+        hotbar = tick.get("hotbar", self.hotbar)
+        if hotbar != self.hotbar:  # by the scroll wheel, perhaps
+            names.append(f"hotbar.{hotbar + 1}")
+            self.hotbar = hotbar
+        action = np.zeros(len(ACTION_NAMES), np.float32)
+        for name in names:
+            action[ACTION_NAMES.index(name)] = 1
+        action[-2:] = _number(mouse["dy"]) * DEGREES_PER_PIXEL, _number(mouse["dx"]) * DEGREES_PER_PIXEL
+        return action
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < MOST_PIXELS:
+        raise ValueError(f"{value!r} is not a number of pixels")
+    return float(value)
+
+
+def _with_cursor(parts: Iterator[NDArray[np.uint8]], cursor: NDArray[np.float64]) -> Iterator[NDArray[np.uint8]]:
+    """Draws the mouse cursor, which the recorder did not see, where a window of the game is open."""
+    first = 0
+    for part in parts:
+        shown = cursor[first : first + len(part)]
+        for index in np.flatnonzero(~np.isnan(shown[:, 0])):
+            part[index] = _draw_cursor(part[index], shown[index])
+        first += len(part)
+        yield part
+
+
+def _draw_cursor(frame: NDArray[np.uint8], position: NDArray[np.float64]) -> NDArray[np.uint8]:
+    height = frame.shape[0]
+    tip = position * height / WINDOW_HEIGHT
+    size = CURSOR_HEIGHT * height / 16
+    picture = Image.fromarray(frame)
+    arrow = [(float(tip[0] + size * x), float(tip[1] + size * y)) for x, y in CURSOR]
+    ImageDraw.Draw(picture).polygon(arrow, fill=(255, 255, 255), outline=(0, 0, 0))
+    return np.asarray(picture)
+
+
+def _recognises(path: Path) -> bool:
+    return path.exists() and path.with_suffix(".jsonl").exists()
+
+
+def _session(name: str) -> str:
+    return name.rsplit("-", 2)[0]  # of <alias>-<session>-<date>-<time>
+
+
+FORMAT = Format(
+    "vpt",
+    "mp4 files, each with a jsonl of the same stem",
+    partial(find_pairs, ".mp4", ".jsonl"),
+    _recognises,
+    read,
+    session=_session,
+)

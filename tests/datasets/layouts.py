@@ -1,0 +1,208 @@
+"""Writes small recordings in the genuine layout of every format, with what reading them must give.
+
+Frame t of a recording is flat, of grey level `GREY * t`, and actions are a function of t, so that an error of one frame
+in their alignment shows. The expected actions are written down from the formats' descriptions.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import imageio.v2 as imageio
+import numpy as np
+from numpy.typing import NDArray
+
+GREY = 6
+LENGTH = 24  # frames of an episode
+
+
+@dataclass
+class Expected:
+    """Grey levels (T,) and actions (T, A) of an episode, in the toolkit's alignment."""
+
+    levels: NDArray[np.float64]
+    actions: NDArray[np.float32]
+
+
+def write_video(path: Path, levels: Any, size: tuple[int, int], fps: float = 20, codec: str = "libx264") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with imageio.get_writer(path, format="FFMPEG", fps=fps, codec=codec, macro_block_size=2, quality=9) as writer:
+        for level in levels:
+            writer.append_data(np.full((*size, 3), level, np.uint8))
+
+
+def one_hot(ids: Any, count: int) -> NDArray[np.float32]:
+    return np.eye(count, dtype=np.float32)[np.asarray(ids)]
+
+
+def maze(folder: Path, name: str = "20220920T045048-23", change: dict[str, Any] | None = None) -> Expected:
+    steps = np.arange(LENGTH)
+    actions = one_hot(steps % 6, 6)
+    actions[0] = 0
+    image = np.broadcast_to((GREY * steps).astype(np.uint8)[:, None, None, None], (LENGTH, 64, 64, 3))
+    arrays = {
+        "image": image,
+        "agent_pos": np.zeros((LENGTH, 2)),
+        "agent_dir": np.ones((LENGTH, 2)),
+        "maze_layout": np.ones((LENGTH, 9, 9), np.uint8),
+        "action": actions.astype(float),
+        "reset": steps == 0,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(folder / f"{name}.npz", **{**arrays, **(change or {})})
+    return Expected(GREY * steps, actions)
+
+
+STREAM = "v3_absolute_grape_changeling-16_2489-4511"
+BUTTONS = ("forward", "back", "left", "right", "jump", "sneak", "sprint", "attack")
+
+
+def minerl(
+    folder: Path,
+    name: str = STREAM,
+    *,
+    extra: int = 5,
+    count: int | None = None,
+    size: tuple[int, int] = (64, 64),
+    codec: str = "libx264",
+    change: dict[str, Any] | None = None,
+) -> Expected:
+    """`extra` frames precede the first state; `count` is what the metadata says instead of the truth."""
+    steps = np.arange(LENGTH - 1)
+    rng = np.random.default_rng(len(name))
+    buttons = {button: rng.integers(0, 2, LENGTH - 1) for button in BUTTONS}
+    camera = np.stack([-0.5 * steps, 0.25 * steps], axis=1).astype(np.float32)  # pitch, yaw
+    arrays: dict[str, Any] = {f"action${button}": values for button, values in buttons.items()}
+    arrays |= {"action$camera": camera, "reward": np.zeros(LENGTH - 1, np.float32)}
+    arrays |= {key: value for key, value in (change or {}).items() if value is not None}
+    stream = folder / name
+    frames = np.arange(-extra, LENGTH) + extra  # the first states are frames `extra` and on
+    write_video(stream / "recording.mp4", GREY * frames % 250, size, codec=codec)
+    np.savez_compressed(stream / "rendered.npz", **{k: v for k, v in arrays.items() if k not in removed(change)})
+    metadata = {"success": True, "duration_steps": LENGTH - 1, "true_video_frame_count": count or len(frames)}
+    (stream / "metadata.json").write_text(json.dumps(metadata))
+    taken = np.stack([*(buttons[button] for button in BUTTONS), *camera.T], axis=1)
+    levels = GREY * frames[extra:] % 250
+    levels[-1] = levels[-2]  # the loader's work-around for bad last frames
+    return Expected(levels, np.concatenate([np.zeros((1, 10)), taken]).astype(np.float32))
+
+
+def removed(change: dict[str, Any] | None) -> set[str]:
+    return {key for key, value in (change or {}).items() if value is None}
+
+
+VPT_NAME = "cheeky-cornflower-setter-02e496ce4abb-20220421-092639"
+VPT_COLUMNS = (
+    *("forward", "back", "left", "right", "jump", "sneak", "sprint", "drop", "inventory", "swapHands", "ESC"),
+    *(f"hotbar.{number}" for number in range(1, 10)),
+    *("attack", "use", "pickItem", "camera_pitch", "camera_yaw"),
+)
+
+
+def tick(t: int, **change: Any) -> dict[str, Any]:
+    """A line of a VPT recording: forward on every third tick, the mouse moving t pixels right and t / 2 up."""
+    mouse = {"x": 640.0, "y": 360.0, "dx": float(t), "dy": -t / 2, "scaledX": 0.0, "scaledY": 0.0, "dwheel": 0.0}
+    line = {
+        "mouse": {**mouse, "buttons": [], "newButtons": [], **change.pop("mouse", {})},
+        "keyboard": {"keys": ["key.keyboard.w"] if t % 3 == 0 else [], "newKeys": [], "chars": ""},
+        "isGuiOpen": False,
+        "isGuiInventory": False,
+        "hotbar": 0,
+        "tick": t,
+    }
+    return {**line, **change}
+
+
+def vpt(
+    folder: Path,
+    name: str = VPT_NAME,
+    *,
+    lines: list[dict[str, Any]] | None = None,
+    frames: int = LENGTH,
+    size: tuple[int, int] = (360, 640),
+    ending: str = "\n",
+) -> Expected:
+    lines = [tick(t) for t in range(LENGTH)] if lines is None else lines
+    write_video(folder / f"{name}.mp4", GREY * np.arange(frames) % 250, size)
+    (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)) + ending)
+    (folder / f"{name}-options.json").write_text("{}")
+    length = min(len(lines), frames)
+    actions = np.zeros((length, len(VPT_COLUMNS)), np.float32)
+    for t in range(1, length):  # line t - 1 led to frame t
+        actions[t, 0] = (t - 1) % 3 == 0
+        actions[t, -2:] = -(t - 1) / 2 * 0.15, (t - 1) * 0.15
+    return Expected(GREY * np.arange(length) % 250, actions)
+
+
+def teco_minecraft(folder: Path, name: str = "000123", *, frames: int = LENGTH, actions: Any = None) -> Expected:
+    ids = 1 + np.arange(LENGTH) % 3
+    ids[0] = 0
+    ids = ids.astype(np.int32) if actions is None else actions
+    write_video(folder / f"{name}.mp4", GREY * np.arange(frames) % 250, (128, 128), codec="mpeg4")
+    np.savez_compressed(folder / f"{name}.npz", actions=ids)
+    length = min(frames, LENGTH)
+    expected = one_hot(1 + np.arange(length) % 3, 4)
+    expected[0] = 0
+    return Expected(GREY * np.arange(length) % 250, expected)
+
+
+def teco_dmlab(folder: Path, name: str = "208", *, change: dict[str, Any] | None = None) -> Expected:
+    steps = np.arange(LENGTH)
+    video = np.broadcast_to((GREY * steps).astype(np.uint8)[:, None, None, None], (LENGTH, 64, 64, 3))
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = {"video": video, "actions": steps % 3, **(change or {})}
+    np.savez_compressed(folder / f"{name}.npz", **{k: v for k, v in arrays.items() if v is not None})
+    actions = one_hot(steps % 3, 3)
+    actions[0] = 0
+    return Expected(GREY * steps, actions)
+
+
+WORLDMEM_COLUMNS = (
+    *("forward", "back", "left", "right", "jump", "sneak", "sprint"),
+    *("use", "drop", "attack", "craft", "equip", "place", "destroy", "camera_pitch", "camera_yaw"),
+)
+
+
+def worldmem_choices() -> NDArray[np.int32]:
+    choices = np.zeros((LENGTH, 8), np.int32)
+    choices[:, 3:5] = 12
+    choices[1:, 0] = 1 + np.arange(LENGTH - 1) % 2
+    choices[1:, 4] = 11 + np.arange(LENGTH - 1) % 3
+    return choices
+
+
+def worldmem(folder: Path, name: str = "000007", *, change: dict[str, Any] | None = None) -> Expected:
+    poses = np.arange(5 * LENGTH, dtype=np.float64).reshape(LENGTH, 5)
+    write_video(folder / f"{name}.mp4", GREY * np.arange(LENGTH) % 250, (360, 640), fps=10, codec="mpeg4")
+    arrays = {"actions": worldmem_choices(), "poses": poses, **(change or {})}
+    np.savez_compressed(folder / f"{name}.npz", **{k: v for k, v in arrays.items() if v is not None})
+    actions = np.zeros((LENGTH, len(WORLDMEM_COLUMNS)), np.float32)
+    for t in range(1, LENGTH):
+        actions[t, (t - 1) % 2] = 1
+        actions[t, -1] = 15 * ((t - 1) % 3 - 1)
+    return Expected(GREY * np.arange(LENGTH) % 250, actions)
+
+
+Writer = Callable[..., Expected]
+LAYOUTS: dict[str, tuple[Writer, tuple[str, ...]]] = {  # format -> how one recording is written, and where three lie
+    "maze": (maze, ("train", "train", "eval")),
+    "minerl": (minerl, ("MineRLTreechop-v0",) * 3),
+    "vpt": (vpt, ("7.x",) * 3),
+    "teco-minecraft": (teco_minecraft, ("train/0", "train/1", "test/0")),
+    "teco-dmlab": (teco_dmlab, ("train/0", "train/1", "test/0")),
+    "worldmem": (worldmem, ("training/a", "training/b", "validation/a")),
+}
+NAMES = {
+    "maze": ("20220920T045048-23", "20220921T045048-23", "20220922T045048-23"),
+    "minerl": (STREAM, "v3_equal_olive_chimera-1_25021-26077", "v4_some_newer_stream-2_1-24"),
+    "vpt": (VPT_NAME, "quiet-blue-fox-12e496ce4abb-20220421-092639", "quiet-blue-fox-12e496ce4abb-20220421-093139"),
+}
+
+
+def write_all(format: str, root: Path) -> dict[str, Expected]:
+    """Three recordings below `root`; returns what each must give, by its id."""
+    write, folders = LAYOUTS[format]
+    names = NAMES.get(format, ("000000", "000001", "000002"))
+    return {f"{folder}/{name}": write(root / folder, name) for folder, name in zip(folders, names, strict=True)}
