@@ -26,7 +26,9 @@ def prepare(
         typer.Argument(help="Folder of recordings. [default: recordings/FORMAT; maze: else the shipped samples]"),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of shards. [default: data/FORMAT]")] = None,
-    autoencoder: Annotated[str, typer.Option(help="A shipped name, a folder, or a hub id.")] = "maze-autoencoder",
+    autoencoder: Annotated[
+        str, typer.Option(help="A shipped name, a folder or a hub id; ours, or a VAE of diffusers.")
+    ] = "maze-autoencoder",
     jobs: Annotated[str, typer.Option(help="Processes, or auto: one a core.")] = "auto",
     size: Annotated[
         str | None, typer.Option(help="Resize frames: 64, or height x width, 360x640. [default: as recorded]")
@@ -73,12 +75,12 @@ def prepare(
     say(f"found {dataset}: " + ", ".join(f"{count} {split}" for split, count in counts.items()) + " recordings")
 
     from lssvwm_core.device import pick_device
-    from lssvwm_core.model.storage import resolve_model
+    from lssvwm_core.model.storage import resolve_autoencoder
     from lssvwm_core.prepare import copy_autoencoder, plan_shards, write_shards
 
     out = out or DATA / dataset
     splits = (split,) if split else SPLITS
-    folder = copy_autoencoder(resolve_model(autoencoder), out)
+    folder = copy_autoencoder(resolve_autoencoder(autoencoder), out)
     planned = plan_shards(
         recordings,
         out,

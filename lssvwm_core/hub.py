@@ -61,7 +61,7 @@ def build_world(world: Path, folder: Path, repo: str) -> None:
     config = json.loads((world / storage.CONFIG_FILE).read_text())
     config["autoencoder"] = AUTOENCODER_FOLDER
     (folder / storage.CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
-    for name in (storage.CONFIG_FILE, storage.WEIGHTS_FILE, "recipe.json"):
+    for name in (storage.CONFIG_FILE, storage.weights_file(autoencoder).name, "recipe.json"):
         if (autoencoder / name).is_file():
             (folder / AUTOENCODER_FOLDER).mkdir(exist_ok=True)
             shutil.copyfile(autoencoder / name, folder / AUTOENCODER_FOLDER / name)
@@ -175,10 +175,11 @@ def push(folder: Path, repo: str, kind: str = MODEL, private: bool = False) -> s
     return str(commit.commit_url)
 
 
-def download(name: str, kind: str = MODEL) -> Path:
+def download(name: str, kind: str = MODEL, files: tuple[str, ...] = ()) -> Path:
     """The folder of a world, an autoencoder or shards on the hub (`user/name` or `user/name@revision`), cached.
 
-    Only safetensors, JSON and HDF5 are fetched, never a pickle. Raises: LssvwmError.
+    Only safetensors, JSON and HDF5 are fetched, never a pickle; of these, only `files` where they are named.
+    Raises: LssvwmError.
     """
     import huggingface_hub as hub
     from huggingface_hub.errors import LocalEntryNotFoundError
@@ -186,8 +187,8 @@ def download(name: str, kind: str = MODEL) -> Path:
     repo, _, revision = name.partition("@")
     try:
         with _told(repo):
-            files = list(LOADED[kind])
-            return Path(hub.snapshot_download(repo, repo_type=kind, revision=revision or None, allow_patterns=files))
+            wanted = list(files or LOADED[kind])
+            return Path(hub.snapshot_download(repo, repo_type=kind, revision=revision or None, allow_patterns=wanted))
     except LocalEntryNotFoundError as error:
         raise LssvwmError(
             f"{name}: neither here, nor shipped, nor in the hub's cache, and the hub is out of reach"

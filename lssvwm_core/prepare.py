@@ -20,8 +20,9 @@ import torch
 from numpy.typing import NDArray
 
 from lssvwm_core.device import keep_freed_memory
-from lssvwm_core.model.autoencoder import Autoencoder, load_autoencoder
-from lssvwm_core.model.storage import AUTOENCODER_FOLDER, CONFIG_FILE, WEIGHTS_FILE, weights_sha256
+from lssvwm_core.model.autoencoder import load_autoencoder
+from lssvwm_core.model.frame_codec import FrameCodec
+from lssvwm_core.model.storage import AUTOENCODER_FOLDER, CONFIG_FILE, weights_file, weights_sha256
 from lssvwm_datasets.episode import Episode
 from lssvwm_datasets.errors import DamagedRecording, LssvwmError
 from lssvwm_datasets.files import remove_partial_files, sha256_of, write_json, written_whole
@@ -29,7 +30,7 @@ from lssvwm_datasets.parallel import run_units
 from lssvwm_datasets.shards import FORMAT, FORMAT_VERSION, INDEX_FILE, ShardHeader, ShardWriter, opened
 from lssvwm_datasets.sources import SPLITS, Recording
 
-ENCODE_PIXELS = 128 * 64 * 64  # encoded at once
+ENCODE_PIXELS = 128 * 64 * 64  # encoded at once: bounds the memory of large frames
 KEEP_FRAMES = ("validation", "all", "none")
 
 
@@ -61,12 +62,12 @@ def copy_autoencoder(autoencoder: Path, out: Path) -> Path:
     Raises: LssvwmError when shards of another autoencoder are there.
     """
     folder = out / AUTOENCODER_FOLDER
-    if (folder / WEIGHTS_FILE).exists() and weights_sha256(folder) != weights_sha256(autoencoder):
+    if weights_file(folder).exists() and weights_sha256(folder) != weights_sha256(autoencoder):
         raise LssvwmError(
             f"{folder}: the shards there are of another autoencoder; delete {out} or choose another --out"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (CONFIG_FILE, WEIGHTS_FILE):
+    for name in (CONFIG_FILE, weights_file(autoencoder).name):
         if not (folder / name).exists():
             with written_whole(folder / name) as partial:
                 shutil.copyfile(autoencoder / name, partial)
@@ -144,7 +145,7 @@ def write_shard(job: ShardJob) -> ShardJob:
 
 
 @torch.inference_mode()
-def encode_frames(autoencoder: Autoencoder, frames: NDArray[np.uint8]) -> NDArray[np.float16]:
+def encode_frames(autoencoder: FrameCodec, frames: NDArray[np.uint8]) -> NDArray[np.float16]:
     """(T, H, W, 3) uint8 -> latents (T, C, h, w) float16, on one thread and in float32: the same bytes every time."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -194,7 +195,7 @@ def write_index(folder: Path, jobs: list[ShardJob]) -> dict[str, Any]:
     return index
 
 
-def header_of(episode: Episode, dataset: str, autoencoder: Autoencoder, folder: Path) -> ShardHeader:
+def header_of(episode: Episode, dataset: str, autoencoder: FrameCodec, folder: Path) -> ShardHeader:
     """The header that shards of such episodes have. Raises: ValueError when the frames do not fit the autoencoder."""
     return ShardHeader(
         dataset=dataset,
@@ -202,7 +203,7 @@ def header_of(episode: Episode, dataset: str, autoencoder: Autoencoder, folder: 
         frame_size=episode.frame_size,
         action_names=episode.action_names,
         pose_names=episode.pose_names,
-        autoencoder=autoencoder.config.name,
+        autoencoder=autoencoder.name,
         autoencoder_sha256=weights_sha256(folder),
         latent_shape=autoencoder.latent_shape(*episode.frame_size),
         action_units=episode.action_units,
@@ -250,5 +251,5 @@ def _is_of_plan(job: ShardJob) -> bool:
 
 
 @functools.lru_cache(maxsize=1)
-def _autoencoder(folder: Path, device: str) -> Autoencoder:
+def _autoencoder(folder: Path, device: str) -> FrameCodec:
     return load_autoencoder(folder).to(device)

@@ -19,9 +19,9 @@ from lssvwm_core.model.autoencoder import (
     Autoencoder,
     AutoencoderConfig,
     load_autoencoder,
-    pixels_of,
     save_autoencoder,
 )
+from lssvwm_core.model.frame_codec import FrameCodec, pixels_of
 from lssvwm_datasets.episode import Episode
 from lssvwm_datasets.errors import DamagedRecording, LssvwmError
 from lssvwm_datasets.sources import TRAIN, VALIDATION, Recording
@@ -71,6 +71,8 @@ def train_autoencoder(
     pool = torch.from_numpy(gather_frames(recordings, TRAIN, training.max_frames))
     held_out = torch.from_numpy(gather_frames(recordings, VALIDATION, training.max_frames // 20))
     model = load_autoencoder(init_from) if init_from else Autoencoder(config)
+    if not isinstance(model, Autoencoder):
+        raise LssvwmError(f"{init_from}: a {model.name} of diffusers; only the project's own can be trained here")
     model.latent_shape(*pool.shape[1:3])
     model = model.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     average = copy.deepcopy(model).eval()
@@ -146,7 +148,7 @@ def _spread(episode: Episode, count: int) -> NDArray[np.uint8]:
 
 
 @torch.inference_mode()
-def set_statistics(model: Autoencoder, frames: torch.Tensor, device: torch.device) -> None:
+def set_statistics(model: FrameCodec, frames: torch.Tensor, device: torch.device) -> None:
     """Set the model's latent mean and standard deviation a channel, from at most `STATISTICS_FRAMES` frames."""
     rows = torch.linspace(0, len(frames) - 1, min(len(frames), STATISTICS_FRAMES)).long()
     with autocast(device, fastest_precision(device)):
@@ -156,7 +158,7 @@ def set_statistics(model: Autoencoder, frames: torch.Tensor, device: torch.devic
 
 
 @torch.inference_mode()
-def psnr(model: Autoencoder, frames: torch.Tensor, device: torch.device) -> float:
+def psnr(model: FrameCodec, frames: torch.Tensor, device: torch.device) -> float:
     """Mean over frames of the PSNR in dB of encode -> decode, as a rollout sees it (8 bits)."""
     total = 0.0
     for part in frames.split(EVALUATE_BATCH):

@@ -18,8 +18,9 @@ from torch import Tensor
 from lssvwm_core.device import autocast, fastest_precision
 from lssvwm_core.diffusion import denoise
 from lssvwm_core.model import storage
-from lssvwm_core.model.autoencoder import Autoencoder, load_autoencoder
+from lssvwm_core.model.autoencoder import load_autoencoder
 from lssvwm_core.model.config import ModelConfig
+from lssvwm_core.model.frame_codec import FrameCodec
 from lssvwm_core.model.state import ModelState
 from lssvwm_core.model.world_model import WorldModel
 from lssvwm_datasets.errors import LssvwmError
@@ -27,7 +28,7 @@ from lssvwm_datasets.shards import ShardHeader
 
 KIND = "world-model"
 OBSERVE_FRAMES = 100  # committed at once, at most: bounds the memory of a long context
-DECODE_FRAMES = 128
+DECODE_PIXELS = 128 * 64 * 64  # decoded at once: bounds the memory of large frames
 
 Conditions = Mapping[str, Tensor]
 
@@ -43,7 +44,7 @@ class World:
     """
 
     model: WorldModel
-    autoencoder: Autoencoder
+    autoencoder: FrameCodec
     header: ShardHeader
     device: torch.device
     chunk: int = 5
@@ -74,7 +75,8 @@ class World:
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> NDArray[np.uint8]:
         """(T, C, h, w) latents -> (T, H, W, 3) uint8 frames."""
-        parts = latents.to(self.device).split(DECODE_FRAMES)
+        height, width = self.header.frame_size
+        parts = latents.to(self.device).split(max(1, DECODE_PIXELS // (height * width)))
         return torch.cat([self.autoencoder.decode(part).cpu() for part in parts]).numpy()
 
     def _commit(self, state: ModelState, latents: Tensor, conditions: Conditions) -> None:

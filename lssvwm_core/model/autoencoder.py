@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lssvwm_core.model import storage
+from lssvwm_core.model.frame_codec import FrameCodec
+from lssvwm_core.model.image_vae import CLASS_NAME, load_image_vae
 
 KIND = "autoencoder"
 PATCH = 4  # pixels; the first stage works at 1/4 of the frame's resolution
@@ -50,14 +52,11 @@ class ResidualBlock(nn.Module):
         return x + self.conv2(F.silu(self.conv1(F.silu(self.norm(x)))))
 
 
-class Autoencoder(nn.Module):
-    """Frames (N, H, W, 3) uint8 <-> latents (N, C, H/f, W/f) of unit variance, f = `config.compression`."""
-
-    latent_mean: Tensor
-    latent_std: Tensor
+class Autoencoder(FrameCodec):
+    """The project's own; its latents are normalised by statistics measured at the end of its training."""
 
     def __init__(self, config: AutoencoderConfig) -> None:
-        super().__init__()
+        super().__init__(config.name, config.latent_channels, config.compression)
         self.config = config
         widths = config.widths
         encoder: list[nn.Module] = [nn.Conv2d(3, widths[0], PATCH, stride=PATCH)]
@@ -73,33 +72,14 @@ class Autoencoder(nn.Module):
             decoder += [nn.Conv2d(wider, 4 * width, 1), nn.PixelShuffle(2)]
         decoder += [ResidualBlock(widths[0]) for _ in range(config.decoder_blocks)]
         self.decoder = nn.Sequential(*decoder, nn.Conv2d(widths[0], 3 * PATCH**2, 3, padding=1), nn.PixelShuffle(PATCH))
-        self.register_buffer("latent_mean", torch.zeros(config.latent_channels))
-        self.register_buffer("latent_std", torch.ones(config.latent_channels))
-
-    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
-        """(C, h, w) of a frame's latent. Raises: ValueError when the frame is not a multiple of the compression."""
-        factor = self.config.compression
-        if height % factor or width % factor:
-            raise ValueError(f"frames are {height}x{width}; the autoencoder needs multiples of {factor}")
-        return self.config.latent_channels, height // factor, width // factor
-
-    def encode(self, frames: Tensor) -> Tensor:
-        """(N, H, W, 3) uint8 -> (N, C, h, w) float32, normalised to unit variance a channel."""
-        self.latent_shape(*frames.shape[1:3])
-        return (self.raw_latents(pixels_of(frames)) - self._per_channel(self.latent_mean)) / self._per_channel(
-            self.latent_std
-        )
-
-    def decode(self, latents: Tensor) -> Tensor:
-        """(N, C, h, w) normalised -> (N, H, W, 3) uint8."""
-        raw = latents.float() * self._per_channel(self.latent_std) + self._per_channel(self.latent_mean)
-        pixels = self.decoder(raw.contiguous(memory_format=torch.channels_last)).float()
-        return ((pixels + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
 
     def raw_latents(self, pixels: Tensor) -> Tensor:
         """(N, 3, H, W) in [-1, 1] -> (N, C, h, w) float32, root mean square 1 over each position's channels."""
         latents = self.encoder(pixels.contiguous(memory_format=torch.channels_last)).float()
         return latents * torch.rsqrt(latents.square().mean(dim=1, keepdim=True) + 1e-6)
+
+    def raw_pixels(self, latents: Tensor) -> Tensor:
+        return self.decoder(latents.contiguous(memory_format=torch.channels_last)).float()
 
     def reconstruct(self, pixels: Tensor, noise: Tensor | None = None) -> Tensor:
         """(N, 3, H, W) in [-1, 1] -> its reconstruction, through latents disturbed by `noise` when training."""
@@ -108,22 +88,15 @@ class Autoencoder(nn.Module):
             latents = latents + self.config.noise * noise
         return self.decoder(latents).float()
 
-    @staticmethod
-    def _per_channel(statistic: Tensor) -> Tensor:
-        return statistic[:, None, None]
-
-
-def pixels_of(frames: Tensor) -> Tensor:
-    """(N, H, W, 3) uint8 -> (N, 3, H, W) float32 in [-1, 1]."""
-    return frames.permute(0, 3, 1, 2).float() / 127.5 - 1
-
 
 def save_autoencoder(folder: Path, model: Autoencoder, dtype: torch.dtype = torch.float32) -> None:
     storage.save_model(folder, KIND, asdict(model.config), model, dtype)
 
 
-def load_autoencoder(folder: Path) -> Autoencoder:
-    """Read a folder written by `save_autoencoder`. Raises: LssvwmError."""
+def load_autoencoder(folder: Path) -> FrameCodec:
+    """Read a folder written by `save_autoencoder`, or a diffusers VAE. Raises: LssvwmError."""
+    if storage.diffusers_class(folder) == CLASS_NAME:
+        return load_image_vae(folder)
     fields = storage.load_config(folder, KIND)
     model = Autoencoder(storage.config_from(folder / storage.CONFIG_FILE, AutoencoderConfig, fields))
     storage.load_weights(folder, model)

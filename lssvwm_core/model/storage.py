@@ -17,6 +17,8 @@ from lssvwm_datasets.files import sha256_of, written_whole
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+VAE_WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"  # the name that diffusers gives it
+VAE_FOLDER = "vae"  # of a pipeline of diffusers
 Config = TypeVar("Config")
 AUTOENCODER_FOLDER = "autoencoder"  # beside the shards, in a run, in a world: the one that belongs there
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
@@ -39,17 +41,27 @@ def save_model(
 
 def load_config(folder: Path, kind: str) -> dict[str, Any]:
     """The config of a model folder. Raises: LssvwmError when it is missing, unreadable or of another kind."""
+    config = _read_config(folder)
+    found = config.pop("kind", config.get("_class_name")) if isinstance(config, dict) else None
+    if found != kind:
+        raise LssvwmError(f"{folder / CONFIG_FILE}: describes {found!r}, expected kind {kind!r}")
+    return config
+
+
+def diffusers_class(folder: Path) -> str | None:
+    """The class of a model saved by diffusers, None for one of ours. Raises: LssvwmError as `load_config`."""
+    config = _read_config(folder)
+    return config.get("_class_name") if isinstance(config, dict) else None
+
+
+def _read_config(folder: Path) -> Any:
     path = folder / CONFIG_FILE
     try:
-        config = json.loads(path.read_text())
+        return json.loads(path.read_text())
     except FileNotFoundError as error:
         raise LssvwmError(f"{folder}: not a model folder; expected {CONFIG_FILE} and {WEIGHTS_FILE}") from error
     except (ValueError, OSError) as error:
         raise LssvwmError(f"{path}: not readable as JSON ({error})") from error
-    found = config.pop("kind", None) if isinstance(config, dict) else None
-    if found != kind:
-        raise LssvwmError(f"{path}: describes {found!r}, expected kind {kind!r}")
-    return config
 
 
 def load_weights(folder: Path, model: nn.Module) -> None:
@@ -74,8 +86,14 @@ def load_weights(folder: Path, model: nn.Module) -> None:
     model.load_state_dict(found)
 
 
+def weights_file(folder: Path) -> Path:
+    """Where the weights lie, whether the project or diffusers saved them."""
+    saved_by_diffusers = folder / VAE_WEIGHTS_FILE
+    return saved_by_diffusers if saved_by_diffusers.exists() else folder / WEIGHTS_FILE
+
+
 def weights_sha256(folder: Path) -> str:
-    return sha256_of(folder / WEIGHTS_FILE)
+    return sha256_of(weights_file(folder))
 
 
 def config_from(path: Path, config_class: type[Config], fields: dict[str, Any]) -> Config:
@@ -90,10 +108,10 @@ def config_from(path: Path, config_class: type[Config], fields: dict[str, Any]) 
         raise LssvwmError(f"{path}: {error}") from error
 
 
-def resolve_model(name: str) -> Path:
+def resolve_model(name: str, files: tuple[str, ...] = ()) -> Path:
     """The folder of a model named by a path, by a shipped name, or by a hub id (`user/name` or `user/name@revision`).
 
-    Raises: LssvwmError when there is no such model.
+    Of a hub's repository only `files` are fetched where they are named. Raises: LssvwmError when there is no such model.
     """
     if Path(name).is_dir():
         return Path(name)
@@ -103,8 +121,16 @@ def resolve_model(name: str) -> Path:
     if HUB_ID.fullmatch(name) and not name.startswith("."):
         from lssvwm_core.hub import download
 
-        return download(name)
+        return download(name, files=files)
     raise LssvwmError(f"{name}: no such model; expected a folder, a hub id user/name, or one of {', '.join(shipped)}")
+
+
+def resolve_autoencoder(name: str) -> Path:
+    """As `resolve_model`, for an autoencoder of ours or of diffusers, also within a pipeline's folder (`vae/`)."""
+    names = (CONFIG_FILE, WEIGHTS_FILE, VAE_WEIGHTS_FILE)
+    folder = resolve_model(name, (*names, *(f"{VAE_FOLDER}/{name}" for name in names)))
+    within = folder / VAE_FOLDER
+    return within if (within / CONFIG_FILE).exists() and not (folder / CONFIG_FILE).exists() else folder
 
 
 def shipped_models() -> dict[str, Path]:

@@ -10,9 +10,9 @@ from lssvwm_core.model.autoencoder import (
     Autoencoder,
     AutoencoderConfig,
     load_autoencoder,
-    pixels_of,
     save_autoencoder,
 )
+from lssvwm_core.model.frame_codec import pixels_of
 from lssvwm_datasets.errors import LssvwmError
 
 CONFIG = AutoencoderConfig(latent_channels=8, widths=(16, 32, 32))
