@@ -1,16 +1,22 @@
 """`lssvwm inspect`: look into recordings, shards and videos."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lssvwm_cli.console import say, show_json
 
+if TYPE_CHECKING:
+    from lssvwm_core.motion import Agreement
+
 
 def inspect(
     path: Annotated[Path, typer.Argument(help="Recordings, shards, or a video file.")] = Path("data/maze"),
     sheet: Annotated[Path, typer.Option(help="Where to write the contact sheet.")] = Path("contact-sheet.png"),
+    actions: Annotated[
+        bool, typer.Option("--actions", help="Draw turns over the frames they led to; check their sign and alignment.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the figures to stdout as JSON.")] = False,
 ) -> None:
     """Show what recordings, shards or a video hold; write a contact sheet with the action that led to each frame."""
@@ -19,10 +25,19 @@ def inspect(
     from rich.console import Console
     from rich.table import Table
 
-    from lssvwm_core.inspection import inspect_path
+    from lssvwm_core.inspection import inspect_path, is_video
+    from lssvwm_datasets.errors import LssvwmError
     from lssvwm_datasets.files import written_whole
 
+    if actions and is_video(path):
+        raise LssvwmError(f"{path}: a video alone has no actions; give --actions recordings or shards")
     inspection = inspect_path(path)
+    if actions:
+        from lssvwm_core.action_check import check_actions
+
+        agreement, inspection.sheet = check_actions(path)
+        inspection.details["turns"] = agreement and agreement.figures()
+        say(describe(agreement))
     if inspection.sheet is not None:
         with written_whole(sheet) as partial:
             inspection.sheet.save(partial)
@@ -31,6 +46,7 @@ def inspect(
     if json:
         show_json({key: value for key, value in asdict(inspection).items() if key != "sheet"})
         return
+    inspection.details.pop("turns", None)
     console = Console()
     console.print(f"[bold]{inspection.kind}[/] in {inspection.path}")
     console.print("  ".join(f"{key} {value}" for key, value in inspection.details.items()))
@@ -46,3 +62,12 @@ def inspect(
         console.print(actions)
     for entry in inspection.skipped:
         console.print(f"[yellow]skipped[/] {entry['id']}: {entry['reason']}", soft_wrap=True)
+
+
+def describe(agreement: "Agreement | None") -> str:
+    """The verdict on turns in a line."""
+    if agreement is None:
+        return "turns: no column is known as a turn (yaw, or left and right)"
+    figures = ", ".join(f"{value:.2f} at {lag:+d}" for lag, value in agreement.correlation.items())
+    verdict = "WARNING: " * agreement.warning + agreement.conclusion
+    return f"turns: {verdict} (correlation with the motion seen by frames of delay: {figures}; {agreement.turns} turns)"

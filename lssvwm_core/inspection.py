@@ -35,9 +35,13 @@ class Inspection:
 
 def inspect_path(path: Path) -> Inspection:
     """Inspect a video file, shards where there is an index, recordings elsewhere. Raises: LssvwmError."""
-    if path.suffix.lower() in VIDEO_SUFFIXES:
+    if is_video(path):
         return _inspect_video(path)
     return _inspect_shards(path) if (path / INDEX_FILE).exists() else _inspect_recordings(path)
+
+
+def is_video(path: Path) -> bool:
+    return path.suffix.lower() in VIDEO_SUFFIXES
 
 
 def _inspect_recordings(path: Path) -> Inspection:
