@@ -19,6 +19,7 @@ app = typer.Typer(
 )
 app.add_typer(record.app, name="record")
 app.command("prepare")(prepare.prepare)
+app.command("index")(prepare.index)
 app.command("inspect")(inspect.inspect)
 app.command("train-autoencoder")(train_autoencoder.train_autoencoder)
 app.command("train")(train.train)

@@ -17,6 +17,7 @@ def inspect(
     actions: Annotated[
         bool, typer.Option("--actions", help="Draw turns over the frames they led to; check their sign and alignment.")
     ] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Check the bytes of every shard against the index.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the figures to stdout as JSON.")] = False,
 ) -> None:
     """Show what recordings, shards or a video hold; write a contact sheet with the action that led to each frame."""
@@ -31,6 +32,8 @@ def inspect(
 
     if actions and is_video(path):
         raise LssvwmError(f"{path}: a video alone has no actions; give --actions recordings or shards")
+    if verify:
+        _verify(path)
     inspection = inspect_path(path)
     if actions:
         from lssvwm_core.action_check import check_actions
@@ -56,12 +59,23 @@ def inspect(
     console.print(table)
     if inspection.action_counts:
         total = max(1, sum(inspection.action_counts.values()))
-        actions = Table("action", "count", "share", "")
+        counts = Table("action", "count", "share", "")
         for name, count in inspection.action_counts.items():
-            actions.add_row(name, str(count), f"{count / total:.1%}", "█" * round(40 * count / total))
-        console.print(actions)
+            counts.add_row(name, str(count), f"{count / total:.1%}", "█" * round(40 * count / total))
+        console.print(counts)
     for entry in inspection.skipped:
         console.print(f"[yellow]skipped[/] {entry['id']}: {entry['reason']}", soft_wrap=True)
+
+
+def _verify(folder: Path) -> None:
+    from lssvwm_core.prepare.index import damaged_shards
+    from lssvwm_datasets.errors import LssvwmError
+
+    checked = list(damaged_shards(folder))
+    problems = [f"{folder / name}: {problem}" for name, problem in checked if problem]
+    if problems:
+        raise LssvwmError("\n".join(problems))
+    say(f"{len(checked)} shards have the bytes that the index tells")
 
 
 def describe(agreement: "Agreement | None") -> str:

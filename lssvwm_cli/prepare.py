@@ -1,17 +1,22 @@
-"""`lssvwm prepare`: recordings into shards."""
+"""`lssvwm prepare` and `lssvwm index`: recordings into shards."""
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lssvwm_cli.console import core_count, duration, progress, say, show_json
 from lssvwm_cli.record import MAZE_RECORDINGS
 
+if TYPE_CHECKING:
+    from lssvwm_core.prepare.plan import ShardJob
+
 DATA = Path("data")
 RECORDINGS = MAZE_RECORDINGS.parent
 SAMPLES = "maze"  # the format of the recordings that ship
+EXECUTORS = ("processes", "ray")
+GPU_PROCESSES = 4  # decode beside each other for one GPU
 
 
 def prepare(
@@ -27,7 +32,7 @@ def prepare(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of shards. [default: data/FORMAT]")] = None,
     autoencoder: Annotated[
-        str, typer.Option(help="A shipped name, a folder or a hub id; ours, or a VAE of diffusers.")
+        str, typer.Option(help="A shipped name, a folder or a hub id; also a VAE of diffusers.")
     ] = "maze-autoencoder",
     jobs: Annotated[str, typer.Option(help="Processes, or auto: one a core.")] = "auto",
     size: Annotated[
@@ -44,8 +49,13 @@ def prepare(
     keep_frames: Annotated[str, typer.Option(help="Keep exact frames of: validation, all or none.")] = "validation",
     split: Annotated[str | None, typer.Option(help="Only this split: train or validation.")] = None,
     device: Annotated[str, typer.Option(help="Where to encode: cpu or cuda.")] = "cpu",
+    executor: Annotated[str, typer.Option(help="processes, or ray: the Ray cluster at RAY_ADDRESS.")] = "processes",
+    part: Annotated[str | None, typer.Option(help="i/n: only every n-th shard; then: lssvwm index.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only tell what there is, how large and how long.")
+    ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="A damaged recording is an error, not skipped.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the index to stdout.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the index (or the estimate) to stdout.")] = False,
 ) -> None:
     """Decode recordings, encode them, and write sharded HDF5 files of latents and actions with an index.
 
@@ -53,67 +63,70 @@ def prepare(
     """
     from lssvwm_datasets.errors import LssvwmError
     from lssvwm_datasets.format import ReaderOptions, parse_size
-    from lssvwm_datasets.shards import read_index, read_shard_table
-    from lssvwm_datasets.sources import FORMAT_NAMES, FORMATS, SPLITS, find_recordings, sample_recordings
+    from lssvwm_datasets.sources import SPLITS, find_recordings
 
     if split is not None and split not in SPLITS:
         raise LssvwmError(f"--split {split}: expected one of {', '.join(SPLITS)}")
-    name: str | None = format
-    if name not in (*FORMAT_NAMES, *FORMATS):
-        if source is not None or not Path(format).exists():
-            raise LssvwmError(f"{format!r} is neither a format ({', '.join(FORMAT_NAMES)}) nor a folder of recordings")
-        name, source = None, Path(format)
-    elif source is None:
-        source = RECORDINGS / format
-        if format == SAMPLES and not source.is_dir():
-            source = sample_recordings()
-        say(f"source: {source}" + (" (the samples that ship with lssvwm)" if source == sample_recordings() else ""))
+    if executor not in EXECUTORS:
+        raise LssvwmError(f"--executor {executor}: expected one of {', '.join(EXECUTORS)}")
+    name, source = _format_and_source(format, source)
     options = ReaderOptions(parse_size(size) if size else None, action_offset, _names_to_skip(skip_list))
+    if executor == "ray":  # its workers have other working directories
+        source = source.resolve()
     recordings = find_recordings(source, name, options)
     dataset = recordings[0].format.name
     counts = {split: sum(recording.split == split for recording in recordings) for split in SPLITS}
     say(f"found {dataset}: " + ", ".join(f"{count} {split}" for split, count in counts.items()) + " recordings")
+    out = out or DATA / dataset
+    if executor == "ray":
+        out = out.resolve()
 
     from lssvwm_core.device import pick_device
     from lssvwm_core.model.storage import resolve_autoencoder
-    from lssvwm_core.prepare import copy_autoencoder, plan_shards, write_shards
+    from lssvwm_core.prepare.plan import copy_autoencoder, part_of, plan_shards
 
-    out = out or DATA / dataset
-    splits = (split,) if split else SPLITS
-    folder = copy_autoencoder(resolve_autoencoder(autoencoder), out)
+    folder = resolve_autoencoder(autoencoder)
     planned = plan_shards(
         recordings,
         out,
-        folder,
+        folder if dry_run else copy_autoencoder(folder, out),
         shard_size=shard_size,
-        splits=splits,
+        splits=(split,) if split else SPLITS,
         keep_frames=keep_frames,
         device=str(pick_device(device)),
         strict=strict,
     )
-    total = sum(len(job.recordings) for job in planned)
-    started, done, frames = time.monotonic(), 0, 0
-    processes = core_count(jobs) if device == "cpu" else 1
-    try:
-        with progress("Preparing", total, "recordings") as update:
-            for job in write_shards(planned, processes):
-                done += len(job.recordings)
-                frames += sum(episode.length for episode in read_shard_table(job.path)[1])
-                update(done, f"{frames / (time.monotonic() - started):.0f} frames/s")
-    except KeyboardInterrupt:
-        say("\nstopped; the same command goes on with the shards that are missing")
-        raise
-    index = read_index(out)
-    for entry in index["skipped"]:
-        say(f"skipped {entry['id']}: {entry['reason']}")
-    for entry in index["notes"]:
-        say(f"note on {entry['id']}: {entry['note']}")
-    say(
-        f"{out}: {index['episodes']} episodes, {index['frames']} frames in {len(index['shards'])} shards, "
-        f"{len(index['skipped'])} recordings skipped ({duration(time.monotonic() - started)})"
-    )
-    if json:
-        show_json(index)
+    processes = core_count(jobs)
+    if device != "cpu" and jobs == "auto":
+        processes = min(processes, GPU_PROCESSES)
+    chosen = part_of(planned, part) if part else planned
+    if dry_run:
+        _show_estimate(chosen, processes, out, json)
+    elif not chosen:
+        say(f"{out}: part {part} has nothing to do; there are {len(planned)} shards")
+    else:
+        _write(chosen, processes, executor, out)
+        if len(chosen) == len(planned):
+            _tell_index(out, json)
+        else:
+            say(f"{out}: {len(chosen)} of {len(planned)} shards are here; with all parts done: lssvwm index {out}")
+
+
+def _format_and_source(format: str, source: Path | None) -> tuple[str | None, Path]:
+    """What the user means by one or two arguments; no format: it is to be found out. Raises: LssvwmError."""
+    from lssvwm_datasets.errors import LssvwmError
+    from lssvwm_datasets.sources import FORMAT_NAMES, FORMATS, sample_recordings
+
+    if format not in (*FORMAT_NAMES, *FORMATS):
+        if source is not None or not Path(format).exists():
+            raise LssvwmError(f"{format!r} is neither a format ({', '.join(FORMAT_NAMES)}) nor a folder of recordings")
+        return None, Path(format)
+    if source is None:
+        source = RECORDINGS / format
+        if format == SAMPLES and not source.is_dir():
+            source = sample_recordings()
+        say(f"source: {source}" + (" (the samples that ship with lssvwm)" if source == sample_recordings() else ""))
+    return format, source
 
 
 def _names_to_skip(skip_list: str | None) -> tuple[str, ...]:
@@ -128,3 +141,99 @@ def _names_to_skip(skip_list: str | None) -> tuple[str, ...]:
         return tuple(filter(None, map(str.strip, Path(skip_list).read_text(encoding="utf-8").splitlines())))
     except (OSError, ValueError) as error:
         raise LssvwmError(f"--skip-list {skip_list}: cannot be read ({error}); expected names, one a line") from error
+
+
+def index(
+    folder: Annotated[Path, typer.Argument(help="Folder of shards, all parts of which are done.")],
+    json: Annotated[bool, typer.Option("--json", help="Print the index to stdout.")] = False,
+) -> None:
+    """Join the parts of a prepared folder: check that no shard is missing and write its index, dataset.json."""
+    from lssvwm_core.prepare.index import write_index
+
+    write_index(folder)
+    _tell_index(folder, json)
+
+
+def _write(chosen: "list[ShardJob]", processes: int, executor: str, out: Path) -> None:
+    from lssvwm_core.prepare.estimate import decoding_speed
+    from lssvwm_core.prepare.write import write_shards
+
+    total = sum(len(job.recordings) for job in chosen)
+    started, done, frames = time.monotonic(), 0, 0
+    try:
+        with progress("Preparing", total, "recordings") as update:
+            for shard in write_shards(chosen, processes, executor):
+                done += len(shard.job.recordings)
+                frames += shard.frames if shard.new else 0
+                update(done, f"{frames / (time.monotonic() - started):.0f} frames/s")
+    except KeyboardInterrupt:
+        say("\nstopped; the same command goes on with the shards that are missing")
+        raise
+    took = time.monotonic() - started
+    if frames:
+        alone = decoding_speed(chosen) or 0
+        say(
+            f"{frames} frames in {duration(took)}: {frames / took:.0f} frames/s with {processes} processes; "
+            f"decoding alone, one process reaches {alone:.0f} frames/s"
+        )
+
+
+def _tell_index(out: Path, json: bool) -> None:
+    from lssvwm_datasets.shards import read_index
+
+    index = read_index(out)
+    for entry in index["skipped"]:
+        say(f"skipped {entry['id']}: {entry['reason']}")
+    for entry in index["notes"]:
+        say(f"note on {entry['id']}: {entry['note']}")
+    say(
+        f"{out}: {index['episodes']} episodes, {index['frames']} frames in {len(index['shards'])} shards, "
+        f"{len(index['skipped'])} recordings skipped"
+    )
+    if json:
+        show_json(index)
+
+
+def _show_estimate(chosen: "list[ShardJob]", processes: int, out: Path, json: bool) -> None:
+    import shutil
+
+    from lssvwm_core.prepare.estimate import bytes_on_disk, decoding_speed, encoding_speed, look_at_lengths, size_text
+
+    recordings = [recording for job in chosen for recording in job.recordings]
+    lengths = look_at_lengths(recordings)
+    splits: dict[str, dict[str, int]] = {}
+    for recording in recordings:
+        figures = splits.setdefault(recording.split, {"recordings": 0, "frames": 0})
+        figures["recordings"] += 1
+        figures["frames"] += lengths.frames[recording.id]
+    sample: list[Any] = []
+    decode = decoding_speed(chosen, sample)
+    encode = encoding_speed(chosen[0], sample) if sample else None
+    frames, size = sum(lengths.frames.values()), bytes_on_disk(chosen, lengths)
+    seconds = frames * (1 / decode + 1 / encode) / min(processes, len(chosen)) if decode and encode else None
+    existing = next(folder for folder in (out, *out.resolve().parents) if folder.exists())
+    estimate: dict[str, Any] = {
+        "splits": splits,
+        "recordings": len(recordings),
+        "frames": frames,
+        "frames_are": "exact" if lengths.exact else f"estimated by file size from {lengths.looked_at} recordings",
+        "shards": len(chosen),
+        "bytes": size,
+        "bytes_free": shutil.disk_usage(existing).free,
+        "processes": processes,
+        "decoded_frames_per_second": decode and round(decode, 1),
+        "encoded_frames_per_second": encode and round(encode, 1),
+        "seconds": seconds and round(seconds, 1),
+    }
+    if json:
+        show_json(estimate)
+        return
+    for split, figures in splits.items():
+        say(f"{split}: {figures['recordings']} recordings, {figures['frames']} frames")
+    say(f"frames: {frames} ({estimate['frames_are']})")
+    say(f"on disk: {size_text(size)} in {len(chosen)} shards; {size_text(estimate['bytes_free'])} free")
+    if seconds is not None:
+        say(
+            f"time: about {duration(seconds)} with {processes} processes (a process decodes {decode:.0f} and "
+            f"encodes {encode:.0f} frames/s)"
+        )

@@ -15,7 +15,7 @@ from lssvwm_core.video import Frames, contact_sheet
 from lssvwm_datasets.episode import Episode
 from lssvwm_datasets.errors import DamagedRecording, LssvwmError
 from lssvwm_datasets.shards import INDEX_FILE, ShardSet, StoredEpisode, open_shards, read_index
-from lssvwm_datasets.sources import FORMATS, find_recordings
+from lssvwm_datasets.sources import find_recordings
 
 STRETCHES = 8  # looked at, each of another episode
 STRETCH_FRAMES = 400
@@ -95,7 +95,7 @@ def _stretches(path: Path) -> Iterator[Stretch]:
 
 
 def _recorded_stretches(path: Path) -> Iterator[Stretch]:
-    recordings = find_recordings(path, next(iter(FORMATS)))
+    recordings = find_recordings(path)
     for recording in recordings[:: max(1, len(recordings) // STRETCHES)][:STRETCHES]:
         try:
             episode = next(recording.episodes())

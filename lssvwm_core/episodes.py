@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lssvwm_core.prepare import encode_frames
+from lssvwm_core.prepare.encode import encode_frames
 from lssvwm_core.world import World
 from lssvwm_datasets.errors import DamagedRecording, LssvwmError
 from lssvwm_datasets.format import ReaderOptions

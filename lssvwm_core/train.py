@@ -42,10 +42,11 @@ from lssvwm_core.runs import (
 )
 from lssvwm_core.world import World, load_model
 from lssvwm_datasets.errors import LssvwmError
-from lssvwm_datasets.shards import ShardHeader, ShardSet, open_shards
+from lssvwm_datasets.shards import ShardHeader, ShardSet, open_shards, read_index
 from lssvwm_datasets.sources import TRAIN
 
 logger = logging.getLogger(__name__)
+ActionScaling = tuple[tuple[float, float], ...]
 Sampler = Callable[[World, int], None]  # renders a sample of a world at a step
 
 
@@ -58,10 +59,11 @@ class Outcome:
     checkpoint: Path | None = None
 
 
-def build_model(config: RunConfig, header: ShardHeader) -> WorldModel:
+def build_model(config: RunConfig, header: ShardHeader, action_scaling: ActionScaling = ()) -> WorldModel:
     """The model of a run: its preset for these latents, actions and poses. Raises: LssvwmError."""
     try:
-        shape: dict[str, Any] = {"action_names": header.action_names, "pose_names": header.pose_names, **config.model}
+        columns = {"action_names": header.action_names, "pose_names": header.pose_names}
+        shape: dict[str, Any] = {**columns, "action_scaling": action_scaling, **config.model}
         model_config = preset(config.preset, header.latent_shape, **shape)
     except (ValueError, TypeError) as error:
         raise LssvwmError(f"[model] {error}") from error
@@ -114,12 +116,17 @@ def train(
     )
     precision = fastest_precision(device) if config.train.precision == "auto" else config.train.precision
     config = replace(config, train=replace(config.train, precision=precision))
+    origin = init_from if run.last is None else run.last / "model"
+    if origin is None:
+        initial, scaling = None, action_scaling(shards)
+    else:
+        initial, header, _ = load_model(origin)
+        check_same_data(header, shards, origin)
+        scaling = initial.config.action_scaling  # its weights know no other
     torch.manual_seed(config.train.seed)
-    model = build_model(config, shards.header)
+    model = build_model(config, shards.header, scaling)
     model.activation_checkpointing = config.train.activation_checkpointing
-    if init_from is not None and run.last is None:
-        initial, header, _ = load_model(init_from)
-        check_same_data(header, shards, init_from)
+    if initial is not None and run.last is None:
         if initial.config != model.config:
             raise LssvwmError(f"{init_from}: its model differs from this run's; give the same preset and --set model.…")
         model.load_state_dict(initial.state_dict())
@@ -129,8 +136,6 @@ def train(
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     step = 0
     if run.last is not None:
-        _, header, _ = load_model(run.last / "model")
-        check_same_data(header, shards, run.folder)
         step = outcome.step = load_checkpoint(run.last, model, average, optimizer)
     elif accelerator.is_main_process:
         _create(run, shards)
@@ -222,6 +227,15 @@ def schedule(step: int, config: TrainConfig) -> float:
     warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
     left = (config.total_steps - step) / max(1.0, config.decay_share * config.total_steps)
     return min(warm, 1.0, left)
+
+
+def action_scaling(shards: ShardSet) -> ActionScaling:
+    """(mean, standard deviation) of each action column by the index; 0 and 1 for those that are 0 or 1 anyway."""
+    statistics = read_index(shards.folder).get("action_statistics", {})
+    if not statistics:
+        return ()
+    rows = [statistics.get(name, {"mean": 0.0, "std": 1.0}) for name in shards.header.action_names]
+    return tuple((row["mean"], row["std"] or 1.0) for row in rows)
 
 
 def check_same_data(header: ShardHeader, shards: ShardSet, owner: Path) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 from collections.abc import Iterator
@@ -34,10 +35,42 @@ def _umask() -> int:
     return mask
 
 
-def remove_partial_files(folder: Path) -> None:
-    """Remove what killed runs left below `folder`."""
-    for partial in folder.rglob(".*.partial*"):
+def remove_partial_files(folder: Path, name: str = "*") -> None:
+    """Remove what killed runs left below `folder` of files called `name`, without suffix."""
+    for partial in folder.rglob(f".{name}.*partial*"):
         partial.unlink(missing_ok=True)
+
+
+class PatientFile(io.FileIO):
+    """A file opened for writing that keeps its first error in `error` and takes whatever comes after as written.
+
+    HDF5 crashes the process when it cannot write while it closes a file; so it is told so afterwards, by `check`.
+    """
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        rest = memoryview(data).cast("B")
+        size = len(rest)
+        try:
+            while self.error is None and len(rest):
+                rest = rest[super().write(rest) :]
+        except OSError as error:
+            self.error = error
+        return size
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            if self.error is None:
+                return super().truncate(size)
+        except OSError as error:
+            self.error = error
+        return self.tell() if size is None else size
+
+    def check(self) -> None:
+        """Raises: OSError, the first that there was."""
+        if self.error is not None:
+            raise self.error
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -1,8 +1,11 @@
-"""Work units over processes, one a core."""
+"""Work units over processes, one a core, or over a Ray cluster; and work ahead in a thread."""
 
+import contextlib
 import itertools
+import logging
 import multiprocessing
 import os
+import queue
 import signal
 import threading
 import time
@@ -42,6 +45,66 @@ def run_units(work: Callable[[Unit], Result], units: Iterable[Unit], jobs: int) 
             ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def run_units_on_ray(work: Callable[[Unit], Result], units: Iterable[Unit], gpus: float = 0.0) -> Iterator[Result]:
+    """As `run_units`, over the Ray cluster that there is (`RAY_ADDRESS`), else one on this machine; a core a unit.
+
+    Every node must see the same files under the same names, and have the package installed. Units of a node that is
+    lost are done again elsewhere. Raises: LssvwmError when Ray is not installed, or gives up.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise LssvwmError("the ray executor needs Ray; install the extra: pip install 'lssvwm[ray]'") from error
+    started = not ray.is_initialized()
+    if started:
+        ray.init(logging_level=logging.WARNING, log_to_driver=False)
+    remote = ray.remote(num_cpus=1, num_gpus=gpus)(work)
+    try:
+        pending = [remote.remote(unit) for unit in units]
+        while pending:
+            done, pending = ray.wait(pending)
+            yield from ray.get(done)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from error
+    except ray.exceptions.RayError as error:
+        raise LssvwmError(f"Ray gave up ({error}); what is finished is kept: run the command again") from error
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def ahead(items: Iterable[Unit], depth: int) -> Iterator[Unit]:
+    """Iterate in a thread, at most `depth` items ahead. What iterating raises is raised here, in its place."""
+    results: queue.Queue[tuple[list[Unit], BaseException | None]] = queue.Queue(depth)
+    stopped = threading.Event()
+
+    def produce() -> None:
+        try:
+            for item in items:
+                results.put(([item], None))
+                if stopped.is_set():
+                    return
+            results.put(([], None))
+        except BaseException as error:
+            results.put(([], error))
+
+    thread = threading.Thread(target=produce, daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = results.get()
+            if error is not None:
+                raise error
+            if not item:
+                return
+            yield item[0]
+    finally:
+        stopped.set()
+        while thread.is_alive():
+            with contextlib.suppress(queue.Empty):
+                results.get(timeout=0.01)
 
 
 def _start_worker(parent: int) -> None:

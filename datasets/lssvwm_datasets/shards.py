@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from lssvwm_datasets.episode import ACTION_ALIGNMENT, Episode
 from lssvwm_datasets.errors import LssvwmError
+from lssvwm_datasets.files import PatientFile
 
 FORMAT = "lssvwm-shard"
 FORMAT_VERSION = 1
@@ -46,6 +47,11 @@ class ShardHeader:
     action_units: tuple[str, ...] = ()  # one a column: one-hot, binary, degrees
     source_alignment: str = ""  # how the source pairs actions with frames, in words
 
+    @property
+    def continuous_actions(self) -> list[int]:
+        """Numbers of the action columns that hold more than 0 and 1."""
+        return [number for number, unit in enumerate(self.action_units) if unit not in ("one-hot", "binary")]
+
     @staticmethod
     def from_attributes(attributes: Any) -> "ShardHeader":
         return ShardHeader(
@@ -67,7 +73,8 @@ class ShardWriter:
 
     def __init__(self, path: Path, header: ShardHeader, split: str, plan: str, keep_frames: bool) -> None:
         self.header, self.keep_frames, self.folder = header, keep_frames, path.parent
-        self.file = h5py.File(path, "w")
+        self.disk = PatientFile(path, "w+")
+        self.file = h5py.File(self.disk, "w")
         attributes = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
@@ -97,7 +104,13 @@ class ShardWriter:
             rows["frames"] = ((*header.frame_size, 3), "u1")
         for name, (shape, dtype) in rows.items():
             self.file.create_dataset(
-                name, (0, *shape), dtype, maxshape=(None, *shape), chunks=(CHUNK_FRAMES, *shape), track_times=False
+                name,
+                (0, *shape),
+                dtype,
+                maxshape=(None, *shape),
+                chunks=(CHUNK_FRAMES, *shape),
+                fletcher32=True,  # a checksum a chunk: a flipped bit is an error when it is read
+                track_times=False,
             )
         self.lengths: list[int] = []
         self.ids: list[str] = []
@@ -150,8 +163,20 @@ class ShardWriter:
         """Note an episode that could not be read."""
         self.skipped.append({"id": id, "reason": reason})
 
+    def __enter__(self) -> "ShardWriter":
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        if error is None:
+            self.close()
+            return
+        self.disk.error = self.disk.error or OSError("abandoned")  # nothing more is written
+        with contextlib.suppress(Exception):
+            self.file.close()
+        self.disk.close()
+
     def close(self) -> None:
-        """Write the episode tables and flush."""
+        """Write the episode tables and flush. Raises: OSError when the disk is full."""
         lengths = np.array(self.lengths, dtype=np.int64)
         tables: dict[str, Any] = {"episode_start": np.cumsum(lengths) - lengths, "episode_length": lengths}
         if self.layouts and len(self.layouts) == len(self.ids) and len({x.shape for x in self.layouts}) == 1:
@@ -166,12 +191,15 @@ class ShardWriter:
         self.file.attrs["skipped"] = json.dumps(self.skipped)
         self.file.attrs["notes"] = json.dumps(self.notes)
         self.file.close()
+        self.disk.close()
+        self.disk.check()
 
     def _append(self, name: str, rows: NDArray[Any]) -> None:
         dataset = self.file[name]
         before = len(dataset)
         dataset.resize(before + len(rows), axis=0)
         dataset[before:] = rows
+        self.disk.check()
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ class ModelConfig:
     """Columns of the `action` condition stream; empty: the model has none."""
     pose_names: tuple[str, ...] = ()
     """Columns of the `pose` condition stream."""
+    action_scaling: tuple[tuple[float, float], ...] = ()
+    """(mean, standard deviation) of each action column, to normalise by; given by the shards. Empty: none is."""
     width: int = 256
     """D, channels of a token."""
     depth: int = 3
@@ -62,6 +64,8 @@ class ModelConfig:
             raise ValueError(
                 f"width {self.width} must be a multiple of head_width, and head_width {self.head_width} of 8"
             )
+        if self.action_scaling and len(self.action_scaling) != len(self.action_names):
+            raise ValueError(f"action_scaling has {len(self.action_scaling)} rows for {len(self.action_names)} actions")
         if not self.chunk_sizes or not all(1 <= chunk <= self.frame_window for chunk in self.chunk_sizes):
             raise ValueError(f"chunk sizes {self.chunk_sizes} must lie within 1..{self.frame_window} (frame_window)")
 

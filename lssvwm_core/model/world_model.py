@@ -1,7 +1,7 @@
 """The backbone: noisy latents, noise levels and conditions in; velocities and the next state out."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -27,8 +27,9 @@ class WorldModel(nn.Module):
         self.embed = nn.Linear(channels, width)
         self.position = nn.Parameter(0.02 * torch.randn(*config.grid, width))
         self.noise_embedding = mlp(2 * NOISE_FREQUENCIES, width)
+        scaling = {"action": config.action_scaling}
         self.streams = nn.ModuleDict(
-            {name: ConditionStream(name, columns, width) for name, columns in config.streams.items()}
+            {name: ConditionStream(name, columns, width, scaling.get(name)) for name, columns in config.streams.items()}
         )
         self.layers = nn.ModuleList(Layer(config, index) for index in range(config.depth))
         self.final_modulation = nn.Linear(width, 2 * width)
@@ -105,10 +106,20 @@ class WorldModel(nn.Module):
 
 
 class ConditionStream(nn.Module):
-    """Embeds one condition of a frame; rows of NaN become the learnt null embedding."""
+    """Embeds one condition of a frame, each column normalised by its `scaling`; rows of NaN become the null embedding.
 
-    def __init__(self, name: str, columns: int, width: int) -> None:
+    Args:
+        scaling: (mean, standard deviation) of each column; none: taken as they are.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, name: str, columns: int, width: int, scaling: Sequence[tuple[float, float]] | None) -> None:
         super().__init__()
+        mean, std = zip(*(scaling or [(0.0, 1.0)] * columns), strict=True)
+        self.register_buffer("mean", torch.tensor(mean), persistent=False)
+        self.register_buffer("std", torch.tensor(std), persistent=False)
         self.fourier = name == "pose"
         self.null = nn.Parameter(torch.zeros(width))
         self.embed = mlp(columns * (1 + 2 * len(POSE_PERIODS)) if self.fourier else columns, width)
@@ -118,7 +129,7 @@ class ConditionStream(nn.Module):
         if rows is None:
             return self.null.expand(*shape, -1)
         unknown = rows.isnan().any(dim=-1, keepdim=True)
-        rows = rows.nan_to_num(0.0).float()
+        rows = (rows.nan_to_num(0.0).float() - self.mean) / self.std
         features = pose_features(rows) if self.fourier else rows
         return torch.where(unknown, self.null, self.embed(features))
 

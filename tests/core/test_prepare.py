@@ -6,15 +6,28 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
 
 from lssvwm_core.model.autoencoder import load_autoencoder
+from lssvwm_core.prepare.estimate import look_at_lengths, require_space
+from lssvwm_core.prepare.index import write_index
+from lssvwm_core.prepare.plan import ShardJob, copy_autoencoder, part_of, plan_shards
+from lssvwm_core.prepare.write import write_shards
+from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.shards import open_shards
 from lssvwm_datasets.sources import find_recordings, sample_recordings
 from tests.conftest import CLI, lssvwm
+
+try:
+    import resource
+except ImportError:
+    resource = None
 
 
 @pytest.fixture
@@ -62,6 +75,126 @@ def test_killed_and_continued_writes_the_same_bytes(workspace: Path, folder: Pat
     assert contents(folder / "data/maze") == contents(workspace / "data/maze")
 
 
+def planned(folder: Path, **options: Any) -> list[ShardJob]:
+    """The plan of `PREPARE` in `folder`, to be carried out in this process."""
+    out = folder / "data/maze"
+    recordings = find_recordings(folder / "recordings/maze", "maze")
+    return plan_shards(recordings, out, copy_autoencoder(folder / "autoencoder", out), shard_size=1, **options)
+
+
+def test_parts_joined_are_one_whole_run(workspace: Path, folder: Path) -> None:
+    """Parts of a job array may be more than there are shards, and run in any order."""
+    jobs, out = planned(folder), folder / "data/maze"
+    with pytest.raises(LssvwmError, match="no shards"):
+        write_index(out)
+    parts = [part_of(jobs, f"{number}/5") for number in range(1, 6)]
+    assert [len(part) for part in parts] == [1, 1, 1, 1, 0]
+    for part in (parts[3], parts[0], parts[2]):
+        list(write_shards(part, 1))
+    with pytest.raises(LssvwmError, match=r"1 of 4 shards are missing: train-00001-of-00003\.h5"):
+        write_index(out)
+    error = lssvwm(folder, *PREPARE, "--part", "2/5", "--jobs", "1").stderr
+    assert "1 of 4 shards" in error
+    assert "lssvwm index data/maze" in error
+    assert not (out / "dataset.json").exists()
+    assert "4 episodes, 2504 frames in 4 shards" in lssvwm(folder, "index", "data/maze").stderr
+    assert contents(out) == contents(workspace / "data/maze")
+
+
+def test_a_missing_split_is_missed_too(folder: Path) -> None:
+    jobs = planned(folder)
+    list(write_shards(jobs[:-1], 1))
+    with pytest.raises(LssvwmError, match=r"1 of 4 shards are missing: validation-00000-of-00001\.h5"):
+        write_index(folder / "data/maze")
+
+
+def test_parts_leave_the_unfinished_files_of_others_alone(folder: Path) -> None:
+    jobs = planned(folder)
+    own, other = (folder / f"data/maze/.train-0000{k}-of-00003.1.partial.h5" for k in (0, 1))
+    for partial in (own, other):
+        partial.touch()
+    list(write_shards(jobs[:1], 1))
+    assert (own.exists(), other.exists()) == (False, True)
+
+
+def test_a_ray_cluster_writes_the_same_bytes(workspace: Path, folder: Path) -> None:
+    pytest.importorskip("ray")
+    (folder / "data/maze").mkdir(parents=True)
+    first = "validation-00000-of-00001.h5"
+    shutil.copy(workspace / "data/maze" / first, folder / "data/maze")  # done by an earlier run
+    written = (folder / "data/maze" / first).stat().st_mtime_ns
+    lssvwm(folder, *PREPARE, "--executor", "ray")
+    assert contents(folder / "data/maze") == contents(workspace / "data/maze")
+    assert (folder / "data/maze" / first).stat().st_mtime_ns == written
+
+
+def test_a_dry_run_tells_what_a_run_does(workspace: Path, folder: Path) -> None:
+    estimate = json.loads(lssvwm(folder, *PREPARE, "--dry-run", "--json").stdout)
+    assert not (folder / "data").exists()
+    assert estimate["splits"]["train"] == {"recordings": 3, "frames": 1503}
+    assert (estimate["frames"], estimate["frames_are"], estimate["shards"]) == (2504, "exact", 4)
+    assert estimate["seconds"] > 0
+    size = sum(path.stat().st_size for path in (workspace / "data/maze").glob("*.h5"))
+    assert estimate["bytes"] == pytest.approx(size, rel=0.02)
+
+
+def test_lengths_not_looked_at_are_estimated_by_size() -> None:
+    recordings = find_recordings(sample_recordings(), "maze")
+    lengths = look_at_lengths(recordings, seconds=0)
+    assert lengths.looked_at == 1
+    assert not lengths.exact
+    assert sum(lengths.frames.values()) == pytest.approx(2504, rel=0.2)
+
+
+def test_a_disk_that_is_too_small_is_told_before(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs, thrifty = planned(folder), planned(folder, keep_frames="none")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=5_000_000))
+    with pytest.raises(LssvwmError, match=r"need about 1\d\.\d MB, 5\.0 MB are free"):
+        next(write_shards(jobs, 1))
+    assert not list((folder / "data/maze").glob("*.h5"))
+    require_space(folder, thrifty)
+
+
+@pytest.mark.skipif(resource is None, reason="needs limits of POSIX")
+def test_a_full_disk_leaves_a_state_to_go_on_from(workspace: Path, folder: Path) -> None:
+    """A limit on the size of files stands in for the disk: train shards have 0.6 MB, the validation shard 14 MB."""
+    limited = subprocess.run(
+        [*CLI, *PREPARE, "--jobs", "2"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000)),
+    )
+    assert limited.returncode == 1, limited.stderr
+    assert "the disk is full" in limited.stderr
+    assert "Traceback" not in limited.stderr
+    kept = [path.name for path in (folder / "data/maze").glob("*.h5")]
+    assert f"{len(kept)} of 4 shards are finished" in limited.stderr
+    assert "validation-00000-of-00001.h5" not in kept
+    assert not list((folder / "data/maze").glob(".*"))
+    lssvwm(folder, *PREPARE)
+    assert contents(folder / "data/maze") == contents(workspace / "data/maze")
+
+
+def test_a_flipped_byte_does_not_go_unseen(workspace: Path, folder: Path) -> None:
+    shutil.copytree(workspace / "data/maze", folder / "data/maze")
+    assert "4 shards have the bytes" in lssvwm(folder, "inspect", "data/maze", "--verify").stderr
+    shard = folder / "data/maze/train-00001-of-00003.h5"
+    with h5py.File(shard) as file:
+        place = file["latents"].id.get_chunk_info(2).byte_offset + 1000
+    damaged = bytearray(shard.read_bytes())
+    damaged[place] ^= 1
+    shard.write_bytes(damaged)
+    error = lssvwm(folder, "inspect", "data/maze", "--verify", fails=True).stderr
+    assert error.count("have changed") == 1
+    assert "train-00001-of-00003.h5" in error
+    shards = open_shards(folder / "data/maze", "train")
+    shards.read(shards.episodes[1], "latents", 0, 128)
+    with pytest.raises(LssvwmError, match=r"train-00001-of-00003\.h5: damaged shard"):
+        shards.read(shards.episodes[1], "latents", 128, 130)
+
+
 def test_killed_while_the_autoencoder_was_copied_goes_on(folder: Path) -> None:
     (folder / "data/maze/autoencoder").mkdir(parents=True)
     shutil.copy(folder / "autoencoder/config.json", folder / "data/maze/autoencoder")
@@ -101,6 +234,8 @@ def test_shards_of_other_recordings_are_never_mixed(folder: Path) -> None:
         (["prepare", "maze", "--keep-frames", "some"], "expected one of validation, all, none"),
         (["prepare", "maze", "--split", "test"], "expected one of train, validation"),
         (["prepare", "maze", "--jobs", "many"], "expected auto or a number"),
+        (["prepare", "maze", "--part", "5/4"], "expected i/n"),
+        (["prepare", "maze", "--executor", "slurm"], "expected one of processes, ray"),
     ],
 )
 def test_bad_input_is_told(folder: Path, arguments: list[str], message: str) -> None:

@@ -1,0 +1,127 @@
+"""Writes the shards of a plan, several at once, and says why when the disk does not hold them."""
+
+import errno
+import functools
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lssvwm_core.device import keep_freed_memory
+from lssvwm_core.model.autoencoder import load_autoencoder
+from lssvwm_core.model.frame_codec import FrameCodec
+from lssvwm_core.prepare.encode import encode_frames
+from lssvwm_core.prepare.estimate import require_space
+from lssvwm_core.prepare.index import write_index
+from lssvwm_core.prepare.plan import SHARDS, ShardJob, check_fits, shard_name
+from lssvwm_datasets.episode import Episode
+from lssvwm_datasets.errors import DamagedRecording, LssvwmError
+from lssvwm_datasets.files import remove_partial_files, written_whole
+from lssvwm_datasets.frames import FrameParts
+from lssvwm_datasets.parallel import ahead, run_units, run_units_on_ray
+from lssvwm_datasets.shards import ShardWriter, opened, read_shard_table
+from lssvwm_datasets.sources import Recording
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@dataclass(frozen=True)
+class WrittenShard:
+    """A shard that is there, by this run or an earlier one."""
+
+    job: ShardJob
+    frames: int
+    new: bool
+
+
+def write_shards(jobs: list[ShardJob], processes: int, executor: str = "processes") -> Iterator[WrittenShard]:
+    """Write the shards that are missing, yielding each as it is done; then the index, where `jobs` are a whole plan.
+
+    Raises: LssvwmError when the disk is too small or full, when a shard of another plan is in the way, or, in strict
+    mode, at a damaged recording.
+    """
+    folder = jobs[0].path.parent
+    planned = {folder / shard_name(split, k, count) for split, count in jobs[0].shards for k in range(count)}
+    whole = len(jobs) == len(planned)
+    for name in ["*"] if whole else [job.path.stem for job in jobs]:  # other parts may be at work beside this one
+        remove_partial_files(folder, name)
+    others = set(folder.glob(SHARDS)) - planned
+    if others:
+        raise LssvwmError(
+            f"{min(others)}: a shard of another plan (other recordings or --shard-size); delete {folder} or choose "
+            "another --out"
+        )
+    done = [job for job in jobs if job.path.exists() and _is_of_plan(job)]
+    missing = [job for job in jobs if job not in done]
+    require_space(folder, missing)
+    for job in done:
+        yield WrittenShard(job, sum(episode.length for episode in read_shard_table(job.path)[1]), new=False)
+    try:
+        if executor == "ray":
+            gpus = 1.0 if missing and missing[0].device.startswith("cuda") else 0.0
+            yield from run_units_on_ray(write_shard, missing, gpus)
+        else:
+            yield from run_units(write_shard, missing, max(1, min(processes, len(missing))))
+        if whole:
+            write_index(folder)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        finished = sum(job.path.exists() for job in jobs)
+        raise LssvwmError(
+            f"{folder}: the disk is full; {finished} of {len(jobs)} shards are finished and kept. Make room and give "
+            "the same command again: it goes on with the shards that are missing"
+        ) from error
+
+
+def write_shard(job: ShardJob) -> WrittenShard:
+    """Write one shard under its final name, whole. Raises: LssvwmError in strict mode at a damaged recording."""
+    keep_freed_memory()
+    encode = functools.partial(encode_frames, _autoencoder(job.autoencoder, job.device))
+    with (
+        written_whole(job.path) as partial,
+        ShardWriter(partial, job.header, job.split, job.plan, job.keep_frames) as writer,
+    ):
+        writer.file.attrs["shards"] = json.dumps(job.shards)
+        for recording, episode in ahead(_episodes(job.recordings), 1):
+            try:
+                if isinstance(episode, DamagedRecording):
+                    raise episode
+                check_fits(episode, job.header)
+                writer.add(replace(episode, frames=_decoded_ahead(episode.frames)), encode)
+            except DamagedRecording as error:
+                if job.strict:
+                    raise
+                writer.skip(recording.id, str(error))
+    return WrittenShard(job, sum(writer.lengths), new=True)
+
+
+def _episodes(recordings: tuple[Recording, ...]) -> Iterator[tuple[Recording, Episode | DamagedRecording]]:
+    """The episodes of all recordings; the reason in place of what cannot be read."""
+    for recording in recordings:
+        try:
+            for episode in recording.episodes():
+                yield recording, episode
+        except DamagedRecording as error:
+            yield recording, error
+
+
+def _decoded_ahead(frames: FrameParts) -> FrameParts:
+    """The same frames, decoded in a thread of their own while the parts before are encoded."""
+    return FrameParts(lambda: ahead(frames, 2), frames.length)
+
+
+def _is_of_plan(job: ShardJob) -> bool:
+    with opened(job.path) as file:
+        found = file.attrs.get("plan")
+    if found != job.plan:
+        raise LssvwmError(
+            f"{job.path}: made from other recordings, options or another autoencoder; "
+            f"delete {job.path.parent} or choose another --out"
+        )
+    return True
+
+
+@functools.lru_cache(maxsize=1)
+def _autoencoder(folder: Path, device: str) -> FrameCodec:
+    return load_autoencoder(folder).to(device)
