@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lssvwm_datasets.files import remove_partial_files, sha256_of, write_json, written_whole
+from lssvwm_datasets.files import PatientFile, remove_partial_files, sha256_of, write_json, written_whole
 
 
 def test_the_final_name_is_there_only_when_the_file_is_whole(tmp_path: Path) -> None:
@@ -68,3 +68,18 @@ def test_a_killed_writer_leaves_no_final_file(tmp_path: Path) -> None:
 def test_the_checksum_is_that_of_the_content(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")  # the example of FIPS 180-2
     assert sha256_of(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_patient_file_takes_what_comes_after_its_first_error(tmp_path: Path) -> None:
+    whole = PatientFile(tmp_path / "a", "w+")
+    assert whole.write(b"12345") == 5
+    whole.check()
+    whole.close()
+    assert (tmp_path / "a").read_bytes() == b"12345"
+    if Path("/dev/full").exists():
+        full = PatientFile("/dev/full", "w")
+        assert [full.write(b"12345"), full.write(memoryview(b"123"))] == [5, 3]
+        assert full.truncate(9) == 9
+        full.close()
+        with pytest.raises(OSError, match="No space left"):
+            full.check()

@@ -1,16 +1,22 @@
 """Work over processes: all of it, errors told, and no process that outlives its purpose."""
 
+import gc
+import itertools
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from lssvwm_datasets.errors import LssvwmError
-from lssvwm_datasets.parallel import UNITS_PER_PROCESS, run_units
+from lssvwm_datasets.files import sha256_of
+from lssvwm_datasets.parallel import UNITS_PER_PROCESS, ahead, run_units, run_units_on_ray
+from lssvwm_datasets.shards import read_index
 
 
 def double(number: int) -> int:
@@ -59,6 +65,68 @@ def test_errors_of_a_unit_are_raised(jobs: int) -> None:
 def test_a_worker_that_dies_is_told_and_nothing_hangs(how: str) -> None:
     with pytest.raises(LssvwmError, match="a worker process died"):
         list(run_units(die, ["live", how, "live"], 2))
+
+
+def test_ray_does_every_unit_and_raises_what_a_unit_raises(tmp_path: Path) -> None:
+    """With work of the package, since Ray's workers import it."""
+    pytest.importorskip("ray")
+    files = [tmp_path / name for name in "abc"]
+    for file in files:
+        file.write_text(file.name)
+    assert sorted(run_units_on_ray(sha256_of, files)) == sorted(map(sha256_of, files))
+    with pytest.raises(LssvwmError, match="no such file; make it with"):
+        list(run_units_on_ray(read_index, [tmp_path]))
+
+
+def test_ray_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(LssvwmError, match=r"lssvwm\[ray\]"):
+        list(run_units_on_ray(double, [1]))
+
+
+def test_ahead_keeps_the_order_and_its_distance() -> None:
+    made: list[int] = []
+
+    def make() -> Iterator[int]:
+        for number in range(20):
+            made.append(number)
+            yield number
+
+    for number in ahead(make(), depth=2):
+        time.sleep(0.002)
+        assert number in made
+        assert len(made) <= number + 1 + 2 + 1  # taken, waiting, and one held until there is room
+    assert made == list(range(20))
+
+
+def test_ahead_works_while_its_consumer_does() -> None:
+    started = time.monotonic()
+    for _ in ahead((time.sleep(0.05) for _ in range(10)), depth=1):
+        time.sleep(0.05)
+    assert time.monotonic() - started < 0.9  # 1.0 one after the other
+
+
+def test_ahead_raises_in_place_what_iterating_raises() -> None:
+    def break_down() -> Iterator[int]:
+        yield 1
+        raise LssvwmError("broken")
+
+    items = ahead(break_down(), depth=4)
+    assert next(items) == 1
+    with pytest.raises(LssvwmError, match="broken"):
+        next(items)
+
+
+def test_ahead_ends_its_thread_when_it_is_left() -> None:
+    before = threading.active_count()
+    for number in ahead(itertools.count(), depth=2):
+        if number == 3:
+            break
+    gc.collect()
+    deadline = time.monotonic() + 5
+    while threading.active_count() > before:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes below /proc")
