@@ -17,7 +17,6 @@ from lssvwm_datasets.video import read_video
 SHEET_COLUMNS, SHEET_ROWS = 8, 4
 VIDEO_COLUMNS, VIDEO_ROWS = 4, 5
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov")
-NULL_ACTION = "null"
 
 
 @dataclass
@@ -27,7 +26,7 @@ class Inspection:
     kind: str
     path: str
     splits: dict[str, dict[str, Any]] = field(default_factory=dict)  # episodes, frames, lengths
-    action_counts: dict[str, int] = field(default_factory=dict)
+    action_counts: dict[str, int] = field(default_factory=dict)  # frames in which a column is not zero
     details: dict[str, Any] = field(default_factory=dict)
     skipped: list[dict[str, str]] = field(default_factory=list)
     sheet: Image.Image | None = None
@@ -47,14 +46,14 @@ def is_video(path: Path) -> bool:
 def _inspect_recordings(path: Path) -> Inspection:
     inspection = Inspection("recordings", str(path))
     lengths: dict[str, list[int]] = {}
-    counts: dict[str, float] = {}
+    counts: dict[str, int] = {}
     poses: list[NDArray[np.floating]] = []
     for recording in find_recordings(path):
         try:
             for episode in recording.episodes():
                 lengths.setdefault(recording.split, []).append(episode.length)
-                for name, count in zip(episode.action_names, episode.actions.sum(axis=0), strict=True):
-                    counts[name] = counts.get(name, 0) + float(count)
+                for name, count in zip(episode.action_names, np.count_nonzero(episode.actions, axis=0), strict=True):
+                    counts[name] = counts.get(name, 0) + int(count)
                 if episode.poses is not None:
                     poses.append(episode.poses[:, :2])
                 if inspection.sheet is None:
@@ -75,7 +74,7 @@ def _inspect_recordings(path: Path) -> Inspection:
         steps = np.concatenate([np.linalg.norm(np.diff(track, axis=0), axis=1) for track in poses])
         inspection.details["cells_per_step"] = round(float(steps.mean()), 4)
     inspection.splits = {split: _figures(np.array(numbers)) for split, numbers in sorted(lengths.items())}
-    inspection.action_counts = {name: round(count) for name, count in counts.items()}
+    inspection.action_counts = counts
     return inspection
 
 
@@ -125,5 +124,5 @@ def _figures(lengths: NDArray[np.integer]) -> dict[str, Any]:
 def _sheet(frames: Frames, actions: NDArray[np.float32], names: tuple[str, ...]) -> Image.Image:
     """Consecutive frames, each under the action that led to it, so that alignment can be checked by eye."""
     count = min(len(frames), SHEET_COLUMNS * SHEET_ROWS)
-    texts = [f"{t} {names[int(row.argmax())] if row.any() else NULL_ACTION}" for t, row in enumerate(actions[:count])]
+    texts = [f"{t} {describe(row, names)}" for t, row in enumerate(actions[:count])]
     return contact_sheet(frames[:count], texts, SHEET_COLUMNS)
