@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from lssvwm_core.model.autoencoder import load_autoencoder
 from lssvwm_core.model.storage import AUTOENCODER_FOLDER, weights_sha256
 from lssvwm_core.motion import Agreement, agreement, sideways_motion, turns_of
-from lssvwm_core.video import Frames, contact_sheet
+from lssvwm_core.video import Frames, action_sheet
 from lssvwm_datasets.episode import Episode
 from lssvwm_datasets.errors import DamagedRecording, LssvwmError
 from lssvwm_datasets.shards import INDEX_FILE, ShardSet, StoredEpisode, open_shards, read_index
@@ -20,7 +20,6 @@ from lssvwm_datasets.sources import find_recordings
 STRETCHES = 8  # looked at, each of another episode
 STRETCH_FRAMES = 400
 SHEET_COLUMNS, SHEET_ROWS = 8, 5
-TILE = (128, 320)  # least and greatest width of a frame on the sheet, pixels
 RECORDED_COLOUR, SEEN_COLOUR = (255, 210, 40), (60, 220, 255)
 Stretch = tuple[Frames, NDArray[np.float32], tuple[str, ...]]  # frames, actions, action names
 
@@ -44,26 +43,14 @@ def check_actions(path: Path) -> tuple[Agreement | None, Image.Image]:
     return verdict, _sheet(stretches[liveliest], turns[liveliest], motions[liveliest])
 
 
-def describe(action: NDArray[np.float32], names: tuple[str, ...]) -> str:
-    """The columns that are not zero: by name where 1, else with their value."""
-    parts = [name if value == 1 else f"{name} {value:+.3g}" for name, value in zip(names, action, strict=True) if value]
-    return ", ".join(parts) or "null"
-
-
 def _sheet(stretch: Stretch, turns: NDArray[np.float64] | None, motion: NDArray[np.float64]) -> Image.Image:
     """The consecutive frames among which the action changes most."""
     frames, actions, names = stretch
     count = min(len(frames), SHEET_COLUMNS * SHEET_ROWS)
     changes = np.convolve(_changes(turns, actions), np.ones(count), "valid")
     first = int(changes.argmax())
-    step = -(-frames.shape[2] // TILE[1])
-    factor = -(-TILE[0] // (frames.shape[2] // step))
-    sheet = contact_sheet(
-        frames[first : first + count, ::step, ::step],
-        [f"{t} {describe(actions[t], names)}" for t in range(first, first + count)],
-        SHEET_COLUMNS,
-        factor,
-    )
+    rows = slice(first, first + count)
+    sheet = action_sheet(frames[rows], actions[rows], names, first, SHEET_COLUMNS)
     draw = ImageDraw.Draw(sheet)
     width, height = sheet.width // SHEET_COLUMNS, sheet.height // -(-count // SHEET_COLUMNS)
     largest = max(float(np.abs(turns).max()), 1e-9) if turns is not None else 1.0

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lssvwm_core.video import Frames, contact_sheet
+from lssvwm_core.video import Frames, action_sheet, contact_sheet
 from lssvwm_datasets.errors import DamagedRecording, LssvwmError
 from lssvwm_datasets.shards import INDEX_FILE, open_shards, read_index
 from lssvwm_datasets.sources import find_recordings
@@ -122,7 +122,6 @@ def _figures(lengths: NDArray[np.integer]) -> dict[str, Any]:
 
 
 def _sheet(frames: Frames, actions: NDArray[np.float32], names: tuple[str, ...]) -> Image.Image:
-    """Consecutive frames, each under the action that led to it, so that alignment can be checked by eye."""
+    """The first frames, so that alignment can be checked by eye."""
     count = min(len(frames), SHEET_COLUMNS * SHEET_ROWS)
-    texts = [f"{t} {describe(row, names)}" for t, row in enumerate(actions[:count])]
-    return contact_sheet(frames[:count], texts, SHEET_COLUMNS)
+    return action_sheet(frames[:count], actions[:count], names, 0, SHEET_COLUMNS)

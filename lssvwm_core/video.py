@@ -15,6 +15,7 @@ from lssvwm_datasets.files import written_whole
 Frames = NDArray[np.uint8]  # (T, H, W, 3) RGB
 
 CAPTION_HEIGHT = 20  # pixels
+TILE_WIDTHS = 128, 320  # least and greatest of a frame on a sheet, pixels
 CONTEXT_COLOUR, GENERATED_COLOUR = (70, 130, 220), (40, 40, 40)
 
 
@@ -73,6 +74,22 @@ def contact_sheet(frames: Frames, texts: list[str], columns: int, factor: int = 
         row, column = divmod(number, columns)
         sheet[row * height : (row + 1) * height, column * width : (column + 1) * width] = tile
     return Image.fromarray(sheet)
+
+
+def action_sheet(
+    frames: Frames, actions: NDArray[np.float32], names: tuple[str, ...], first: int, columns: int
+) -> Image.Image:
+    """Consecutive frames from `first` on, each with the action that led to it; (T, A) actions of the same frames."""
+    step = -(-frames.shape[2] // TILE_WIDTHS[1])
+    factor = -(-TILE_WIDTHS[0] // (frames.shape[2] // step))
+    texts = [f"{first + number} {action_text(action, names)}" for number, action in enumerate(actions)]
+    return contact_sheet(frames[:, ::step, ::step], texts, columns, factor)
+
+
+def action_text(action: NDArray[np.float32], names: tuple[str, ...]) -> str:
+    """The columns that are not zero: by name where 1, else with their value."""
+    parts = [name if value == 1 else f"{name} {value:+.3g}" for name, value in zip(names, action, strict=True) if value]
+    return ", ".join(parts) or "null"
 
 
 def draw_map(

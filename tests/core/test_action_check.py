@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lssvwm_core.action_check import check_actions, describe
+from lssvwm_core.action_check import check_actions
 from lssvwm_core.motion import agreement, sideways_motion, turns_of
+from lssvwm_core.video import action_text
 from lssvwm_datasets.sources import sample_recordings
 from tests.conftest import lssvwm
 
@@ -70,8 +71,8 @@ def test_little_motion_is_no_verdict() -> None:
 
 def test_action_texts() -> None:
     action = np.array([1, 0, -2.5], np.float32)
-    assert describe(action, ("jump", "attack", "yaw")) == "jump, yaw -2.5"
-    assert describe(0 * action, ("jump", "attack", "yaw")) == "null"
+    assert action_text(action, ("jump", "attack", "yaw")) == "jump, yaw -2.5"
+    assert action_text(0 * action, ("jump", "attack", "yaw")) == "null"
 
 
 def copy_with(folder: Path, change: str) -> Path:
