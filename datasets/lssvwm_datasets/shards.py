@@ -166,17 +166,26 @@ class ShardWriter:
     def __enter__(self) -> "ShardWriter":
         return self
 
-    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        if error is None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Raises: OSError, what the disk said first, rather than what came of it."""
+        if kind is None:
             self.close()
             return
-        self.disk.error = self.disk.error or OSError("abandoned")  # nothing more is written
-        with contextlib.suppress(Exception):
-            self.file.close()
-        self.disk.close()
+        full = self.disk.error
+        self.disk.error = full or OSError("abandoned")  # nothing more is written
+        with contextlib.suppress(OSError):
+            self._release()
+        if full is not None:
+            raise full
 
     def close(self) -> None:
         """Write the episode tables and flush. Raises: OSError when the disk is full."""
+        try:
+            self._write_tables()
+        finally:
+            self._release()
+
+    def _write_tables(self) -> None:
         lengths = np.array(self.lengths, dtype=np.int64)
         tables: dict[str, Any] = {"episode_start": np.cumsum(lengths) - lengths, "episode_length": lengths}
         if self.layouts and len(self.layouts) == len(self.ids) and len({x.shape for x in self.layouts}) == 1:
@@ -190,8 +199,16 @@ class ShardWriter:
         self.file.attrs["latent_std"] = np.sqrt(np.maximum(square - mean**2, 0))
         self.file.attrs["skipped"] = json.dumps(self.skipped)
         self.file.attrs["notes"] = json.dumps(self.notes)
-        self.file.close()
-        self.disk.close()
+
+    def _release(self) -> None:
+        """Raises: OSError, the disk's where it has one."""
+        try:
+            self.file.close()
+        except (OSError, RuntimeError):
+            if self.disk.error is None:
+                raise
+        finally:
+            self.disk.close()
         self.disk.check()
 
     def _append(self, name: str, rows: NDArray[Any]) -> None:

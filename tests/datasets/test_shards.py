@@ -1,5 +1,6 @@
 """Shards: what goes in comes out; what is damaged or foreign is refused in words."""
 
+import errno
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -274,3 +275,19 @@ def test_an_empty_split_is_told(tmp_path: Path) -> None:
     assert [entry["split"] for entry in read_index(tmp_path)["shards"]] == ["train"]
     with pytest.raises(LssvwmError, match="no episodes in the validation split; it has train"):
         open_shards(tmp_path, "validation")
+
+
+@pytest.mark.parametrize("consequence", [None, OSError("filter returned failure during read")])
+def test_a_full_disk_is_told_rather_than_what_came_of_it(tmp_path: Path, consequence: Exception | None) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")
+
+    def write_until_full() -> None:
+        with ShardWriter(tmp_path / SHARD, HEADER, "train", "plan", keep_frames=True) as writer:
+            writer.add(EPISODES[0], encode)
+            writer.disk.error = full
+            if consequence is not None:
+                raise consequence
+
+    with pytest.raises(OSError, match="No space left") as raised:
+        write_until_full()
+    assert raised.value is full
