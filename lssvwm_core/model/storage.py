@@ -111,7 +111,7 @@ def config_from(path: Path, config_class: type[Config], fields: dict[str, Any]) 
 def resolve_model(name: str, files: tuple[str, ...] = ()) -> Path:
     """The folder of a model named by a path, by a shipped name, or by a hub id (`user/name` or `user/name@revision`).
 
-    Of a hub's repository only `files` are fetched where they are named. Raises: LssvwmError when there is no such model.
+    Of a hub's repository only `files` are fetched, where named. Raises: LssvwmError when there is no such model.
     """
     if Path(name).is_dir():
         return Path(name)
