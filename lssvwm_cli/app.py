@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lssvwm_cli import inspect, prepare, push_hub, record, rollout, train, train_autoencoder
+from lssvwm_cli import evaluate, inspect, prepare, push_hub, record, rollout, train, train_autoencoder
 from lssvwm_datasets.errors import LssvwmError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.command("inspect")(inspect.inspect)
 app.command("train-autoencoder")(train_autoencoder.train_autoencoder)
 app.command("train")(train.train)
 app.command("rollout")(rollout.rollout)
+app.command("eval")(evaluate.evaluate)
 app.command("push-hub")(push_hub.push_hub)
 
 

@@ -11,7 +11,7 @@ from lssvwm_core.world import World
 from lssvwm_datasets.errors import DamagedRecording, LssvwmError
 from lssvwm_datasets.format import ReaderOptions
 from lssvwm_datasets.shards import INDEX_FILE, open_shards
-from lssvwm_datasets.sources import VALIDATION, find_recordings
+from lssvwm_datasets.sources import VALIDATION, Recording, find_recordings
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,13 @@ def load_episode(source: Path, world: World, number: int) -> EncodedEpisode:
     return episode
 
 
+def episode_count(source: Path, world: World) -> int:
+    """How many validation episodes a folder of shards or of recordings has. Raises: LssvwmError."""
+    if (source / INDEX_FILE).exists():
+        return len(open_shards(source, VALIDATION).episodes)
+    return len(_held_out(source, world))
+
+
 def _from_shards(folder: Path, world: World, number: int) -> EncodedEpisode:
     shards = open_shards(folder, VALIDATION)
     if shards.header.autoencoder_sha256 != world.header.autoencoder_sha256:
@@ -72,8 +79,7 @@ def _from_shards(folder: Path, world: World, number: int) -> EncodedEpisode:
 
 
 def _recorded(source: Path, world: World, number: int) -> EncodedEpisode:
-    recordings = find_recordings(source, world.header.dataset, ReaderOptions(size=world.header.frame_size))
-    chosen = [recording for recording in recordings if recording.split == VALIDATION] or recordings
+    chosen = _held_out(source, world)
     _check_number(source, number, len(chosen))
     try:
         episode = next(chosen[number].episodes())
@@ -87,6 +93,12 @@ def _recorded(source: Path, world: World, number: int) -> EncodedEpisode:
         raise LssvwmError(f"{error}; choose another --episode") from error
     latents = encode_frames(world.autoencoder, frames)
     return EncodedEpisode(episode.id, latents, episode.actions, episode.poses, frames, episode.layout, episode.fps)
+
+
+def _held_out(source: Path, world: World) -> list[Recording]:
+    """The validation recordings of a folder, or all where none is held out."""
+    recordings = find_recordings(source, world.header.dataset, ReaderOptions(size=world.header.frame_size))
+    return [recording for recording in recordings if recording.split == VALIDATION] or recordings
 
 
 def _check_number(source: Path, number: int, count: int) -> None:

@@ -9,13 +9,15 @@ runs/<name>/  config.toml  metrics.jsonl  samples/*.mp4  autoencoder/
 import json
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import safetensors
 import torch
 from safetensors.torch import load_file, save_file
 
+from lssvwm_core.config import STAGES, read_toml
 from lssvwm_core.model import storage
 from lssvwm_core.model.storage import AUTOENCODER_FOLDER
 from lssvwm_core.model.world_model import WorldModel
@@ -24,6 +26,7 @@ from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.shards import ShardHeader
 
 RUNS = Path("runs")
+CONFIG_FILE, RECIPE_FILE = "config.toml", "recipe.toml"
 MODEL_FOLDER, STATE_FOLDER = "model", "training_state"
 AUTOENCODER_FROM_CHECKPOINT = f"../../../{AUTOENCODER_FOLDER}"  # one copy a run
 
@@ -34,7 +37,7 @@ class Run:
 
     @property
     def config_file(self) -> Path:
-        return self.folder / "config.toml"
+        return self.folder / CONFIG_FILE
 
     @property
     def metrics_file(self) -> Path:
@@ -86,6 +89,21 @@ def resolve_world(name: str | None) -> Path:
         if (folder / MODEL_FOLDER / storage.CONFIG_FILE).is_file():
             return folder / MODEL_FOLDER
     return storage.resolve_model(name)
+
+
+def trained_frames(world: Path) -> int | None:
+    """The longest clips that a world was trained on, from its run's config or its recipe; None where neither is."""
+    checkpoint = world.resolve().parent
+    in_run = checkpoint.parents[1] / CONFIG_FILE if checkpoint.name.isdigit() else None
+    file = next((path for path in (in_run, world / RECIPE_FILE) if path is not None and path.is_file()), None)
+    if file is None:
+        return None
+    values = read_toml(file)
+    train = values.get("train", {})
+    stages = train.get("stages") or [asdict(stage) for stage in STAGES.get(values.get("preset", ""), ())]
+    step = int(checkpoint.name) if file == in_run else train.get("steps") or sum(stage["steps"] for stage in stages)
+    starts = accumulate((stage["steps"] for stage in stages), initial=0)
+    return max((stage["frames"] for start, stage in zip(starts, stages, strict=False) if start < step), default=None)
 
 
 def save_checkpoint(

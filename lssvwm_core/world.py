@@ -5,7 +5,7 @@ world.observe(state, latents, conditions)        commit clean frames, any multip
 chunk = world.generate(state, conditions, rng)   denoise against the frozen state, then commit (paper, 'Inference')
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -63,9 +63,18 @@ class World:
             self._commit(state, latents[:, rows], {name: rows_[:, rows] for name, rows_ in conditions.items()})
 
     @torch.inference_mode()
-    def generate(self, state: ModelState, conditions: Conditions, rng: torch.Generator) -> Tensor:
-        """Dream the next chunk, (B, chunk, C, h, w), and commit it. `rng` is a CPU generator: same seed, same dream."""
-        noise = torch.randn(state.batch, self.chunk, *self.model.config.latent_shape, generator=rng).to(self.device)
+    def generate(
+        self, state: ModelState, conditions: Conditions, rng: torch.Generator | Sequence[torch.Generator]
+    ) -> Tensor:
+        """Dream the next chunk, (B, chunk, C, h, w), and commit it.
+
+        `rng` is a CPU generator, or one for each world of the batch: same seed, same dream, whatever the batch.
+        """
+        shape = (self.chunk, *self.model.config.latent_shape)
+        if isinstance(rng, torch.Generator):
+            noise = torch.randn(state.batch, *shape, generator=rng).to(self.device)
+        else:
+            noise = torch.stack([torch.randn(*shape, generator=one) for one in rng]).to(self.device)
         conditions = {name: rows.to(self.device) for name, rows in conditions.items()}
         with autocast(self.device, fastest_precision(self.device)):
             latents = denoise(self.model, noise, conditions, state, self.steps)

@@ -1,0 +1,102 @@
+"""`lssvwm eval`: the paper's tasks."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lssvwm_cli.console import progress, say, show_json
+
+
+class TaskName(StrEnum):
+    RETRIEVAL = "retrieval"
+    REASONING = "reasoning"
+    LONG = "long"
+
+
+def evaluate(
+    task: Annotated[TaskName, typer.Argument(help="Back along the context's poses; on from the context; on for long.")],
+    checkpoint: Annotated[
+        str | None, typer.Option(help="A run, a world's folder, a shipped name or a hub id. [default: the latest run]")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Shards or recordings, held out. [default: data/maze, else the samples]")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the report. [default: evaluations/<task>-<world>]")
+    ] = None,
+    context: Annotated[int | None, typer.Option(help="Frames seen first. [default: 400, 576, 240]")] = None,
+    frames: Annotated[int | None, typer.Option(help="Frames to generate. [default: 400, 224, 560]")] = None,
+    episodes: Annotated[int, typer.Option(min=1, help="Validation episodes, at most.")] = 8,
+    seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
+    seeds: Annotated[int, typer.Option(min=1, help="Rollouts of each episode, with seeds of their own.")] = 1,
+    steps: Annotated[int, typer.Option(min=1, help="Denoising steps a chunk.")] = 8,
+    chunk: Annotated[int | None, typer.Option(help="Frames generated together. [default: the model's first]")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Rollouts side by side.")] = 4,
+    conditions: Annotated[str, typer.Option(help="Streams that drive the world: pose,action or one of them.")] = "",
+    videos: Annotated[int, typer.Option(min=0, help="Episodes of which a video is made.")] = 2,
+    lpips_weights: Annotated[
+        Path | None, typer.Option(help="AlexNet's weights, alexnet-owt-7be5be79.pth. [default: torch's hub cache]")
+    ] = None,
+    fvd_weights: Annotated[
+        Path | None,
+        typer.Option(help="A TorchScript I3D, for FVD. [default: a Fréchet distance of latents, which is not FVD]"),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    json: Annotated[bool, typer.Option("--json", help="Print the figures to stdout as JSON.")] = False,
+) -> None:
+    """Measure a world's long memory on held-out episodes; given again, the command goes on where it stopped.
+
+    Beside the model: the model with its memory cut to the attention window, the last context frame repeated, and the
+    autoencoder's own ceiling. Per-frame figures are kept in OUT/episodes.
+    """
+    from dataclasses import replace
+
+    from lssvwm_core.device import pick_device
+    from lssvwm_core.evaluation.features import Lpips, i3d_features, latent_features, load_lpips
+    from lssvwm_core.evaluation.report import markdown, write_report
+    from lssvwm_core.evaluation.run import EvalOptions, Measures, load_results
+    from lssvwm_core.evaluation.run import evaluate as run_evaluation
+    from lssvwm_core.evaluation.tasks import TASKS
+    from lssvwm_core.hub import run_facts
+    from lssvwm_core.model.storage import weights_sha256
+    from lssvwm_core.runs import resolve_world, trained_frames
+    from lssvwm_core.world import load_world
+    from lssvwm_datasets.errors import LssvwmError
+    from lssvwm_datasets.shards import INDEX_FILE
+    from lssvwm_datasets.sources import sample_recordings
+
+    folder = resolve_world(checkpoint)
+    where = pick_device(device)
+    world = load_world(folder, where)
+    chunk = chunk or world.chunk
+    if chunk not in world.model.config.chunk_sizes:
+        raise LssvwmError(f"--chunk {chunk}: the world was trained for {world.model.config.chunk_sizes}")
+    world = replace(world, steps=steps, chunk=chunk)
+    if data is None:
+        default = Path("data") / world.header.dataset
+        data = default if (default / INDEX_FILE).exists() else sample_recordings()
+    wanted = TASKS[task.value]
+    wanted = replace(wanted, context=context or wanted.context)
+    wanted = replace(wanted, frames=frames or (wanted.context if wanted.back else wanted.frames))
+    streams = tuple(filter(None, conditions.split(","))) or tuple(world.model.config.streams)
+    lpips = load_lpips(lpips_weights, where)
+    features = i3d_features(fvd_weights, where) if fvd_weights else latent_features(world.autoencoder, where)
+    name = run_facts(folder).name
+    out = out or Path("evaluations") / f"{wanted.name}-{name.replace('/', '-')}"
+    identity = {"weights": weights_sha256(folder), "data": str(data.resolve()), "frechet": features.name}
+    say(f"world: {folder}\ndata: {data}\nreport: {out}")
+    options = EvalOptions(wanted, episodes, seed, seeds, batch, streams, videos)
+    evaluation = run_evaluation(world, data, options, Measures(lpips, features), identity, out)
+    start = next(evaluation)
+    with progress(f"Evaluating {wanted.name}", start.total, "frames", start.done) as update:
+        for now in evaluation:
+            update(now.done, "")
+    missing = None if isinstance(lpips, Lpips) else lpips
+    facts = {"data": str(data), "steps": steps, "chunk": chunk, "seed": seed, "seeds": seeds}
+    figures = write_report(out, wanted, load_results(out), name, trained_frames(folder), features.name, missing, facts)
+    if json:
+        show_json(figures)
+    else:
+        say(markdown(wanted, figures))

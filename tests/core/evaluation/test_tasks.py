@@ -1,0 +1,112 @@
+"""What the tasks show and ask for, episode by episode, with frames that carry their number."""
+
+import dataclasses
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lssvwm_core.episodes import EncodedEpisode
+from lssvwm_core.evaluation.tasks import TASKS, Task, distance_to_seen, make_trial
+from lssvwm_datasets.errors import LssvwmError
+
+NAMES = ("x", "y", "cos", "sin")
+STREAMS = ("action", "pose")
+
+
+def world(pose_names: tuple[str, ...] = NAMES, chunk: int = 5) -> Any:
+    header = SimpleNamespace(pose_names=pose_names, dataset="mine")
+    return SimpleNamespace(header=header, chunk=chunk, decode=lambda latents: latents[:, :3, :, :].numpy())
+
+
+@pytest.fixture
+def episode() -> EncodedEpisode:
+    """Frame t has t in every pixel, latent, action and pose."""
+    numbers = np.arange(60)
+    frames = np.broadcast_to(numbers.astype(np.uint8)[:, None, None, None], (60, 4, 4, 3)).copy()
+    latents = np.broadcast_to(numbers.astype(np.float16)[:, None, None, None], (60, 3, 2, 2)).copy()
+    rows = np.repeat(numbers.astype(np.float32)[:, None], 4, axis=1)
+    return EncodedEpisode("e", latents, rows[:, :2].copy(), rows.copy(), frames, None, 4.0)
+
+
+def test_retrieval_walks_back_exactly(episode: EncodedEpisode) -> None:
+    trial = make_trial(Task("retrieval", 20, 20), 0, episode, world(), STREAMS)
+    back = np.arange(20)[::-1]
+    np.testing.assert_array_equal(trial.truth[:, 0, 0, 0], back)
+    np.testing.assert_array_equal(trial.truth_latents[:, 0, 0, 0], back)
+    np.testing.assert_array_equal(trial.context[:, 0, 0, 0], np.arange(20))
+    np.testing.assert_array_equal(trial.conditions["pose"][:, 0], [*range(20), *back])
+    np.testing.assert_array_equal(trial.conditions["action"][:20, 0], np.arange(20))
+    assert trial.conditions["action"][20:].isnan().all()  # no action walks back
+    np.testing.assert_array_equal(trial.distance, 2 * np.arange(20) + 1)
+    assert episode.actions[19, 0] == 19  # untouched
+
+
+def test_retrieval_conditions_are_those_of_a_folded_clip_in_training(workspace: Any) -> None:
+    from lssvwm_core.data import ClipDataset, ClipSampling
+    from lssvwm_datasets.shards import open_shards
+
+    shards = open_shards(workspace / "data/maze", "train")
+    always = ClipSampling(fold=1.0, reverse=0.0, drop_action=0.0, drop_pose=0.0)
+    batch = ClipDataset(shards, STREAMS, always, [(1, 1, 40)], seed=0)[0]
+    nans = batch["conditions"]["action"][0].isnan().any(dim=1)
+    assert torch.equal(nans, torch.arange(40) >= 20)
+    assert torch.equal(batch["latents"][0, :20], batch["latents"][0, 20:].flip(0))
+
+
+def test_reasoning_goes_on_and_pads_its_conditions_to_whole_chunks(episode: EncodedEpisode) -> None:
+    trial = make_trial(Task("reasoning", 30, 12), 0, episode, world(), STREAMS)
+    np.testing.assert_array_equal(trial.truth[:, 0, 0, 0], np.arange(30, 42))
+    assert len(trial.conditions["pose"]) == 45
+    np.testing.assert_array_equal(trial.conditions["action"][:42, 0], np.arange(42))
+    assert (trial.conditions["action"][42:] == 41).all()
+
+
+def test_without_frames_the_truth_is_what_the_latents_decode_to(episode: EncodedEpisode) -> None:
+    trial = make_trial(Task("reasoning", 30, 5), 0, dataclasses.replace(episode, frames=None), world(), STREAMS)
+    assert not trial.exact
+    np.testing.assert_array_equal(trial.truth[:, 0, 0, 0], np.arange(30, 35))
+
+
+def test_places_are_cells_and_headings() -> None:
+    def pose(x: float, y: float, degrees: float) -> list[float]:
+        return [x, y, np.cos(np.radians(degrees)), np.sin(np.radians(degrees))]
+
+    context = [pose(1.1, 1.1, 0), pose(1.9, 1.2, 90), pose(2.1, 1.1, 0), pose(1.5, 1.5, 350)]
+    ahead = [pose(1.5, 1.9, 30), pose(1.5, 1.5, 60), pose(1.5, 1.5, 180), pose(2.9, 1.0, 44), pose(2.9, 1.0, 46)]
+    poses = np.array(context + ahead, np.float32)
+    found = distance_to_seen(poses, NAMES, 4, 5)
+    np.testing.assert_array_equal(found, [4 - 3, 5 - 1, np.nan, 7 - 2, np.nan])
+
+
+def test_places_need_a_pose_of_the_maze_kind(episode: EncodedEpisode) -> None:
+    trial = make_trial(Task("reasoning", 30, 5), 0, episode, world(pose_names=("x", "y", "z", "yaw")), STREAMS)
+    assert not trial.places_known
+    assert np.isnan(trial.distance).all()
+
+
+@pytest.mark.parametrize(
+    ("task", "streams", "poses", "message"),
+    [
+        (Task("retrieval", 20, 20), ("action",), (), "cannot be walked back"),
+        (Task("retrieval", 20, 20), ("action",), NAMES, "leads the world back by poses"),
+        (Task("retrieval", 20, 25), STREAMS, NAMES, "way back from 20 frames"),
+        (Task("reasoning", 22, 10), STREAMS, NAMES, "multiple of the chunk, 5"),
+        (Task("reasoning", 0, 10), STREAMS, NAMES, "multiple of the chunk, 5"),
+    ],
+)
+def test_tasks_that_do_not_fit_are_refused(
+    task: Task, streams: tuple[str, ...], poses: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(LssvwmError, match=message):
+        task.check(world(poses), streams)
+
+
+def test_the_papers_lengths() -> None:
+    assert {name: (task.context, task.frames) for name, task in TASKS.items()} == {
+        "retrieval": (400, 400),
+        "reasoning": (576, 224),
+        "long": (240, 560),
+    }
