@@ -1,4 +1,4 @@
-"""Frame-local attention (paper, section 'Frame-local attention').
+"""Frame-local attention (paper, section 'Frame-local attention'), and the causal attention it is compared with.
 
 Frames are grouped in chunks of c; a chunk sees itself, in both directions, and the w - c frames before it. Every chunk
 thus has a key window of exactly w frames, and the windows of a clip are one batch of dense attention: no mask is needed
@@ -12,6 +12,8 @@ from torch.nn import functional as F
 from lssvwm_core.model.mamba import MixerState
 
 ROTARY_BASE = 100.0  # positions are a few frames or tokens apart, far fewer than in text
+FAR_ROTARY_BASE = 10_000.0  # of times, where all the past is seen
+CAUSAL_PIECE = 2048  # queries whose mask is made at once
 
 
 class FrameAttention(nn.Module):
@@ -86,18 +88,71 @@ class FrameAttention(nn.Module):
         return mixed.transpose(1, 2).unflatten(0, (batch, chunks)).unflatten(2, (chunk, tokens)).flatten(1, 2)
 
 
-def rotary_angles(frames: int, h: int, w: int, width: int, device: torch.device) -> Tensor:
-    """(frames, h·w, width / 2) rotation angles: half of the pairs turn with time, a quarter each with y and x."""
+class CausalAttention(nn.Module):
+    """Attention to all of the past, the baseline: (B, T, h, w, D) -> the same shape; T is a multiple of the chunk.
+
+    A chunk sees itself, in both directions, and every frame before it. The state is the cache of all keys and values,
+    which grows with the frames: one frame costs time and memory linear in the past.
+
+    Args:
+        width: D.
+        head_width: channels a head; a multiple of 4.
+    """
+
+    def __init__(self, width: int, head_width: int) -> None:
+        super().__init__()
+        self.heads, self.head_width = width // head_width, head_width
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.q_norm = nn.LayerNorm(head_width)
+        self.k_norm = nn.LayerNorm(head_width)
+        self.out_proj = nn.Linear(width, width, bias=False)
+
+    def initial_state(self, batch: int, grid: tuple[int, int]) -> MixerState:
+        """Empty `past_keys` and `past_values` (B, heads, frames · h · w, head width), on the mixer's device."""
+        empty = self.qkv.weight.new_zeros(batch, self.heads, 0, self.head_width, dtype=torch.float32)
+        return {"past_keys": empty, "past_values": empty.clone()}
+
+    def forward(
+        self, x: Tensor, state: MixerState, frames_seen: int, chunk: int, poses: Tensor | None = None
+    ) -> tuple[Tensor, MixerState]:
+        """Mix T frames that follow the `frames_seen` frames behind `state`; `state` is left as it was."""
+        frames, h, w = x.shape[1:4]
+        query, key, value = self.qkv(x.flatten(2, 3)).unflatten(-1, (3, self.heads, self.head_width)).unbind(3)
+        angles = rotary_angles(frames, h, w, self.head_width, x.device, frames_seen, FAR_ROTARY_BASE)
+        query, key = (rotate(norm(y.float()), angles) for norm, y in ((self.q_norm, query), (self.k_norm, key)))
+        q, k, v = (y.flatten(1, 2).transpose(1, 2) for y in (query, key, value.float()))  # (B, heads, T·h·w, d)
+        keys, values = torch.cat([state["past_keys"], k], dim=2), torch.cat([state["past_values"], v], dim=2)
+
+        tokens, parts = h * w, []
+        piece = max(1, CAUSAL_PIECE // (tokens * chunk)) * chunk  # frames
+        for start in range(0, frames, piece):
+            stop = min(start + piece, frames)
+            end = (frames_seen + stop) * tokens
+            mask = None
+            if stop - start > chunk:
+                seen = frames_seen + (torch.arange(start, stop, device=x.device) // chunk + 1) * chunk  # frames
+                seen = (seen * tokens).repeat_interleave(tokens)
+                mask = torch.arange(end, device=x.device) < seen[:, None]  # (queries, keys)
+            part = q[:, :, start * tokens : stop * tokens]
+            parts.append(F.scaled_dot_product_attention(part, keys[:, :, :end], values[:, :, :end], attn_mask=mask))
+        mixed = torch.cat(parts, dim=2).transpose(1, 2).flatten(2).to(x.dtype)
+        return self.out_proj(mixed).unflatten(1, (frames, h, w)), {"past_keys": keys, "past_values": values}
+
+
+def rotary_angles(
+    frames: int, h: int, w: int, width: int, device: torch.device, first: int = 0, time_base: float = ROTARY_BASE
+) -> Tensor:
+    """(frames, h·w, width / 2): half of the pairs turn with time, from `first` on, a quarter each with y and x."""
     pairs = width // 2
     spatial = pairs // 4
     positions = (
-        (torch.arange(frames, device=device), pairs - 2 * spatial, (frames, 1, 1)),
-        (torch.arange(h, device=device), spatial, (1, h, 1)),
-        (torch.arange(w, device=device), spatial, (1, 1, w)),
+        (torch.arange(first, first + frames, device=device), pairs - 2 * spatial, (frames, 1, 1), time_base),
+        (torch.arange(h, device=device), spatial, (1, h, 1), ROTARY_BASE),
+        (torch.arange(w, device=device), spatial, (1, 1, w), ROTARY_BASE),
     )
     angles = []
-    for position, count, shape in positions:
-        frequencies = ROTARY_BASE ** -(torch.arange(count, device=device) / count)
+    for position, count, shape, base in positions:
+        frequencies = base ** -(torch.arange(count, device=device) / count)
         angles.append((position.view(*shape, 1) * frequencies).expand(frames, h, w, count))
     return torch.cat(angles, dim=-1).flatten(1, 2)
 

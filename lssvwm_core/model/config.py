@@ -3,7 +3,8 @@
 from dataclasses import dataclass, fields
 from typing import Any
 
-MIXERS = ("scan", "attention")
+DEFAULT_MIXERS = ("scan", "attention")
+MIXERS = (*DEFAULT_MIXERS, "causal")
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,8 @@ class ModelConfig:
     """D, channels of a token."""
     depth: int = 3
     """Layers."""
-    mixers: tuple[str, ...] = MIXERS
-    """The mixers of a layer, in order; each behind its adaptive norm."""
+    mixers: tuple[str, ...] = DEFAULT_MIXERS
+    """The mixers of a layer, in order, each behind its adaptive norm; `causal`, to all of the past, is a baseline."""
     block_sizes: tuple[tuple[int, int], ...] = ((2, 2), (1, 1), (1, 1), (1, 1))
     """(b_h, b_w) of the scan, taken in turn by the layers; each divides the grid of tokens."""
     expand: int = 2
@@ -34,7 +35,7 @@ class ModelConfig:
     """Channels a head, of the scan and of the attention."""
     pose_address: bool = True
     """Poses enter B and C of the scan: a frame is written and looked up by where it was seen from."""
-    mlp_ratio: int = 3
+    mlp_ratio: float = 3
     """Hidden width of the MLP over D."""
     patch: int = 1
     """Cells of the latent along one side of a token."""

@@ -4,17 +4,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lssvwm_core.model.attention import FrameAttention
+from lssvwm_core.model.attention import CausalAttention, FrameAttention
 from lssvwm_core.model.config import ModelConfig
 from lssvwm_core.model.mamba import BlockScan, MixerState
 
 
-def build_mixer(name: str, config: ModelConfig, layer: int) -> BlockScan | FrameAttention:
+def build_mixer(name: str, config: ModelConfig, layer: int) -> BlockScan | FrameAttention | CausalAttention:
     """The mixer `name` of a layer; mixers share one interface (`initial_state`, `forward`)."""
     if name == "scan":
         block_size = config.block_sizes[layer % len(config.block_sizes)]
         poses = len(config.pose_names) if config.pose_address else 0
         return BlockScan(config.width, block_size, config.expand, config.head_width, config.state_width, poses)
+    if name == "causal":
+        return CausalAttention(config.width, config.head_width)
     longest_tail = config.frame_window - min(config.chunk_sizes)
     return FrameAttention(config.width, config.head_width, config.frame_window, longest_tail)
 
@@ -26,8 +28,9 @@ class Layer(nn.Module):
         super().__init__()
         width = config.width
         self.mixers = nn.ModuleList(build_mixer(name, config, index) for name in config.mixers)
-        self.mlp_in = nn.Linear(width, config.mlp_ratio * width)
-        self.mlp_out = nn.Linear(config.mlp_ratio * width, width)
+        hidden = round(config.mlp_ratio * width)
+        self.mlp_in = nn.Linear(width, hidden)
+        self.mlp_out = nn.Linear(hidden, width)
         self.modulation = nn.Linear(width, 3 * width * (len(self.mixers) + 1))
         nn.init.zeros_(self.modulation.weight)  # gates start at zero: the layer starts as the identity
         nn.init.zeros_(self.modulation.bias)

@@ -16,6 +16,8 @@ from lssvwm_datasets.files import written_whole
 class ModelState:
     """One dict of tensors for each mixer of each layer: scan states, convolution tails, keys and values of the window.
 
+    Only the baseline that attends to all of the past has tensors that grow: `past_keys` and `past_values`.
+
     Attributes:
         mixers: the dicts, in the model's order.
         batch: worlds side by side.
@@ -59,7 +61,7 @@ class ModelState:
             raise LssvwmError(f"{path}: a safetensors file, but not a world state of lssvwm")
         extra = {name.removeprefix("extra."): found.pop(name) for name in list(found) if name.startswith("extra.")}
         own = {f"mixers.{i}.{name}": t for i, mixer in enumerate(self.mixers) for name, t in mixer.items()}
-        shapes = [{name: tuple(tensor.shape) for name, tensor in tensors.items()} for tensors in (found, own)]
+        shapes = [{name: _fixed_shape(name, tensor) for name, tensor in tensors.items()} for tensors in (found, own)]
         if shapes[0] != shapes[1]:
             differing = sorted(shapes[0].items() ^ shapes[1].items())[0][0]
             raise LssvwmError(f"{path}: the state of another model or batch size ({differing} does not fit)")
@@ -69,3 +71,9 @@ class ModelState:
         ]
         self.frames_seen = frames_seen
         return extra
+
+
+def _fixed_shape(name: str, tensor: Tensor) -> tuple[int, ...]:
+    """Without the tokens of a cache that grows, (B, heads, tokens, d)."""
+    shape = tuple(tensor.shape)
+    return shape[:2] + shape[3:] if ".past_" in name else shape
