@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lssvwm_cli import evaluate, inspect, prepare, push_hub, record, rollout, train, train_autoencoder
+from lssvwm_cli import bench, compare, evaluate, inspect, prepare, push_hub, record, rollout, train, train_autoencoder
 from lssvwm_datasets.errors import LssvwmError
 
 app = typer.Typer(
@@ -25,6 +25,8 @@ app.command("train-autoencoder")(train_autoencoder.train_autoencoder)
 app.command("train")(train.train)
 app.command("rollout")(rollout.rollout)
 app.command("eval")(evaluate.evaluate)
+app.command("compare")(compare.compare)
+app.command("bench")(bench.bench)
 app.command("push-hub")(push_hub.push_hub)
 
 

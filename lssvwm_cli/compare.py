@@ -1,0 +1,65 @@
+"""`lssvwm compare`: ours beside its baselines, trained and measured with one command."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lssvwm_cli.console import progress, say
+
+
+def compare(
+    variants: Annotated[str, typer.Option(help="What to compare, with commas. [default: all]")] = "",
+    budget: Annotated[
+        str, typer.Option(help="Of each training: steps=2000, minutes=20 (on this machine) or flops=1e16.")
+    ] = "steps=2000",
+    scale: Annotated[str, typer.Option(help="cpu (hours on two cores), small (a GPU) or paper.")] = "cpu",
+    data: Annotated[Path, typer.Option(help="Folder of shards, from lssvwm prepare.")] = Path("data/maze"),
+    out: Annotated[Path, typer.Option(help="Folder of runs, evaluations and report.")] = Path("comparison"),
+    episodes: Annotated[int | None, typer.Option(min=1, help="Held-out episodes. [default: the scale's]")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="SECTION.FIELD=VALUE for every variant.")] = None,
+    stages: Annotated[
+        str, typer.Option(help="FRAMESxBATCH*SHARE of the training, with commas: 40x6*2,100x3. [default: the scale's]")
+    ] = "",
+    tasks: Annotated[
+        str, typer.Option(help="TASK=CONTEXT+FRAMES, with commas: retrieval=100+100. [default: the scale's]")
+    ] = "",
+    seed: Annotated[int, typer.Option(help="Of training and evaluation.")] = 0,
+    batch: Annotated[int, typer.Option(min=1, help="Rollouts side by side.")] = 4,
+    lpips_weights: Annotated[Path | None, typer.Option(help="AlexNet's weights, as for lssvwm eval.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Train variants on the same data with the same budget, evaluate them, and write one report.
+
+    Given again, the command goes on where it stopped. Variants: ours, mamba2, mamba2-local, causal-window, causal-full,
+    block-1, no-long-context, no-pose-address.
+    """
+    from dataclasses import replace
+
+    from lssvwm_core.compare import SCALES, Budget, Comparison, parse_stages, parse_tasks
+    from lssvwm_core.device import pick_device
+    from lssvwm_core.model.variants import VARIANTS
+    from lssvwm_datasets.errors import LssvwmError
+
+    names = tuple(filter(None, variants.split(","))) or tuple(VARIANTS)
+    unknown = [name for name in names if name not in VARIANTS]
+    if unknown:
+        raise LssvwmError(f"--variants {', '.join(unknown)}: expected some of {', '.join(VARIANTS)}")
+    if scale not in SCALES:
+        raise LssvwmError(f"--scale {scale}: expected one of {', '.join(SCALES)}")
+    chosen = SCALES[scale]
+    chosen = replace(
+        chosen,
+        stages=parse_stages(stages) if stages else chosen.stages,
+        tasks=parse_tasks(tasks) if tasks else chosen.tasks,
+        episodes=episodes or chosen.episodes,
+    )
+    comparison = Comparison(
+        names, chosen, Budget.parse(budget), data, out, tuple(set_ or ()), seed, batch, lpips_weights
+    )
+    for job in comparison.jobs(pick_device(device)):
+        with progress(job.title, job.total, job.unit) as update:
+            for done, note in job.run():
+                update(done, note)
+    say(comparison.report())
+    say(f"report: {out / 'report.md'}")

@@ -1,0 +1,273 @@
+"""What things cost (the paper's figure 8): a training step, a generated frame, a scan, a batch, against frames.
+
+Every point is the median of several measurements. The sizes take turns, so that whatever else the machine does falls on
+all of them alike, and the ratios are of one run.
+"""
+
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lssvwm_core.data import ClipDataset, ClipSampling
+from lssvwm_core.device import autocast, fastest_precision, keep_freed_memory
+from lssvwm_core.diffusion import denoise, flow_loss, sample_noise_levels
+from lssvwm_core.model.config import ModelConfig, preset
+from lssvwm_core.model.state import ModelState
+from lssvwm_core.model.variants import variant
+from lssvwm_core.model.world_model import WorldModel
+from lssvwm_core.plots import Plot, save_plots
+from lssvwm_core.scan import ssd_scan
+from lssvwm_datasets.shards import open_shards
+from lssvwm_datasets.sources import TRAIN
+
+LATENT_SHAPE = (32, 4, 4)  # of the shipped autoencoder
+POSE_NAMES = ("x", "y", "cos", "sin")
+COMPARED = ("ours", "mamba2", "mamba2-local", "causal-window", "causal-full")
+OBSERVED_AT_ONCE = 100  # frames
+Measure = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    frames: tuple[int, ...]
+    """Where to measure, ascending: frames of a clip, or generated so far."""
+    preset: str = "tiny"
+    variants: tuple[str, ...] = COMPARED
+    repeats: int = 3
+    limit: float = 60.0
+    """Seconds; sizes of which one measurement takes longer are left out, and all beyond."""
+    steps: int = 8
+    """Denoising steps a chunk."""
+    clip_frames: int = 800
+    """Of the training clips that set the window of causal-window."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """`seconds` is the median over repeats: of a training step, a generated frame, a scan, or a batch."""
+
+    name: str
+    frames: int
+    seconds: float
+    bytes: int | None = None
+    """Of the state (rollout), or at the peak of a step (training, CUDA only)."""
+
+
+def bench_train(options: BenchOptions, device: torch.device) -> Iterator[Point]:
+    """A whole training step on one clip: forward, backward, optimiser."""
+    keep_freed_memory()
+    for name in options.variants:
+        model = _model(name, options, device).train()
+        optimizer = torch.optim.AdamW(model.parameters())
+        measures = {frames: _training_step(model, optimizer, frames, device) for frames in options.frames}
+        peaks = {frames: _peak(measure, device) for frames, measure in measures.items()} if _cuda(device) else {}
+        for frames, seconds in _interleaved(measures, options, device):
+            yield Point(name, frames, seconds, peaks.get(frames))
+
+
+def bench_rollout(options: BenchOptions, device: torch.device) -> Iterator[Point]:
+    """One generated frame, a share of its chunk (decoding left out), and the state's bytes, after so many frames.
+
+    The past is random latents, observed; a cache that grows is filled with random keys instead, which cost the same.
+    """
+    for name in options.variants:
+        model = _model(name, options, device).eval()
+        chunk = model.config.chunk_sizes[0]
+        states = dict(_pasts(model, options.frames, device))
+        measures = {frames: _chunk(model, state, chunk, options.steps, device) for frames, state in states.items()}
+        for frames, seconds in _interleaved(measures, options, device):
+            yield Point(name, frames, seconds / chunk, states[frames].nbytes)
+
+
+def bench_scan(options: BenchOptions, device: torch.device) -> Iterator[Point]:
+    """The scan alone, on one sequence of `frames` frames of the preset's tokens, forward and with backward."""
+    config = preset(options.preset, LATENT_SHAPE)
+    heads, tokens = config.expand * config.width // config.head_width, config.grid[0] * config.grid[1]
+    for backward in (False, True):
+        measures = {frames: _scan(config, heads, frames * tokens, backward, device) for frames in options.frames}
+        for frames, seconds in _interleaved(measures, options, device):
+            yield Point("forward and backward" if backward else "forward", frames, seconds)
+
+
+def bench_data(options: BenchOptions, folder: Path) -> Iterator[Point]:
+    """Reading one random clip from shards. Raises: LssvwmError."""
+    shards = open_shards(folder, TRAIN)
+    streams = tuple(name for name, names in _streams(shards.header).items() if names)
+    longest = max(episode.length for episode in shards.episodes)
+    measures = {}
+    for frames in options.frames:
+        if frames <= longest:
+            dataset = ClipDataset(shards, streams, ClipSampling(), [(10_000, 1, frames)], seed=0)
+            measures[frames] = _reading(dataset)
+    for frames, seconds in _interleaved(measures, options, torch.device("cpu")):
+        yield Point("clip", frames, seconds)
+
+
+def summary(what: str, points: Sequence[Point], options: BenchOptions, device: torch.device) -> dict[str, Any]:
+    """The content of the JSON file: the points, and for each name the ratio of its last two and of its ends."""
+    names = dict.fromkeys(point.name for point in points)
+    return {
+        "bench": what,
+        "device": torch.cuda.get_device_name() if _cuda(device) else platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "precision": fastest_precision(device),
+        "options": asdict(options),
+        "points": [asdict(point) for point in points],
+        "ratios": {name: ratios([point for point in points if point.name == name]) for name in names},
+    }
+
+
+def plot(what: str, points: Sequence[Point], path: Path) -> None:
+    """Seconds, and bytes where they were measured, against frames."""
+    labels = {"train": ("frames of a clip", "a training step (s)"), "rollout": ("frames so far", "a frame (s)")}
+    x, y = labels.get(what, ("frames", "seconds"))
+    names = dict.fromkeys(point.name for point in points)
+    own = {name: [point for point in points if point.name == name] for name in names}
+    plots = [Plot(x, y, {n: ([p.frames for p in of], [p.seconds for p in of]) for n, of in own.items()}, log=True)]
+    sizes = {n: ([p.frames for p in of], [p.bytes / 2**20 for p in of if p.bytes]) for n, of in own.items()}
+    if all(len(frames) == len(sizes_) for frames, sizes_ in sizes.values()):
+        label = "state (MiB)" if what == "rollout" else "peak memory (MiB)"
+        plots.append(Plot(x, label, sizes, log=True))
+    save_plots(path, plots)
+
+
+def ratios(points: Sequence[Point]) -> dict[str, float | str]:
+    """Of seconds: the longest over the one before it (doubling: 2 is linear) and over the first; of bytes likewise."""
+    if len(points) < 2:
+        return {}
+    first, before, last = points[0], points[-2], points[-1]
+    found: dict[str, float | str] = {
+        f"seconds({last.frames}) / seconds({before.frames})": round(last.seconds / before.seconds, 3),
+        f"seconds({last.frames}) / seconds({first.frames})": round(last.seconds / first.seconds, 3),
+    }
+    if first.bytes and last.bytes:
+        found[f"bytes({last.frames}) / bytes({first.frames})"] = round(last.bytes / first.bytes, 3)
+    return found
+
+
+def training_step(
+    model: WorldModel, optimizer: torch.optim.Optimizer, batch: int, frames: int, chunk: int, device: torch.device
+) -> None:
+    """One step on random clips, as training makes it."""
+    rng = torch.Generator().manual_seed(0)
+    latents = torch.randn(batch, frames, *model.config.latent_shape, generator=rng).to(device)
+    levels = sample_noise_levels(batch, frames, chunk, 0.5, rng).to(device)
+    conditions = {
+        name: torch.rand(batch, frames, columns, generator=rng).to(device)
+        for name, columns in model.config.streams.items()
+    }
+    with autocast(device, fastest_precision(device)):
+        loss = flow_loss(model, latents, torch.randn_like(latents), levels, conditions, chunk)
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def _model(name: str, options: BenchOptions, device: torch.device) -> WorldModel:
+    ours = preset(options.preset, LATENT_SHAPE, pose_names=POSE_NAMES)
+    torch.manual_seed(0)
+    return WorldModel(replace(ours, **variant(name, ours, options.clip_frames))).to(device)
+
+
+def _training_step(model: WorldModel, optimizer: torch.optim.Optimizer, frames: int, device: torch.device) -> Measure:
+    return lambda: training_step(model, optimizer, 1, frames, model.config.chunk_sizes[0], device)
+
+
+@torch.inference_mode()
+def _pasts(model: WorldModel, counts: Sequence[int], device: torch.device) -> Iterator[tuple[int, ModelState]]:
+    """States after so many frames, ascending."""
+    state, tokens = model.initial_state(1), model.config.grid[0] * model.config.grid[1]
+    for frames in counts:
+        while state.frames_seen < frames:
+            now = min(OBSERVED_AT_ONCE, frames - state.frames_seen)
+            if "causal" in model.config.mixers:
+                state = _filled(state, frames * tokens)
+                state.frames_seen = frames
+                continue
+            latents = torch.randn(1, now, *model.config.latent_shape, device=device)
+            with autocast(device, fastest_precision(device)):
+                state = model(latents, torch.zeros(1, now, device=device), {}, state)[1]
+        yield frames, state.copy()
+
+
+def _filled(state: ModelState, tokens: int) -> ModelState:
+    mixers = [
+        {name: torch.randn(*old.shape[:2], tokens, old.shape[3], device=old.device) for name, old in mixer.items()}
+        for mixer in state.mixers
+    ]
+    return ModelState(mixers, state.batch)
+
+
+def _chunk(model: WorldModel, state: ModelState, chunk: int, steps: int, device: torch.device) -> Measure:
+    @torch.inference_mode()
+    def measure() -> None:
+        noise = torch.randn(1, chunk, *model.config.latent_shape, device=device)
+        with autocast(device, fastest_precision(device)):
+            latents = denoise(model, noise, {}, state, steps)
+            model(latents, torch.zeros(1, chunk, device=device), {}, state, chunk)
+
+    return measure
+
+
+def _scan(config: ModelConfig, heads: int, tokens: int, backward: bool, device: torch.device) -> Measure:
+    def measure() -> None:
+        x = torch.randn(1, tokens, heads, config.head_width, device=device, requires_grad=backward)
+        B, C = torch.randn(2, 1, tokens, 1, config.state_width, device=device).unbind(0)
+        y = ssd_scan(x, torch.rand(1, tokens, heads, device=device), -torch.ones(heads, device=device), B, C)
+        if backward:
+            y.sum().backward()
+
+    return measure
+
+
+def _reading(dataset: ClipDataset) -> Measure:
+    items = iter(range(len(dataset)))
+    return lambda: dataset[next(items)] and None
+
+
+def _streams(header: Any) -> Mapping[str, tuple[str, ...]]:
+    return {"action": header.action_names, "pose": header.pose_names}
+
+
+def _interleaved(
+    measures: Mapping[int, Measure], options: BenchOptions, device: torch.device
+) -> Iterator[tuple[int, float]]:
+    """Warm every size up, then measure them in turn; yields (frames, median seconds)."""
+    kept: dict[int, list[float]] = {}
+    for frames, measure in measures.items():
+        measure()  # kernels compile, memory is fetched
+        if _timed(measure, device) > options.limit:
+            break
+        kept[frames] = []
+    for _ in range(options.repeats):
+        for frames, times in kept.items():
+            times.append(_timed(measures[frames], device))
+    for frames, times in kept.items():
+        yield frames, statistics.median(times)
+
+
+def _timed(measure: Measure, device: torch.device) -> float:
+    if _cuda(device):
+        torch.cuda.synchronize(device)
+    started = time.perf_counter()
+    measure()
+    if _cuda(device):
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started
+
+
+def _peak(measure: Measure, device: torch.device) -> int:
+    torch.cuda.reset_peak_memory_stats(device)
+    measure()
+    return torch.cuda.max_memory_allocated(device)
+
+
+def _cuda(device: torch.device) -> bool:
+    return device.type == "cuda"

@@ -1,0 +1,233 @@
+"""Trains variants of a model on the same data with one budget, evaluates them, and tells how they compare.
+
+<out>/plan.json                    what is compared, and the steps that the budget gives each variant
+<out>/runs/<variant>/              runs as of `lssvwm train`; they go on where they stopped
+<out>/<task>/<variant>/            evaluations as of `lssvwm eval`
+<out>/report.{json,md}, *.png      the comparison
+"""
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from lssvwm_core.bench import training_step
+from lssvwm_core.config import RunConfig, Stage, make_config
+from lssvwm_core.evaluation.comparison import write_comparison
+from lssvwm_core.evaluation.features import latent_features, load_lpips
+from lssvwm_core.evaluation.report import write_report
+from lssvwm_core.evaluation.run import EvalOptions, Measures, evaluate, load_results
+from lssvwm_core.evaluation.tasks import TASKS, Task
+from lssvwm_core.model.storage import weights_sha256
+from lssvwm_core.model.variants import parameters, training_fields, variant
+from lssvwm_core.runs import Run
+from lssvwm_core.train import Outcome, build_model, open_run, train
+from lssvwm_core.world import load_world
+from lssvwm_datasets.errors import LssvwmError
+from lssvwm_datasets.files import write_json
+from lssvwm_datasets.shards import ShardHeader, open_shards
+from lssvwm_datasets.sources import TRAIN
+
+PLAN_FILE = "plan.json"
+BUDGETS = ("steps", "minutes", "flops")
+TIMED_STEPS = 3
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What is trained and on what it is judged; `steps` of the stages are shares of the budget."""
+
+    preset: str
+    stages: tuple[Stage, ...]
+    tasks: tuple[Task, ...]
+    episodes: int
+
+
+SCALES = {
+    "cpu": Scale(
+        "tiny",
+        (Stage(40, 2, 6), Stage(100, 1, 3), Stage(200, 1, 2)),
+        (Task("retrieval", 100, 100), Task("reasoning", 150, 50)),
+        8,
+    ),
+    "small": Scale(
+        "small", (Stage(100, 1, 8), Stage(400, 2, 4)), (Task("retrieval", 200, 200), Task("reasoning", 300, 100)), 32
+    ),
+    "paper": Scale("base", (Stage(400, 3, 4), Stage(800, 5, 4)), (TASKS["retrieval"], TASKS["reasoning"]), 64),
+}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Of each variant's training: steps, minutes on this machine, or flops (of matrix products, forward and back)."""
+
+    kind: str
+    amount: float
+
+    @staticmethod
+    def parse(text: str) -> "Budget":
+        """`steps=2000`, `minutes=20`, `flops=1e16`. Raises: LssvwmError."""
+        kind, _, amount = text.partition("=")
+        try:
+            budget = Budget(kind, float(amount))
+        except ValueError:
+            budget = Budget(kind, 0)
+        if kind not in BUDGETS or not 0 < budget.amount < float("inf"):
+            raise LssvwmError(f"--budget {text}: expected steps=2000, minutes=20 or flops=1e16")
+        return budget
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training or evaluation: `run` yields (units done, note)."""
+
+    title: str
+    total: int
+    unit: str
+    run: Callable[[], Iterator[tuple[int, str]]]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    variants: tuple[str, ...]
+    scale: Scale
+    budget: Budget
+    data: Path
+    out: Path
+    overrides: tuple[str, ...] = ()
+    """As `--set` of training, for every variant."""
+    seed: int = 0
+    batch: int = 4
+    lpips_weights: Path | None = None
+
+    def jobs(self, device: torch.device) -> Iterator[Job]:
+        """Trainings, then evaluations, in the order in which they must run. Raises: LssvwmError."""
+        plan = self._plan(device)
+        for name in self.variants:
+            config = self._run_config(name, plan["steps"][name])
+            yield Job(f"Training {name}", config.train.total_steps, "steps", partial(self._train, name, config, device))
+        for task in self.scale.tasks:
+            for name in self.variants:
+                frames = self.scale.episodes * task.frames
+                yield Job(f"{task.name}, {name}", frames, "frames", partial(self._evaluate, name, task, device))
+
+    def report(self) -> str:
+        """Write the comparison of what is evaluated and return its Markdown."""
+        plan = json.loads((self.out / PLAN_FILE).read_text())
+        trained = max(stage.frames for stage in self.scale.stages)
+        return write_comparison(self.out, self.scale.tasks, self.variants, plan, trained)
+
+    def _plan(self, device: torch.device) -> dict[str, Any]:
+        """Read or made: the steps of each stage for every variant; a folder keeps the plan it began with."""
+        path, header = self.out / PLAN_FILE, open_shards(self.data, TRAIN).header
+        wanted = json.loads(json.dumps(asdict(self), default=str)) | {"data": str(self.data.resolve())}
+        for free in ("variants", "out", "batch", "lpips_weights"):
+            wanted.pop(free)
+        plan: dict[str, Any] = {"comparison": wanted, "steps": {}, "parameters": {}}
+        if path.exists():
+            plan = json.loads(path.read_text())
+            if plan["comparison"] != wanted:
+                differing = next(k for k in wanted if plan["comparison"].get(k) != wanted[k])
+                raise LssvwmError(
+                    f"{path}: a comparison with another {differing}; choose another --out or delete the folder"
+                )
+        for name in self.variants:
+            if name not in plan["steps"]:
+                steps = [stage.steps for stage in self.scale.stages]
+                config = self._run_config(name, steps)
+                plan["steps"][name] = planned_steps(config, header, self.budget, device)
+                plan["parameters"][name] = parameters(build_model(config, header).config)
+        write_json(path, plan)
+        return plan
+
+    def _run_config(self, name: str, steps: list[int]) -> RunConfig:
+        """The same for every variant but for its mixers, its training fields, and the steps of the stages."""
+        header = open_shards(self.data, TRAIN).header
+        config = make_config(self.scale.preset, self.data, None, self.overrides)
+        ours = build_model(config, header).config
+        stages = tuple(replace(stage, steps=count) for stage, count in zip(self.scale.stages, steps, strict=True))
+        training: dict[str, Any] = {"stages": stages, "sample_every": 0, "keep_checkpoints": 1, "seed": self.seed}
+        fields = variant(name, ours, max(stage.frames for stage in stages))
+        return replace(
+            config,
+            model=config.model | json.loads(json.dumps(fields)),
+            train=replace(config.train, **training, **training_fields(name)),
+        )
+
+    def _train(self, name: str, config: RunConfig, device: torch.device) -> Iterator[tuple[int, str]]:
+        folder, outcome = self.out / "runs" / name, Outcome()
+        run, settings = open_run(folder, config)
+        if run.last is not None and int(run.last.name) >= settings.train.total_steps:
+            yield settings.train.total_steps, "trained before"
+            return
+        for report in train(run, settings, device, outcome=outcome):
+            yield report.step, f"loss {report.loss:.4f}  {report.frames_per_second:.0f} frames/s"
+        if outcome.stopped_by != "done":
+            raise KeyboardInterrupt
+
+    def _evaluate(self, name: str, task: Task, device: torch.device) -> Iterator[tuple[int, str]]:
+        folder, out = Run(self.out / "runs" / name).world, self.out / task.name / name
+        world = load_world(folder, device)
+        lpips, features = load_lpips(self.lpips_weights, device), latent_features(world.autoencoder, device)
+        options = EvalOptions(task, self.scale.episodes, self.seed, batch=self.batch, videos=1, cut=name == "ours")
+        identity = {"weights": weights_sha256(folder), "data": str(self.data.resolve()), "frechet": features.name}
+        for progress in evaluate(world, self.data, options, Measures(lpips, features), identity, out):
+            yield progress.done, ""
+        trained = max(stage.frames for stage in self.scale.stages)
+        missing = lpips if isinstance(lpips, str) else None
+        write_report(out, task, load_results(out), name, trained, features.name, missing, {"seed": self.seed})
+
+
+def planned_steps(config: RunConfig, header: ShardHeader, budget: Budget, device: torch.device) -> list[int]:
+    """Steps of each stage, in the proportions of `config`, that together cost the budget."""
+    stages = config.train.stages
+    costs = [step_cost(config, header, stage, budget.kind, device) for stage in stages]
+    factor = budget.amount / sum(stage.steps * cost for stage, cost in zip(stages, costs, strict=True))
+    return [max(1, round(factor * stage.steps)) for stage in stages]
+
+
+def step_cost(config: RunConfig, header: ShardHeader, stage: Stage, kind: str, device: torch.device) -> float:
+    """Of one training step, in minutes or flops, the mean over the model's chunk sizes; 1 for steps."""
+    if kind == "steps":
+        return 1.0
+    model = build_model(config, header).to(device).train()
+    optimizer = torch.optim.AdamW(model.parameters())
+    costs = []
+    for chunk in model.config.chunk_sizes:
+        if kind == "flops":
+            with FlopCounterMode(display=False) as counter:
+                training_step(model, optimizer, stage.batch_size, stage.frames, chunk, device)
+            costs.append(float(counter.get_total_flops()))
+            continue
+        times = []
+        for _ in range(1 + TIMED_STEPS):  # the first warms up
+            started = time.perf_counter()
+            training_step(model, optimizer, stage.batch_size, stage.frames, chunk, device)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            times.append((time.perf_counter() - started) / 60)
+        costs.append(sorted(times[1:])[TIMED_STEPS // 2])
+    return sum(costs) / len(costs) * config.train.accumulate
+
+
+def parse_stages(text: str) -> tuple[Stage, ...]:
+    """`40x6*2,100x3`: clips of 40 frames, 6 a step, then 100, 3 a step, for half as many steps. Raises: LssvwmError."""
+    found = [re.fullmatch(r"(\d+)x(\d+)(?:\*(\d+))?", part.strip()) for part in text.split(",")]
+    if not all(found):
+        raise LssvwmError(f"--stages {text}: expected FRAMESxBATCH*SHARE with commas, such as 40x6*2,100x3")
+    return tuple(Stage(int(m[1]), int(m[3] or 1), int(m[2])) for m in found if m)
+
+
+def parse_tasks(text: str) -> tuple[Task, ...]:
+    """`retrieval=100+100,reasoning=150+50`. Raises: LssvwmError."""
+    found = [re.fullmatch(rf"({'|'.join(TASKS)})=(\d+)\+(\d+)", part.strip()) for part in text.split(",")]
+    if not all(found):
+        raise LssvwmError(f"--tasks {text}: expected TASK=CONTEXT+FRAMES with commas; tasks: {', '.join(TASKS)}")
+    return tuple(Task(m[1], int(m[2]), int(m[3])) for m in found if m)

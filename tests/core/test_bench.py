@@ -1,0 +1,61 @@
+"""`lssvwm bench`: every kind writes its figures; bytes and ratios are what they are said to be."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from lssvwm_core import bench
+from lssvwm_core.bench import BenchOptions, Point, bench_rollout, ratios
+from tests.conftest import lssvwm
+
+
+@pytest.mark.parametrize("what", ["train", "scan", "data"])
+def test_every_bench_writes_json_and_a_plot(workspace: Path, tmp_path: Path, what: str) -> None:
+    few = ("--frames", "10,20", "--repeats", "1", "--variants", "ours", "--out", str(tmp_path), "--json")
+    figures = json.loads(lssvwm(workspace, "bench", what, *few).stdout)
+    assert json.loads((tmp_path / f"{what}.json").read_text()) == figures
+    assert {point["frames"] for point in figures["points"]} == {10, 20}
+    assert all(point["seconds"] > 0 for point in figures["points"])
+    assert all("seconds(20) / seconds(10)" in found for found in figures["ratios"].values())
+    assert (tmp_path / f"{what}.png").stat().st_size > 5000
+
+
+def test_only_full_attention_grows_in_bytes(tmp_path: Path) -> None:
+    options = BenchOptions((10, 40), variants=("ours", "mamba2", "causal-window", "causal-full"), repeats=1, steps=1)
+    points = list(bench_rollout(options, torch.device("cpu")))
+    grown = {}
+    for name in options.variants:
+        first, last = (point for point in points if point.name == name)
+        assert (first.frames, last.frames) == (10, 40)
+        assert first.bytes
+        assert last.bytes
+        grown[name] = last.bytes / first.bytes
+    assert grown == {"ours": 1, "mamba2": 1, "causal-window": 1, "causal-full": 4}
+    bench.plot("rollout", points, tmp_path / "rollout.png")
+    assert (tmp_path / "rollout.png").exists()
+
+
+def test_ratios_are_of_the_last_two_and_of_the_ends() -> None:
+    points = [Point("ours", 100, 1.0, 8), Point("ours", 200, 3.0, 8), Point("ours", 400, 6.0, 8)]
+    assert ratios(points) == {
+        "seconds(400) / seconds(200)": 2.0,
+        "seconds(400) / seconds(100)": 6.0,
+        "bytes(400) / bytes(100)": 1.0,
+    }
+    assert ratios(points[:1]) == {}
+
+
+def test_sizes_beyond_the_limit_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "_timed", lambda measure, device: measure())
+    measures = {10: lambda: 1.0, 20: lambda: 5.0, 40: lambda: 1.0}
+    found = dict(bench._interleaved(measures, BenchOptions((10, 20, 40), limit=2.0), torch.device("cpu")))  # type: ignore[arg-type]
+    assert found == {10: 1.0}
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--frames", "7"), ("--frames", "x"), ("--variants", "mamba3"), ("--preset", "x")]
+)
+def test_bad_options_are_told(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    assert "expected" in lssvwm(tmp_path, "bench", "train", *arguments, fails=True).stderr
