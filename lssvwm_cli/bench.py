@@ -42,7 +42,10 @@ def bench(
     json: Annotated[bool, typer.Option("--json", help="Print the figures to stdout as JSON.")] = False,
 ) -> None:
     """Measure costs against frames (the paper's figure 8), as JSON and a plot; every ratio is of one run."""
+    from dataclasses import asdict
+
     from lssvwm_core import bench as core
+    from lssvwm_core.costs import plot, summary
     from lssvwm_core.device import pick_device
     from lssvwm_core.model.config import PRESETS
     from lssvwm_core.model.variants import VARIANTS
@@ -70,9 +73,9 @@ def bench(
         points.append(point)
         size = f", {point.bytes:,} bytes" if point.bytes else ""
         say(f"{point.name:>22} {point.frames:>6} frames: {1000 * point.seconds:10.1f} ms{size}")
-    figures = core.summary(what.value, points, options, where)
+    figures = summary(what.value, points, asdict(options), where)
     write_json(out / f"{what.value}.json", figures)
-    core.plot(what.value, points, out / f"{what.value}.png")
+    plot(what.value, points, out / f"{what.value}.png")
     if json:
         show_json(figures)
         return

@@ -12,7 +12,7 @@ def compare(
     variants: Annotated[str, typer.Option(help="What to compare, with commas. [default: all]")] = "",
     budget: Annotated[
         str, typer.Option(help="Of each training: steps=2000, minutes=20 (on this machine) or flops=1e16.")
-    ] = "steps=2000",
+    ] = "steps=1500",
     scale: Annotated[str, typer.Option(help="cpu (hours on two cores), small (a GPU) or paper.")] = "cpu",
     data: Annotated[Path, typer.Option(help="Folder of shards, from lssvwm prepare.")] = Path("data/maze"),
     out: Annotated[Path, typer.Option(help="Folder of runs, evaluations and report.")] = Path("comparison"),
@@ -57,9 +57,13 @@ def compare(
     comparison = Comparison(
         names, chosen, Budget.parse(budget), data, out, tuple(set_ or ()), seed, batch, lpips_weights
     )
-    for job in comparison.jobs(pick_device(device)):
-        with progress(job.title, job.total, job.unit) as update:
-            for done, note in job.run():
-                update(done, note)
+    try:
+        for job in comparison.jobs(pick_device(device)):
+            with progress(job.title, job.total, job.unit) as update:
+                for done, note in job.run():
+                    update(done, note)
+    except KeyboardInterrupt:
+        say(f"\nstopped; what is done is in {out}, and the same command goes on from there")
+        raise
     say(comparison.report())
     say(f"report: {out / 'report.md'}")

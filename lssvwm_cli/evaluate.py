@@ -56,7 +56,8 @@ def evaluate(
     from lssvwm_core.device import pick_device
     from lssvwm_core.evaluation.features import Lpips, i3d_features, latent_features, load_lpips
     from lssvwm_core.evaluation.report import markdown, write_report
-    from lssvwm_core.evaluation.run import EvalOptions, Measures, load_results
+    from lssvwm_core.evaluation.results import Measures, load_results
+    from lssvwm_core.evaluation.run import EvalOptions
     from lssvwm_core.evaluation.run import evaluate as run_evaluation
     from lssvwm_core.evaluation.tasks import TASKS
     from lssvwm_core.hub import run_facts
@@ -90,9 +91,13 @@ def evaluate(
     options = EvalOptions(wanted, episodes, seed, seeds, batch, streams, videos)
     evaluation = run_evaluation(world, data, options, Measures(lpips, features), identity, out)
     start = next(evaluation)
-    with progress(f"Evaluating {wanted.name}", start.total, "frames", start.done) as update:
-        for now in evaluation:
-            update(now.done, "")
+    try:
+        with progress(f"Evaluating {wanted.name}", start.total, "frames", start.done) as update:
+            for now in evaluation:
+                update(now.done, "")
+    except KeyboardInterrupt:
+        say(f"\nstopped; the episodes done so far are in {out}, and the same command goes on from there")
+        raise
     missing = None if isinstance(lpips, Lpips) else lpips
     facts = {"data": str(data), "steps": steps, "chunk": chunk, "seed": seed, "seeds": seeds}
     figures = write_report(out, wanted, load_results(out), name, trained_frames(folder), features.name, missing, facts)

@@ -4,16 +4,16 @@ Every point is the median of several measurements. The sizes take turns, so that
 all of them alike, and the ratios are of one run.
 """
 
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from lssvwm_core.costs import Point
 from lssvwm_core.data import ClipDataset, ClipSampling
 from lssvwm_core.device import autocast, fastest_precision, keep_freed_memory
 from lssvwm_core.diffusion import denoise, flow_loss, sample_noise_levels
@@ -21,7 +21,6 @@ from lssvwm_core.model.config import ModelConfig, preset
 from lssvwm_core.model.state import ModelState
 from lssvwm_core.model.variants import variant
 from lssvwm_core.model.world_model import WorldModel
-from lssvwm_core.plots import Plot, save_plots
 from lssvwm_core.scan import ssd_scan
 from lssvwm_datasets.shards import open_shards
 from lssvwm_datasets.sources import TRAIN
@@ -46,17 +45,6 @@ class BenchOptions:
     """Denoising steps a chunk."""
     clip_frames: int = 800
     """Of the training clips that set the window of causal-window."""
-
-
-@dataclass(frozen=True)
-class Point:
-    """`seconds` is the median over repeats: of a training step, a generated frame, a scan, or a batch."""
-
-    name: str
-    frames: int
-    seconds: float
-    bytes: int | None = None
-    """Of the state (rollout), or at the peak of a step (training, CUDA only)."""
 
 
 def bench_train(options: BenchOptions, device: torch.device) -> Iterator[Point]:
@@ -107,49 +95,6 @@ def bench_data(options: BenchOptions, folder: Path) -> Iterator[Point]:
             measures[frames] = _reading(dataset)
     for frames, seconds in _interleaved(measures, options, torch.device("cpu")):
         yield Point("clip", frames, seconds)
-
-
-def summary(what: str, points: Sequence[Point], options: BenchOptions, device: torch.device) -> dict[str, Any]:
-    """The content of the JSON file: the points, and for each name the ratio of its last two and of its ends."""
-    names = dict.fromkeys(point.name for point in points)
-    return {
-        "bench": what,
-        "device": torch.cuda.get_device_name() if _cuda(device) else platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "precision": fastest_precision(device),
-        "options": asdict(options),
-        "points": [asdict(point) for point in points],
-        "ratios": {name: ratios([point for point in points if point.name == name]) for name in names},
-    }
-
-
-def plot(what: str, points: Sequence[Point], path: Path) -> None:
-    """Seconds, and bytes where they were measured, against frames."""
-    labels = {"train": ("frames of a clip", "a training step (s)"), "rollout": ("frames so far", "a frame (s)")}
-    x, y = labels.get(what, ("frames", "seconds"))
-    names = dict.fromkeys(point.name for point in points)
-    own = {name: [point for point in points if point.name == name] for name in names}
-    plots = [Plot(x, y, {n: ([p.frames for p in of], [p.seconds for p in of]) for n, of in own.items()}, log=True)]
-    sizes = {n: ([p.frames for p in of], [p.bytes / 2**20 for p in of if p.bytes]) for n, of in own.items()}
-    if all(len(frames) == len(sizes_) for frames, sizes_ in sizes.values()):
-        label = "state (MiB)" if what == "rollout" else "peak memory (MiB)"
-        plots.append(Plot(x, label, sizes, log=True))
-    save_plots(path, plots)
-
-
-def ratios(points: Sequence[Point]) -> dict[str, float | str]:
-    """Of seconds: the longest over the one before it (doubling: 2 is linear) and over the first; of bytes likewise."""
-    if len(points) < 2:
-        return {}
-    first, before, last = points[0], points[-2], points[-1]
-    found: dict[str, float | str] = {
-        f"seconds({last.frames}) / seconds({before.frames})": round(last.seconds / before.seconds, 3),
-        f"seconds({last.frames}) / seconds({first.frames})": round(last.seconds / first.seconds, 3),
-    }
-    if first.bytes and last.bytes:
-        found[f"bytes({last.frames}) / bytes({first.frames})"] = round(last.bytes / first.bytes, 3)
-    return found
 
 
 def training_step(

@@ -23,7 +23,8 @@ from lssvwm_core.config import RunConfig, Stage, make_config
 from lssvwm_core.evaluation.comparison import write_comparison
 from lssvwm_core.evaluation.features import latent_features, load_lpips
 from lssvwm_core.evaluation.report import write_report
-from lssvwm_core.evaluation.run import EvalOptions, Measures, evaluate, load_results
+from lssvwm_core.evaluation.results import Measures, load_results
+from lssvwm_core.evaluation.run import EvalOptions, evaluate
 from lssvwm_core.evaluation.tasks import TASKS, Task
 from lssvwm_core.model.storage import weights_sha256
 from lssvwm_core.model.variants import parameters, training_fields, variant
@@ -108,8 +109,9 @@ class Comparison:
     lpips_weights: Path | None = None
 
     def jobs(self, device: torch.device) -> Iterator[Job]:
-        """Trainings, then evaluations, in the order in which they must run. Raises: LssvwmError."""
-        plan = self._plan(device)
+        """The plan, trainings, then evaluations; each must have run before the next is asked for."""
+        yield Job("Planning", len(self.variants), "variants", partial(self._plan, device))
+        plan = json.loads((self.out / PLAN_FILE).read_text())
         for name in self.variants:
             config = self._run_config(name, plan["steps"][name])
             yield Job(f"Training {name}", config.train.total_steps, "steps", partial(self._train, name, config, device))
@@ -124,8 +126,8 @@ class Comparison:
         trained = max(stage.frames for stage in self.scale.stages)
         return write_comparison(self.out, self.scale.tasks, self.variants, plan, trained)
 
-    def _plan(self, device: torch.device) -> dict[str, Any]:
-        """Read or made: the steps of each stage for every variant; a folder keeps the plan it began with."""
+    def _plan(self, device: torch.device) -> Iterator[tuple[int, str]]:
+        """Find the steps of each stage for every variant. Raises: LssvwmError when `out` has another comparison."""
         path, header = self.out / PLAN_FILE, open_shards(self.data, TRAIN).header
         wanted = json.loads(json.dumps(asdict(self), default=str)) | {"data": str(self.data.resolve())}
         for free in ("variants", "out", "batch", "lpips_weights"):
@@ -138,14 +140,14 @@ class Comparison:
                 raise LssvwmError(
                     f"{path}: a comparison with another {differing}; choose another --out or delete the folder"
                 )
-        for name in self.variants:
+        for number, name in enumerate(self.variants):
             if name not in plan["steps"]:
                 steps = [stage.steps for stage in self.scale.stages]
                 config = self._run_config(name, steps)
                 plan["steps"][name] = planned_steps(config, header, self.budget, device)
                 plan["parameters"][name] = parameters(build_model(config, header).config)
-        write_json(path, plan)
-        return plan
+            write_json(path, plan)
+            yield number + 1, f"{name}: {' + '.join(map(str, plan['steps'][name]))} steps"
 
     def _run_config(self, name: str, steps: list[int]) -> RunConfig:
         """The same for every variant but for its mixers, its training fields, and the steps of the stages."""

@@ -11,17 +11,19 @@ from lssvwm_core.evaluation.report import (
     DIGITS,
     HEADINGS,
     METRICS,
-    TOPS,
     binned,
     number,
+    plot_by_distance,
+    plot_by_time,
     save_sheet,
+    standard_error,
     table,
     training_note,
 )
-from lssvwm_core.evaluation.run import CUT, MODEL, load_results
+from lssvwm_core.evaluation.results import CUT, MODEL, load_results
 from lssvwm_core.evaluation.tasks import Task
 from lssvwm_core.model.variants import VARIANTS
-from lssvwm_core.plots import Plot, save_plots
+from lssvwm_core.plots import save_plots
 from lssvwm_datasets.files import write_json, written_whole
 
 OURS = "ours"
@@ -46,7 +48,7 @@ def write_comparison(
     comparison = plan["comparison"]
     budget = f"{comparison['budget']['amount']:g} {comparison['budget']['kind']}"
     text = [
-        "# Comparison\n\nThe same data and batches for every variant, the same number of parameters, and a budget of "
+        "# Comparison\n\nThe same data in the same order for every variant, as many parameters, and a budget of "
         f"{budget} of training each (preset `{comparison['scale']['preset']}`, seed {comparison['seed']}).",
         table(
             ["variant", "what it is", "parameters", "steps"],
@@ -57,11 +59,14 @@ def write_comparison(
         ),
     ]
     for task in tasks:
-        _draw(out, task, variants)
+        _draw(out, task, variants, trained_frames)
         text.append(_section(task, reports[task.name], trained_frames))
     if goals:
         lines = [[goal["goal"], goal["found"], "yes" if goal["reached"] else "**no**"] for goal in goals]
-        text.append("## Goals\n\n" + table(["goal", "found", "reached"], lines))
+        text.append(
+            "## Goals\n\nClearly: by more than twice the standard error of the difference, over the same rollouts.\n\n"
+            + table(["goal", "found", "reached"], lines)
+        )
     written = "\n\n".join(text) + "\n"
     with written_whole(out / "report.md") as partial:
         partial.write_text(written)
@@ -69,7 +74,10 @@ def write_comparison(
 
 
 def check_goals(task: Task, reports: dict[str, Any]) -> list[dict[str, Any]]:
-    """What the comparison is meant to show of ours, with what was found."""
+    """What the comparison is meant to show of ours, with what was found.
+
+    Clearly ahead: by more than twice the standard error of the difference between rollouts of the same episodes.
+    """
     if OURS not in reports:
         return []
     goals = []
@@ -77,11 +85,15 @@ def check_goals(task: Task, reports: dict[str, Any]) -> list[dict[str, Any]]:
     for name in (name for name in SUB_QUADRATIC if name in reports):
         other = reports[name]["rows"][MODEL]
         for metric in METRICS:
-            one, two = ours["all"].get(metric), other["all"].get(metric)
-            if one is not None and two is not None:
-                ahead = two - one if metric == "lpips" else one - two
-                found = f"{ahead:+.{DIGITS[metric]}f}"
-                goals.append(_goal(f"{task.name}: ours ahead of {name} in {metric.upper()}", found, ahead > 0))
+            if metric in ours["rollouts"] and metric in other["rollouts"]:
+                pairs = np.subtract(ours["rollouts"][metric], other["rollouts"][metric])  # of one episode and seed each
+                ahead = -pairs if metric == "lpips" else pairs
+                error = standard_error(ahead)
+                found = f"{ahead.mean():+.{DIGITS[metric]}f}" + (
+                    "" if error is None else f" ± {error:.{DIGITS[metric]}f}"
+                )
+                clear = ahead.mean() > 2 * (error or 0)
+                goals.append(_goal(f"{task.name}: ours clearly ahead of {name} in {metric.upper()}", found, clear))
     if task.back:
         first, last = ours["quarter 1"]["psnr"], ours["quarter 4"]["psnr"]
         found = f"{first:.2f} dB in the first quarter, {last:.2f} dB in the last"
@@ -95,7 +107,7 @@ def check_goals(task: Task, reports: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _goal(goal: str, found: str, reached: bool) -> dict[str, Any]:
-    return {"goal": goal, "found": found, "reached": reached}
+    return {"goal": goal, "found": found, "reached": bool(reached)}
 
 
 def _section(task: Task, reports: dict[str, Any], trained: int) -> str:
@@ -119,7 +131,7 @@ def _section(task: Task, reports: dict[str, Any], trained: int) -> str:
     )
 
 
-def _draw(out: Path, task: Task, variants: Sequence[str]) -> None:
+def _draw(out: Path, task: Task, variants: Sequence[str], trained: int) -> None:
     """PSNR of all variants against distance and time, and their frames below each other."""
     by_distance, by_time, shown = {}, {}, []
     for name in variants:
@@ -131,10 +143,7 @@ def _draw(out: Path, task: Task, variants: Sequence[str]) -> None:
             by_distance[label] = binned(np.concatenate([result["distance"] for result in results]), values)
             by_time[label] = binned(np.tile(np.arange(float(task.frames)), len(results)), values)
         shown.append((name, results[0]))
-    plots = [
-        Plot("frames since the place was seen", HEADINGS["psnr"], by_distance, title=task.name, top=TOPS["psnr"]),
-        Plot("generated frame", HEADINGS["psnr"], by_time, title=task.name, top=TOPS["psnr"]),
-    ]
+    plots = [plot_by_distance(task, by_distance, trained), plot_by_time(task, "psnr", by_time, trained)]
     save_plots(out / f"{task.name}.png", plots)
     first = shown[0][1]
     together = {

@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lssvwm_core.evaluation.metrics import frechet_distance
-from lssvwm_core.evaluation.run import CUT, MODEL
+from lssvwm_core.evaluation.results import CUT, MODEL, Result
 from lssvwm_core.evaluation.tasks import Task
 from lssvwm_core.plots import Plot, save_plots
 from lssvwm_core.video import contact_sheet
 from lssvwm_datasets.files import write_json, written_whole
 
-Result = dict[str, NDArray[Any]]
+Lines = dict[str, tuple[list[float], list[float]]]
+TRAINED = "trained clip length"
 BINS = 25  # points of a plotted line, at most
 PARTS = 4  # quarters of the generated frames in the table
 SHEET_EPISODES = 3
@@ -45,7 +46,7 @@ def write_report(
     """Write everything into `out` and return the content of report.json.
 
     Args:
-        results: as kept by `evaluation.run`, all of the same rows and lengths.
+        results: as kept by `results`, all of the same rows and lengths.
         trained_frames: the longest clips of the world's training, None where unknown.
         features: what the Fréchet distance is called.
         lpips_missing: why there is no LPIPS, None when there is.
@@ -85,7 +86,9 @@ def summarise(task: Task, results: Sequence[Result]) -> dict[str, Any]:
             part: {metric: float(values[mask].mean()) if mask.any() else None for metric, values in measured.items()}
             for part, mask in parts.items()
         }
-        rows[name]["psnr_standard_error"] = _standard_error(measured["psnr"].mean(axis=1))
+        means = {metric: values.mean(axis=1) for metric, values in measured.items()}
+        rows[name]["rollouts"] = {metric: values.tolist() for metric, values in means.items()}
+        rows[name]["psnr_standard_error"] = standard_error(means["psnr"])
         clips = np.concatenate([result["features"][row] for result in results])
         truth = np.concatenate([result["features_truth"] for result in results])
         rows[name]["frechet"] = frechet_distance(clips, truth) if len(clips) > 1 else None
@@ -138,6 +141,8 @@ def markdown(task: Task, figures: dict[str, Any]) -> str:
             text.append(
                 "Seen: a frame of the context stood in the same cell of the maze with a heading within 45 degrees."
             )
+    elif task.name == "reasoning":
+        text.append("Which places were seen is not known: the data has no poses x, y, cos, sin.")
     text.append(
         "![PSNR against distance and time](plots.png)\n\nTruth, then each row, at fixed distances:\n\n"
         "![contact sheet](sheet.png)\n"
@@ -170,22 +175,31 @@ def distance_plot(task: Task, results: Sequence[Result], trained: int | None) ->
     lines = {}
     for row, name in enumerate(_rows(results)):
         lines[name] = binned(distance, np.concatenate([result["psnr"][row] for result in results]))
-    marks = {} if trained is None or not (distance > trained).any() else {"trained clip length": float(trained)}
+    return plot_by_distance(task, lines, trained)
+
+
+def plot_by_distance(task: Task, lines: Lines, trained: int | None) -> Plot:
+    furthest = max((max(x, default=0) for x, _ in lines.values()), default=0)
+    marks = {} if trained is None or furthest <= trained else {TRAINED: float(trained)}
     return Plot("frames since the place was seen", HEADINGS["psnr"], lines, marks, title=task.name, top=TOPS["psnr"])
+
+
+def plot_by_time(task: Task, metric: str, lines: Lines, trained: int | None) -> Plot:
+    left = None if trained is None else trained - task.context
+    marks = {TRAINED: float(left)} if left is not None and 0 < left < task.frames else {}
+    return Plot("generated frame", HEADINGS[metric], lines, marks, title=task.name, top=TOPS.get(metric))
 
 
 def time_plots(task: Task, results: Sequence[Result], trained: int | None) -> list[Plot]:
     """Every metric against generated frames."""
     time = np.concatenate([np.arange(task.frames) for _ in results]).astype(float)
-    left = None if trained is None else trained - task.context
-    marks = {"trained clip length": float(left)} if left is not None and 0 < left < task.frames else {}
     plots = []
     for metric in (metric for metric in METRICS if all(metric in result for result in results)):
         lines = {
             name: binned(time, np.concatenate([result[metric][row] for result in results]))
             for row, name in enumerate(_rows(results))
         }
-        plots.append(Plot("generated frame", HEADINGS[metric], lines, marks, title=task.name, top=TOPS.get(metric)))
+        plots.append(plot_by_time(task, metric, lines, trained))
     return plots
 
 
@@ -207,7 +221,8 @@ def save_sheet(path: Path, results: Sequence[Result]) -> None:
     for result in results[:SHEET_EPISODES]:
         shown = result["shown"]
         for name, frames, values in zip(names, result["pictures"], [None, *result["psnr"]], strict=True):
-            texts = [f"{name[:12]} {t}" + ("" if values is None else f": {values[t]:.1f}") for t in shown]
+            texts = [f"{t}" if values is None else f"{t}: {values[t]:.1f} dB" for t in shown]
+            texts[0] = name
             parts.append(contact_sheet(frames, texts, len(shown)))
     sheet = Image.fromarray(np.concatenate([np.asarray(part) for part in parts]))
     with written_whole(path) as partial:
@@ -222,5 +237,5 @@ def _rows(results: Sequence[Result]) -> list[str]:
     return [str(name) for name in results[0]["rows"]]
 
 
-def _standard_error(values: NDArray[np.floating]) -> float | None:
+def standard_error(values: NDArray[np.floating]) -> float | None:
     return float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else None

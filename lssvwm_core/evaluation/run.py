@@ -1,35 +1,29 @@
 """Runs a task: batches of episodes rolled out beside their reference rows, the result of each kept as it comes.
 
 <out>/evaluation.json              what is evaluated: a folder goes on only with the same settings
-<out>/episodes/0003-seed0.npz      per-frame measures of one episode (see `Result`)
+<out>/episodes/0003-seed0.npz      per-frame measures of one episode (see `results`)
 <out>/videos/0003-seed0.mp4        truth | model | model with its memory cut
 """
 
 import json
-import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from lssvwm_core.episodes import EncodedEpisode, episode_count, load_episode
-from lssvwm_core.evaluation.features import ClipFeatures, Lpips
-from lssvwm_core.evaluation.metrics import psnr, ssim
+from lssvwm_core.evaluation.results import CUT, EPISODES_FOLDER, MODEL, Measures, measure, result_files, save_result
 from lssvwm_core.evaluation.tasks import Task, Trial, make_trial
 from lssvwm_core.video import CONTEXT_COLOUR, GENERATED_COLOUR, Frames, caption, mp4_writer, upscale
 from lssvwm_core.world import World
 from lssvwm_datasets.errors import LssvwmError
-from lssvwm_datasets.files import remove_partial_files, write_json, written_whole
+from lssvwm_datasets.files import remove_partial_files, write_json
 
-MODEL, CUT, LAST, CEILING = "model", "memory cut", "last context frame", "autoencoder"
-SETTINGS_FILE, EPISODES_FOLDER, VIDEOS_FOLDER = "evaluation.json", "episodes", "videos"
-SHEET_FRAMES = 8  # of an episode that are kept as pictures
+SETTINGS_FILE, VIDEOS_FOLDER = "evaluation.json", "videos"
 UPSCALE, FPS_FACTOR = 3, 4  # of videos
 
 
@@ -47,15 +41,6 @@ class EvalOptions:
     """Episodes of which a video is made."""
     cut: bool = True
     """Roll out the model with its memory cut to the frame window, too."""
-
-
-@dataclass(frozen=True)
-class Measures:
-    """Beside PSNR and SSIM."""
-
-    lpips: Lpips | str
-    """The network, or why there is none."""
-    features: ClipFeatures
 
 
 @dataclass(frozen=True)
@@ -105,7 +90,6 @@ def evaluate(
     if batch:
         for frames in _finish(world, batch, options, measures, out):
             yield EvalProgress(done + frames, total)
-    yield EvalProgress(total, total)
 
 
 def _long_enough(source: Path, world: World, task: Task) -> Iterator[tuple[int, EncodedEpisode]]:
@@ -137,7 +121,7 @@ def _finish(
         dreams = {name: rolled[name][k] for name in names}
         if trial.number < options.videos:
             _write_video(world, trial, dreams, out / VIDEOS_FOLDER / f"{path.stem}.mp4")
-        _save(path, _measure(world, trial, dreams, measures))
+        save_result(path, measure(world, trial, dreams, measures))
 
 
 def _open_folder(out: Path, fixed: dict[str, Any]) -> None:
@@ -180,50 +164,15 @@ def _roll_out(
                 world.observe(state, recent, {name: found[:, window] for name, found in conditions.items()})
             chunk = world.generate(state, {name: found[:, rows] for name, found in conditions.items()}, rngs).cpu()
             recent = torch.cat([recent, chunk], dim=1)[:, max(recent.shape[1] + world.chunk - tail, 0) :]
-            for part, dreamt in zip(parts, chunk, strict=True):
-                part.append(world.decode(dreamt))
+            decoded = world.decode(chunk.flatten(0, 1))
+            for part, dreamt in zip(parts, np.split(decoded, len(trials)), strict=True):
+                part.append(dreamt)
             yield (share * frames + min(start - context + world.chunk, frames)) // len(names)
         rolled[row] = [np.concatenate(part)[:frames] for part in parts]
 
 
 def _generator(seed: int, number: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(np.random.SeedSequence([seed, number]).generate_state(1)[0]))
-
-
-def _measure(world: World, trial: Trial, dreams: dict[str, Frames], measures: Measures) -> dict[str, NDArray[Any]]:
-    """What is kept of an episode, one line of each array for every row.
-
-    `psnr`, `ssim`, `lpips` (rows, N), `distance` (N,), `features` (rows, clips, d) and those of the truth, and
-    `pictures` (1 + rows, shown, H, W, 3), the truth first.
-    """
-    everything = {
-        **dreams,
-        LAST: np.broadcast_to(trial.context_frames[-1:], trial.truth.shape),
-        CEILING: world.decode(trial.truth_latents),
-    }
-    rows = [np.ascontiguousarray(frames) for frames in everything.values()]
-    shown = np.unique(np.linspace(0, len(trial.truth) - 1, SHEET_FRAMES).round().astype(int))
-    kept: dict[str, NDArray[Any]] = {
-        "id": np.array(trial.id),
-        "rows": np.array(list(everything)),
-        "exact": np.array(trial.exact),
-        "places_known": np.array(trial.places_known),
-        "distance": trial.distance,
-        "psnr": np.stack([psnr(frames, trial.truth) for frames in rows]),
-        "ssim": np.stack([ssim(frames, trial.truth) for frames in rows]),
-        "features": np.stack([measures.features.extract(frames) for frames in rows]),
-        "features_truth": measures.features.extract(trial.truth),
-        "shown": shown,
-        "pictures": np.stack([trial.truth[shown], *(frames[shown] for frames in rows)]),
-    }
-    if isinstance(measures.lpips, Lpips):
-        kept["lpips"] = np.stack([measures.lpips.score(frames, trial.truth) for frames in rows])
-    return kept
-
-
-def _save(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
-    with written_whole(path) as partial:
-        np.savez_compressed(partial, **arrays)  # type: ignore[arg-type]
 
 
 def _write_video(world: World, trial: Trial, dreams: dict[str, Frames], path: Path) -> None:
@@ -239,19 +188,3 @@ def _write_video(world: World, trial: Trial, dreams: dict[str, Frames], path: Pa
                 part = frames[start : start + 100]
                 texts = [f"{names}   {word} {first + start + k}" for k in range(len(part))]
                 video.append(caption(upscale(part, UPSCALE), texts, colour))
-
-
-def result_files(out: Path) -> list[Path]:
-    return sorted((out / EPISODES_FOLDER).glob("[0-9]*.npz"))
-
-
-def load_results(out: Path) -> list[dict[str, NDArray[Any]]]:
-    """What `_measure` kept of every episode, in order of episodes. Raises: LssvwmError for damaged files."""
-    results = []
-    for path in result_files(out):
-        try:
-            with np.load(path) as file:
-                results.append({name: file[name] for name in file.files})
-        except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
-            raise LssvwmError(f"{path}: damaged result ({error}); delete it and evaluate again") from error
-    return results

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from lssvwm_core import bench
-from lssvwm_core.bench import BenchOptions, Point, bench_rollout, ratios
+from lssvwm_core.bench import BenchOptions, bench_rollout
+from lssvwm_core.costs import Point, plot, ratios
 from tests.conftest import lssvwm
 
 
@@ -33,7 +34,7 @@ def test_only_full_attention_grows_in_bytes(tmp_path: Path) -> None:
         assert last.bytes
         grown[name] = last.bytes / first.bytes
     assert grown == {"ours": 1, "mamba2": 1, "causal-window": 1, "causal-full": 4}
-    bench.plot("rollout", points, tmp_path / "rollout.png")
+    plot("rollout", points, tmp_path / "rollout.png")
     assert (tmp_path / "rollout.png").exists()
 
 

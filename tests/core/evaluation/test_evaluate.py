@@ -13,7 +13,8 @@ from PIL import Image
 from lssvwm_core.evaluation.features import latent_features
 from lssvwm_core.evaluation.metrics import psnr
 from lssvwm_core.evaluation.report import binned, summarise
-from lssvwm_core.evaluation.run import CUT, MODEL, EvalOptions, Measures, evaluate, load_results
+from lssvwm_core.evaluation.results import CUT, MODEL, Measures, load_results
+from lssvwm_core.evaluation.run import EvalOptions, evaluate
 from lssvwm_core.evaluation.tasks import Task
 from lssvwm_core.runs import Run, trained_frames
 from lssvwm_core.world import World, load_world
