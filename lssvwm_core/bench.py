@@ -40,7 +40,7 @@ class BenchOptions:
     variants: tuple[str, ...] = COMPARED
     repeats: int = 3
     limit: float = 60.0
-    """Seconds; sizes of which one measurement takes longer are left out, and all beyond."""
+    """Seconds; sizes of which one measurement takes longer, or more memory than there is, are left out."""
     steps: int = 8
     """Denoising steps a chunk."""
     clip_frames: int = 800
@@ -54,9 +54,8 @@ def bench_train(options: BenchOptions, device: torch.device) -> Iterator[Point]:
         model = _model(name, options, device).train()
         optimizer = torch.optim.AdamW(model.parameters())
         measures = {frames: _training_step(model, optimizer, frames, device) for frames in options.frames}
-        peaks = {frames: _peak(measure, device) for frames, measure in measures.items()} if _cuda(device) else {}
         for frames, seconds in _interleaved(measures, options, device):
-            yield Point(name, frames, seconds, peaks.get(frames))
+            yield Point(name, frames, seconds, _peak(measures[frames], device) if _cuda(device) else None)
 
 
 def bench_rollout(options: BenchOptions, device: torch.device) -> Iterator[Point]:
@@ -187,7 +186,10 @@ def _interleaved(
     """Warm every size up, then measure them in turn; yields (frames, median seconds)."""
     kept: dict[int, list[float]] = {}
     for frames, measure in measures.items():
-        measure()  # kernels compile, memory is fetched
+        try:
+            measure()  # kernels compile, memory is fetched
+        except torch.OutOfMemoryError:
+            break
         if _timed(measure, device) > options.limit:
             break
         kept[frames] = []
