@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lssvwm_core.model.autoencoder import Autoencoder
+from lssvwm_core.model.frame_codec import FrameCodec
 from lssvwm_datasets.errors import LssvwmError
 
 Frames = NDArray[np.uint8]  # (T, H, W, 3)
@@ -114,7 +114,7 @@ class ClipFeatures:
     extract: Callable[[Frames], NDArray[np.float64]]
 
 
-def latent_features(autoencoder: Autoencoder, device: torch.device) -> ClipFeatures:
+def latent_features(autoencoder: FrameCodec, device: torch.device) -> ClipFeatures:
     """An offline stand-in that is *not* FVD: statistics of the autoencoder's latents over the frames of a clip.
 
     Of every latent channel: mean over the clip, standard deviation, and mean absolute change from frame to frame.
@@ -128,7 +128,7 @@ def latent_features(autoencoder: Autoencoder, device: torch.device) -> ClipFeatu
             latents = autoencoder.encode(clip).transpose(0, 1).flatten(2)  # (C, T, h·w)
             change = latents.diff(dim=1).abs().mean(dim=(1, 2))
             clips.append(torch.cat([latents.mean(dim=(1, 2)), latents.std(dim=(1, 2)), change]).double().cpu())
-        return torch.stack(clips).numpy() if clips else np.zeros((0, 3 * autoencoder.config.latent_channels))
+        return torch.stack(clips).numpy() if clips else np.zeros((0, 3 * autoencoder.latent_channels))
 
     return ClipFeatures("latent Fréchet distance (not FVD)", extract)
 

@@ -9,7 +9,19 @@ import pytest
 
 from tests.conftest import lssvwm, train_command
 
-COMMANDS = ["record", "prepare", "index", "inspect", "train-autoencoder", "train", "rollout", "eval", "compare", "bench", "push-hub"]
+COMMANDS = [
+    "record",
+    "prepare",
+    "index",
+    "inspect",
+    "train-autoencoder",
+    "train",
+    "rollout",
+    "eval",
+    "compare",
+    "bench",
+    "push-hub",
+]
 
 
 def test_help_lists_every_command_without_loading_torch() -> None:

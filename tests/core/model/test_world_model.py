@@ -244,10 +244,11 @@ def test_presets_have_the_sizes_they_promise(name, low, high):
     assert low < sum(parameter.numel() for parameter in model.parameters()) < high
 
 
-@pytest.mark.parametrize("cells", [4, 8, 16])
-def test_presets_keep_a_frame_within_64_tokens(cells):
-    h, w = preset("tiny", (32, cells, cells)).grid
-    assert h * w == min(cells * cells, 64)
+@pytest.mark.parametrize(("cells", "tiny", "small"), [(4, 4, 16), (8, 16, 64), (16, 16, 64)])
+def test_presets_keep_the_tokens_of_a_frame_few(cells, tiny, small):
+    for name, tokens in (("tiny", tiny), ("small", small)):
+        h, w = preset(name, (32, cells, cells)).grid
+        assert h * w == tokens
 
 
 @pytest.mark.parametrize(
