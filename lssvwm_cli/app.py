@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from lssvwm_cli import bench, compare, evaluate, inspect, prepare, push_hub, record, rollout, train, train_autoencoder
+from lssvwm_cli import (
+    bench,
+    compare,
+    evaluate,
+    info,
+    inspect,
+    prepare,
+    push_hub,
+    record,
+    rollout,
+    train,
+    train_autoencoder,
+)
 from lssvwm_datasets.errors import LssvwmError
 
 app = typer.Typer(
@@ -28,6 +40,7 @@ app.command("eval")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.command("bench")(bench.bench)
 app.command("push-hub")(push_hub.push_hub)
+app.command("info")(info.info)
 
 
 def _show_version(wanted: bool) -> None:

@@ -84,16 +84,20 @@ def ssd_scan(
     return (y, final_state) if return_final_state else y
 
 
+def choose_backend(device_type: str) -> tuple[str, str]:
+    """The backend that `auto` is on a kind of device, and why."""
+    if device_type != "cuda":
+        return "torch", f"the device is {device_type}"
+    from lssvwm_core.scan import mamba_ssm_backend
+
+    missing = mamba_ssm_backend.why_unavailable()
+    return ("torch", missing) if missing else ("mamba_ssm", "CUDA and mamba-ssm are there")
+
+
 @functools.cache
 def _pick(device_type: str) -> str:
     """The backend for a kind of device; says once which and why."""
-    if device_type != "cuda":
-        name, reason = "torch", f"the device is {device_type}"
-    else:
-        from lssvwm_core.scan import mamba_ssm_backend
-
-        missing = mamba_ssm_backend.why_unavailable()
-        name, reason = ("torch", missing) if missing else ("mamba_ssm", "CUDA and mamba-ssm are there")
+    name, reason = choose_backend(device_type)
     logger.info("scan backend: %s (%s)", name, reason)
     return name
 

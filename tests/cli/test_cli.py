@@ -21,6 +21,7 @@ COMMANDS = [
     "compare",
     "bench",
     "push-hub",
+    "info",
 ]
 
 
@@ -34,6 +35,13 @@ def test_help_lists_every_command_without_loading_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert all(command in done.stdout for command in COMMANDS)
+
+
+def test_info_names_versions_and_backends(tmp_path: Path) -> None:
+    shown = lssvwm(tmp_path, "info").stdout
+    assert all(line.startswith("- ") for line in shown.splitlines())
+    for part in ("- lssvwm 0.1.0, Python 3.", "torch 2.", "- scan: ", "- precision: ", "- extra play "):
+        assert part in shown
 
 
 @pytest.mark.parametrize("command", COMMANDS)
