@@ -26,7 +26,7 @@ from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.files import PatientFile
 
 FORMAT = "lssvwm-shard"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 INDEX_FILE = "dataset.json"
 CHUNK_FRAMES = 64  # rows of an HDF5 chunk of latents
 HELD_BYTES = 32 * 2**20  # of an unfinished episode in memory; the rest waits in a temporary file
@@ -303,7 +303,7 @@ def read_shard_table(path: Path) -> tuple[ShardHeader, list[StoredEpisode]]:
     with opened(path) as file:
         attributes = file.attrs
         if attributes.get("format") != FORMAT or attributes.get("format_version") != FORMAT_VERSION:
-            raise LssvwmError(f"{path}: not a {FORMAT} of version {FORMAT_VERSION}")
+            raise LssvwmError(f"{path}: not a {FORMAT} of version {FORMAT_VERSION}; prepare again with this release")
         if attributes.get("action_alignment") != ACTION_ALIGNMENT:
             raise LssvwmError(
                 f"{path}: actions are aligned as {attributes.get('action_alignment')!r}, expected {ACTION_ALIGNMENT!r}"
