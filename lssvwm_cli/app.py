@@ -13,6 +13,7 @@ from lssvwm_cli import (
     evaluate,
     info,
     inspect,
+    play,
     prepare,
     push_hub,
     record,
@@ -36,6 +37,7 @@ app.command("inspect")(inspect.inspect)
 app.command("train-autoencoder")(train_autoencoder.train_autoencoder)
 app.command("train")(train.train)
 app.command("rollout")(rollout.rollout)
+app.command("play")(play.play)
 app.command("eval")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.command("bench")(bench.bench)

@@ -1,0 +1,76 @@
+"""`lssvwm play`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lssvwm_cli.console import say
+
+
+def play(
+    checkpoint: Annotated[
+        str | None,
+        typer.Argument(help="A run, a world's folder, a shipped name or a hub id. [default: the latest run]"),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Shards or recordings to start from. [default: data/maze, else the samples]")
+    ] = None,
+    context: Annotated[int, typer.Option(min=1, help="Recorded frames that the world sees first.")] = 100,
+    steps: Annotated[int, typer.Option(min=1, max=32, help="Denoising steps a frame.")] = 4,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Same seed and keys, same frames.")] = 0,
+    fps: Annotated[float | None, typer.Option(min=0.1, max=60, help="Pace. [default: the recording's]")] = None,
+    terminal: Annotated[bool, typer.Option("--terminal", help="Play here, without a browser.")] = False,
+    host: Annotated[str, typer.Option(help="Address to serve at; any but this machine's own gets a token.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8765,
+    slots: Annotated[Path, typer.Option(help="Where saved worlds and videos go.")] = Path("runs/play"),
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads of the world. [default: half of the cores]")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Walk around in a world, in the browser or the terminal."""
+    import secrets
+    from dataclasses import replace
+
+    import torch
+
+    from lssvwm_cli.console import core_count
+    from lssvwm_core.device import pick_device
+    from lssvwm_core.episodes import episode_count
+    from lssvwm_core.play.game import Game
+    from lssvwm_core.play.session import Session
+    from lssvwm_core.runs import resolve_world
+    from lssvwm_core.world import load_world
+    from lssvwm_datasets.errors import LssvwmError
+    from lssvwm_datasets.shards import INDEX_FILE
+    from lssvwm_datasets.sources import sample_recordings
+
+    if not terminal:
+        try:
+            from lssvwm_core.play import web
+        except ModuleNotFoundError as error:
+            raise LssvwmError(
+                f"the page needs {error.name}: pip install 'lssvwm[play]'   (or play here: lssvwm play --terminal)"
+            ) from error
+        listener = web.listen(host, port)
+    torch.set_num_threads(threads or max(1, core_count("auto") // 2))
+    folder = resolve_world(checkpoint)
+    world = replace(load_world(folder, pick_device(device)), steps=steps)
+    if data is None:
+        default = Path("data") / world.header.dataset
+        data = default if (default / INDEX_FILE).exists() else sample_recordings()
+    say(f"world: {folder}\nstart: {data}")
+    game = Game(world, data, slots, context, seed)
+    with Session(game, fps) as session:
+        if terminal:
+            from lssvwm_core.play.terminal import play as play_here
+
+            play_here(session)
+        else:
+            token = None if web.is_loopback(host) else secrets.token_urlsafe(16)
+            app = web.PlayApp(session, episode_count(data, world), folder.name, token)
+            say(f"play: {web.link(host, listener.getsockname()[1], token)}   (Ctrl-C ends it)")
+            web.serve(app, listener)

@@ -1,0 +1,241 @@
+"""A game that runs: one thread at the world's own pace, keys in from anybody, pictures out to every viewer."""
+
+import io
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from lssvwm_core.play.game import Game
+from lssvwm_core.video import Mp4Writer, mp4_writer, upscale
+from lssvwm_datasets.errors import LssvwmError
+
+QUEUE = 2  # pictures that wait for a slow viewer; older ones are dropped
+MAX_COMMANDS = 16  # that wait for the simulation
+TIMED_FRAMES = 12  # over which frames a second are measured
+VIDEO_UPSCALE = 4
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What a viewer gets at each tick: a frame, and JSON-ready facts about it."""
+
+    frame: NDArray[np.uint8]  # (H, W, 3)
+    png: bytes
+    status: dict[str, Any]
+    answers: tuple["Viewer", float] | None = None
+    """Whose key led to it, and that viewer's stamp of the key."""
+
+
+class Viewer:
+    """A mailbox of at most `QUEUE` pictures; `notify` is called on the simulation thread when one is new."""
+
+    def __init__(self, notify: Callable[[], None]) -> None:
+        self.notify = notify
+        self._pictures: deque[Picture] = deque(maxlen=QUEUE)
+
+    def put(self, picture: Picture) -> None:
+        self._pictures.append(picture)
+        self.notify()
+
+    def take(self) -> Picture | None:
+        """The oldest picture that waits."""
+        try:
+            return self._pictures.popleft()
+        except IndexError:
+            return None
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+
+class Session:
+    """Plays a game while anybody watches. A context manager: leaving it ends the thread and closes the recording.
+
+    A frame comes every 1 / fps seconds. A new key brings the next frame forward, by one period at most, and the frames
+    after it keep to the schedule: the rate stays, and a key is answered at once.
+
+    Attributes:
+        failure: what ended the simulation, if anything did.
+    """
+
+    def __init__(self, game: Game, fps: float | None = None) -> None:
+        self.game = game
+        self.fps = fps or game.world.header.fps
+        self.failure: Exception | None = None
+        self._idle = game.world.header.action_names.index("noop") if "noop" in game.world.header.action_names else 0
+        self._held = self._idle
+        self._tapped: int | None = None
+        self._key: tuple[Viewer, float] | None = None  # not answered yet
+        self._holder: Viewer | None = None
+        self._viewers: list[Viewer] = []
+        self._commands: deque[Callable[[], str]] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._recording = ExitStack()
+        self._video: Mp4Writer | None = None
+        self._times: deque[float] = deque(maxlen=TIMED_FRAMES)
+        self._milliseconds = 0.0
+        self._notice = ""
+        self._frames = 0
+        self._thread = threading.Thread(target=self._run, name="play", daemon=True)
+
+    def __enter__(self) -> "Session":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
+
+    def join(self, viewer: Viewer) -> None:
+        """Begin to watch; the current picture comes at once."""
+        with self._changed:
+            self._viewers.append(viewer)
+            self._changed.notify()
+        self.submit(lambda: self._notice)
+
+    def leave(self, viewer: Viewer) -> None:
+        """Stop to watch, and let go of the keys."""
+        with self._changed:
+            if viewer in self._viewers:
+                self._viewers.remove(viewer)
+            if viewer is self._holder:
+                self._held, self._tapped, self._key, self._holder = self._idle, None, None, None
+            self._changed.notify()
+
+    def press(self, viewer: Viewer, action: int, stamp: float = 0.0) -> None:
+        """An action is held from now on; the latest one of any viewer wins. `noop` is letting go.
+
+        A key that is let go before the next frame still counts for that frame.
+        """
+        if not 0 <= action < len(self.game.world.header.action_names):
+            return
+        with self._changed:
+            self._holder, self._held = viewer, action
+            if action != self._idle:
+                self._tapped, self._key = action, (viewer, stamp)
+                self._changed.notify()
+
+    def release(self, viewer: Viewer) -> None:
+        """Let go of what `viewer` holds."""
+        with self._changed:
+            if viewer is self._holder:
+                self._held = self._idle
+
+    def submit(self, command: Callable[[], str]) -> bool:
+        """Run `command` on the simulation thread between two frames; its text, or its error's, is shown to all.
+
+        False when too many wait already.
+        """
+        with self._changed:
+            if len(self._commands) >= MAX_COMMANDS:
+                return False
+            self._commands.append(command)
+            self._changed.notify()
+        return True
+
+    def record(self, wanted: bool) -> str:
+        """Start or end an MP4 in the folder of the slots; for `submit`."""
+        if wanted and self._video is None:
+            path = self.game.slots_folder / time.strftime("%Y%m%d-%H%M%S.mp4")
+            self._video = self._recording.enter_context(mp4_writer(path, self.fps))
+        elif not wanted and self._video is not None:
+            self._video = None
+            self._recording.close()
+            return "the video is saved"
+        return self._notice
+
+    def _run(self) -> None:
+        due = time.monotonic()
+        try:
+            with self._recording:
+                while (job := self._wait(due)) is not None:
+                    if isinstance(job, int):
+                        self._tick(job)
+                        due = max(due + 1 / self.fps, time.monotonic())
+                    else:
+                        self._obey(job)
+        except Exception as error:
+            log.exception("the simulation failed")
+            self.failure = error
+            for viewer in list(self._viewers):
+                viewer.notify()
+
+    def _wait(self, due: float) -> int | Callable[[], str] | None:
+        """The next thing to do: a command, else a frame with this action, else, when closed, nothing more."""
+        with self._changed:
+            while not self._closed:
+                if self._commands:
+                    return self._commands.popleft()
+                left = None
+                if self._viewers:
+                    left = due - time.monotonic() - (1 / self.fps if self._tapped is not None else 0)
+                    if left <= 0:
+                        action = self._held if self._tapped is None else self._tapped
+                        self._tapped = None
+                        return action
+                else:
+                    self._times.clear()
+                self._changed.wait(left)
+        return None
+
+    def _obey(self, command: Callable[[], str]) -> None:
+        try:
+            self._notice = command()
+        except (LssvwmError, OSError) as error:
+            self._notice = str(error)
+        self._publish(None)
+
+    def _tick(self, action: int) -> None:
+        with self._changed:
+            answered, self._key = self._key, None
+        started = time.perf_counter()
+        frame = self.game.step(action)
+        self._milliseconds = 1000 * (time.perf_counter() - started)
+        self._times.append(time.monotonic())
+        self._frames += 1
+        if self._video is not None:
+            self._video.append(upscale(frame[None], VIDEO_UPSCALE))
+        self._publish(answered)
+
+    def _publish(self, answers: tuple[Viewer, float] | None) -> None:
+        encoded = io.BytesIO()
+        Image.fromarray(self.game.frame).save(encoded, "png", compress_level=1)
+        picture = Picture(self.game.frame, encoded.getvalue(), self._status(), answers)
+        with self._changed:
+            viewers = list(self._viewers)
+        for viewer in viewers:
+            viewer.put(picture)
+
+    def _status(self) -> dict[str, Any]:
+        game, times = self.game, self._times
+        return {
+            "frames": self._frames,
+            "fps": round((len(times) - 1) / (times[-1] - times[0]), 2) if len(times) > 1 else 0.0,
+            "milliseconds": round(self._milliseconds, 1),
+            "state_bytes": game.state.nbytes,
+            "frames_seen": game.state.frames_seen,
+            "viewers": len(self._viewers),
+            "steps": game.world.steps,
+            "seed": game.seed,
+            "cut_memory": game.cut_memory,
+            "actions_only": game.actions_only,
+            "recording": self._video is not None,
+            "pose": None if game.pose is None else [round(float(value), 3) for value in game.pose],
+            "scene": game.scene,
+            "slots": game.slots,
+            "notice": self._notice,
+        }

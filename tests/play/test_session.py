@@ -1,0 +1,160 @@
+"""Many may watch and press; there is one world, and it keeps its pace."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lssvwm_core.play.game import Game
+from lssvwm_core.play.session import QUEUE, Picture, Session, Viewer
+from lssvwm_datasets.memory_maze import ACTION_NAMES
+from lssvwm_datasets.video import read_video
+
+FORWARD, LEFT, RIGHT = (ACTION_NAMES.index(name) for name in ("forward", "left", "right"))
+
+
+class Watcher(Viewer):
+    """Notes all that comes, beside its bounded mailbox."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: None)
+        self.seen: list[Picture] = []
+        self.news = threading.Condition()
+
+    def put(self, picture: Picture) -> None:
+        super().put(picture)
+        with self.news:
+            self.seen.append(picture)
+            self.news.notify_all()
+
+    def wait_for(self, wanted: Callable[[Picture], bool], seconds: float = 30) -> Picture:
+        with self.news:
+            assert self.news.wait_for(lambda: any(map(wanted, self.seen)), seconds)
+            return next(filter(wanted, self.seen))
+
+
+@pytest.fixture
+def actions(game: Game, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """What the game is asked to do, frame by frame."""
+    taken: list[int] = []
+    step = game.step
+    monkeypatch.setattr(game, "step", lambda action: (taken.append(action), step(action))[1])
+    return taken
+
+
+@pytest.fixture
+def session(game: Game) -> Iterator[Session]:
+    with Session(game, fps=10) as session:
+        yield session
+
+
+def test_nobody_watches_nothing_runs(session: Session, actions: list[int]) -> None:
+    time.sleep(0.3)
+    assert not actions
+    watcher = Watcher()
+    session.join(watcher)
+    watcher.wait_for(lambda picture: picture.status["frames"] >= 2)
+    session.leave(watcher)
+    time.sleep(0.1)
+    count = len(actions)
+    time.sleep(0.4)
+    assert len(actions) == count
+
+
+def test_the_latest_key_wins(session: Session, actions: list[int]) -> None:
+    one, other = Watcher(), Watcher()
+    with session._changed:  # nothing is dreamt meanwhile
+        session._viewers += [one, other]
+        session.press(one, LEFT, 1.0)
+        session.press(other, FORWARD, 2.0)
+        session.press(one, RIGHT, 3.0)
+        session.press(one, ACTION_NAMES.index("noop"), 4.0)
+        session.press(other, 99)
+        session._changed.notify()
+    answered = one.wait_for(lambda picture: picture.answers is not None)
+    assert answered.answers == (one, 3.0)
+    one.wait_for(lambda picture: picture.status["frames"] >= 3)
+    assert actions[0] == RIGHT
+    assert not any(actions[1:])
+
+
+def test_held_until_let_go_or_gone(session: Session, actions: list[int]) -> None:
+    one, other = Watcher(), Watcher()
+    session.join(one)
+    session.join(other)
+    session.press(other, LEFT)
+    one.wait_for(lambda picture: len(actions) > 4)
+    assert actions[-2:] == [LEFT, LEFT]
+    session.leave(other)
+    count = len(actions)
+    one.wait_for(lambda picture: len(actions) > count + 2)
+    assert actions[-1] == 0
+
+
+def test_a_slow_viewer_loses_frames_and_slows_nobody(session: Session) -> None:
+    slow, quick = Viewer(lambda: None), Watcher()
+    session.join(slow)
+    session.join(quick)
+    last = quick.wait_for(lambda picture: picture.status["frames"] >= 3 * QUEUE)
+    assert len(slow) == QUEUE
+    picture = slow.take()
+    assert picture is not None
+    assert picture.status["frames"] >= last.status["frames"] - QUEUE
+    assert [picture.status["frames"] for picture in quick.seen if picture.status["frames"]] == list(
+        range(1, quick.seen[-1].status["frames"] + 1)
+    )
+
+
+def test_the_pace_is_the_worlds_and_keys_come_early(game: Game, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(game, "step", lambda action: game.frame)
+    with Session(game, fps=2) as session:
+        watcher = Watcher()
+        session.join(watcher)
+        watcher.wait_for(lambda picture: picture.status["frames"] == 1)
+        started = time.monotonic()
+        session.press(watcher, LEFT)
+        watcher.wait_for(lambda picture: picture.answers is not None)
+        assert time.monotonic() - started < 0.4
+        watcher.wait_for(lambda picture: picture.status["frames"] == 4)
+        assert time.monotonic() - started > 1.2
+
+
+def test_commands_run_between_frames_and_errors_are_told(session: Session) -> None:
+    watcher = Watcher()
+    session.join(watcher)
+    session.submit(lambda: session.game.load("nothing") or "")
+    assert "nothing is saved" in watcher.wait_for(lambda picture: picture.status["notice"] != "").status["notice"]
+    assert session.failure is None
+
+
+def test_recording_makes_a_video(session: Session, game: Game) -> None:
+    watcher = Watcher()
+    session.join(watcher)
+    session.submit(lambda: session.record(True))
+    begun = watcher.wait_for(lambda picture: picture.status["recording"]).status["frames"]
+    watcher.wait_for(lambda picture: picture.status["frames"] >= begun + 3)
+    assert not list(game.slots_folder.glob("[!.]*.mp4"))
+    session.submit(lambda: session.record(False))
+    watcher.wait_for(lambda picture: picture.status["notice"] == "the video is saved")
+    (path,) = Path(game.slots_folder).glob("[!.]*.mp4")
+    frames = np.concatenate(list(read_video(path)))
+    assert len(frames) >= 3
+    assert frames.shape[1:] == (256, 256, 3)
+
+
+def test_a_failure_ends_the_session_and_is_kept(
+    game: Game, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(action: int) -> None:
+        raise RuntimeError("no more memory")
+
+    monkeypatch.setattr(game, "step", fail)
+    woken = threading.Event()
+    with Session(game) as session:
+        session.join(Viewer(woken.set))
+        session._thread.join(10)
+    assert str(session.failure) == "no more memory"
+    assert woken.is_set()
