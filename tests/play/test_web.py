@@ -1,0 +1,218 @@
+"""The page as strangers meet it: who gets in, what garbage does, and that nobody slows the others."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from lssvwm_core.play.game import Game
+from lssvwm_core.play.session import QUEUE, Session
+
+pytest.importorskip("uvicorn", reason="the extra `play` is not installed")
+testclient = pytest.importorskip("starlette.testclient", reason="the extra `dev` is not installed")
+from starlette.websockets import WebSocketDisconnect  # noqa: E402
+
+from lssvwm_core.play import web  # noqa: E402
+from lssvwm_core.play.messages import MAX_BYTES  # noqa: E402
+
+PNG = b"\x89PNG\r\n"
+
+
+@pytest.fixture
+def session(game: Game) -> Iterator[Session]:
+    with Session(game, fps=10) as session:
+        yield session
+
+
+@pytest.fixture
+def app(session: Session) -> web.PlayApp:
+    return web.PlayApp(session, 1, "test", None)
+
+
+@pytest.fixture
+def client(app: web.PlayApp) -> Any:
+    return testclient.TestClient(app.starlette(), base_url="http://127.0.0.1:8765")
+
+
+def say(socket: Any, **message: Any) -> None:
+    socket.send_text(json.dumps(message))
+
+
+def picture(socket: Any, wanted: Callable[[dict[str, Any]], bool] = lambda status: True) -> dict[str, Any]:
+    """The status of the next picture that is `wanted`; each is acknowledged."""
+    for _ in range(200):
+        message = socket.receive_json()
+        if status := message.get("status"):
+            assert socket.receive_bytes().startswith(PNG)
+            say(socket, do="seen")
+            if wanted(status):
+                return status
+    raise AssertionError("no such picture")
+
+
+def closed_with(socket: Any) -> int:
+    for _ in range(200):
+        if (message := socket.receive())["type"] == "websocket.close":
+            return message["code"]
+    raise AssertionError("still open")
+
+
+def test_the_page_and_nothing_else(client: Any) -> None:
+    for path, kind in (("/", "text/html"), ("/play.js", "text/javascript"), ("/play.css", "text/css")):
+        answer = client.get(path)
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith(kind)
+        assert "default-src 'self'" in answer.headers["content-security-policy"]
+    for path in ("/play.py", "/static/play.js", "/../pyproject.toml", "/%2e%2e/web.py", "//etc/passwd", "/ws"):
+        assert client.get(path).status_code == 404
+
+
+def test_playing(client: Any) -> None:
+    with client.websocket_connect("/ws") as socket:
+        assert socket.receive_json()["hello"]["actions"][1] == "forward"
+        scene = socket.receive_json()["scene"]
+        assert len(scene["layout"]) == 9
+        assert len(scene["path"]) >= 20
+        picture(socket)
+        say(socket, do="key", action=2, stamp=12.5)
+        assert picture(socket, lambda status: status["answers"] is not None)["answers"] == 12.5
+        say(socket, do="set", name="cut_memory", value=True)
+        say(socket, do="set", name="steps", value=1)
+        say(socket, do="set", name="seed", value=7)
+        changed = picture(socket, lambda status: status["seed"] == 7)
+        assert (changed["cut_memory"], changed["steps"]) == (True, 1)
+        say(socket, do="save", slot="here")
+        picture(socket, lambda status: status["slots"] == ["here"])
+        say(socket, do="branch", slot="here")
+        picture(socket, lambda status: "is taken" in status["notice"])
+        say(socket, do="load", slot="here")
+        scene = picture(socket, lambda status: status["notice"] == "back at here")["scene"]
+        say(socket, do="restart", episode=0, frame=100)
+        assert picture(socket, lambda status: status["scene"] > scene)["frames_seen"] >= 20
+        say(socket, do="load", slot="../../etc/passwd")
+        picture(socket, lambda status: "1 to 32" in status["notice"])
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        "",
+        "no json",
+        "[" * 400,
+        "null",
+        "[]",
+        '{"do": 1}',
+        '{"do": "close"}',
+        '{"do": "__class__"}',
+        '{"do": "key", "action": "left", "stamp": 1}',
+        '{"do": "key", "action": true, "stamp": 1}',
+        '{"do": "key", "action": -1, "stamp": 1}',
+        '{"do": "key", "action": 1, "stamp": NaN}',
+        '{"do": "key", "action": 1, "stamp": 1' + "0" * 400 + "}",
+        '{"do": "set", "name": "steps", "value": 100000}',
+        '{"do": "set", "name": "steps", "value": true}',
+        '{"do": "set", "name": "world", "value": true}',
+        '{"do": "set", "name": "cut_memory", "value": 1}',
+        '{"do": "restart", "episode": 0.5, "frame": 0}',
+        '{"do": "save", "slot": ["a"]}',
+        b"\x00\xff\xfe",
+    ],
+)
+def test_garbage_does_nothing(
+    client: Any, session: Session, garbage: str | bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with client.websocket_connect("/ws") as socket:
+        before = picture(socket)
+        monkeypatch.setattr(session, "submit", lambda command: pytest.fail("a command"))
+        if isinstance(garbage, bytes):
+            socket.send_bytes(garbage)
+        else:
+            socket.send_text(garbage)
+        after = picture(socket, lambda status: status["frames"] > before["frames"] + 1)
+    for name in ("steps", "seed", "cut_memory", "actions_only", "recording", "slots", "scene", "notice"):
+        assert after[name] == before[name]
+    assert session._held == 0
+    assert session._tapped is None
+
+
+def test_too_long_and_too_many_messages_end_the_connection(client: Any, app: web.PlayApp) -> None:
+    with client.websocket_connect("/ws") as socket:
+        socket.send_text("x" * (MAX_BYTES + 1))
+        assert closed_with(socket) == 1009
+    with client.websocket_connect("/ws") as socket:
+        for _ in range(2 * web.BURST):
+            socket.send_text("{}")
+        assert closed_with(socket) == 1008
+    with client.websocket_connect("/ws") as socket:
+        picture(socket)
+    assert app.viewers == 0
+
+
+@pytest.mark.parametrize(
+    ("origin", "welcome"),
+    [
+        (None, True),
+        ("http://127.0.0.1:8765", True),
+        ("http://127.0.0.1:9999", False),
+        ("https://evil.example", False),
+        ("http://127.0.0.1:8765.evil.example", False),
+        ("null", False),
+    ],
+)
+def test_pages_of_other_sites_are_refused(client: Any, origin: str | None, welcome: bool) -> None:
+    headers = {"origin": origin} if origin else {}
+    if welcome:
+        with client.websocket_connect("ws://127.0.0.1:8765/ws", headers=headers) as socket:
+            picture(socket)
+    else:
+        with pytest.raises(WebSocketDisconnect), client.websocket_connect("ws://127.0.0.1:8765/ws", headers=headers):
+            pass
+
+
+def test_names_that_others_point_here_are_refused(client: Any) -> None:
+    assert client.get("/", headers={"host": "evil.example"}).status_code == 400
+
+
+def test_another_address_asks_for_the_token(session: Session) -> None:
+    app = web.PlayApp(session, 1, "test", "secret")
+    client = testclient.TestClient(app.starlette(), base_url="http://192.0.2.1:8765")
+    for query in ("", "?token=", "?token=wrong", "?token=sécret", "?token=secret2"):
+        assert client.get(f"/{query}").status_code == 403
+        with pytest.raises(WebSocketDisconnect), client.websocket_connect(f"/ws{query}"):
+            pass
+    assert client.get("/?token=secret").status_code == 200
+    with client.websocket_connect("/ws?token=secret") as socket:
+        picture(socket)
+
+
+def test_two_see_the_same_and_a_silent_one_gets_few(client: Any, app: web.PlayApp, session: Session) -> None:
+    with client.websocket_connect("/ws") as one, client.websocket_connect("/ws") as silent:
+        first = picture(one, lambda status: status["viewers"] == 2)["frames"]
+        picture(one, lambda status: status["frames"] > first + 3 * QUEUE)
+        assert app.viewers == 2
+        say(one, do="save", slot="mark")
+        picture(one, lambda status: status["slots"] == ["mark"])
+        received = [silent.receive() for _ in range(2 + 2 * web.IN_FLIGHT)]  # hello, scene, pictures
+        assert sum("bytes" in message and message["bytes"] is not None for message in received) == web.IN_FLIGHT
+        say(silent, do="seen")
+        status = json.loads(silent.receive()["text"])["status"]
+        assert status["frames"] > first + QUEUE, "the newest, not the oldest"
+    deadline = time.monotonic() + 10
+    while app.viewers and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not app.viewers
+
+
+def test_not_more_viewers_than_can_be_served(client: Any, app: web.PlayApp) -> None:
+    app.viewers = web.MAX_VIEWERS
+    with pytest.raises(WebSocketDisconnect), client.websocket_connect("/ws"):
+        pass
+
+
+def test_addresses_of_this_machine() -> None:
+    assert all(map(web.is_loopback, ("127.0.0.1", "127.8.8.8", "::1", "localhost")))
+    assert not any(map(web.is_loopback, ("0.0.0.0", "::", "192.168.1.4", "example.org", "localhost.evil.example")))
+    assert web.link("::1", 80, None) == "http://[::1]:80/"
+    assert web.link("192.168.1.4", 80, "abc") == "http://192.168.1.4:80/?token=abc"
