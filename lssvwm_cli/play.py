@@ -33,6 +33,8 @@ def play(
 ) -> None:
     """Walk around in a world, in the browser or the terminal."""
     import secrets
+    import signal
+    import sys
     from dataclasses import replace
 
     import torch
@@ -56,6 +58,7 @@ def play(
                 f"the page needs {error.name}: pip install 'lssvwm[play]'   (or play here: lssvwm play --terminal)"
             ) from error
         listener = web.listen(host, port)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the session: a recording is finished
     torch.set_num_threads(threads or max(1, core_count("auto") // 2))
     folder = resolve_world(checkpoint)
     world = replace(load_world(folder, pick_device(device)), steps=steps)

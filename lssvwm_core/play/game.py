@@ -36,6 +36,7 @@ class Game:
         pose: (P,) where the agent stands; None where unknown.
         layout: (N, N) uint8, 1 = free; None where unknown.
         path: [x, y] of the last frames, oldest first; empty where poses are unknown.
+        dreamt: frames since the last jump.
         scene: counts the jumps: restarts and loads.
         cut_memory: dream from the frames of the attention window alone; the memory itself goes on underneath.
         actions_only: tell the world no poses.
@@ -46,6 +47,7 @@ class Game:
     pose: NDArray[np.float32] | None
     layout: NDArray[np.uint8] | None
     path: list[list[float]]
+    dreamt: int
 
     def __init__(self, world: World, source: Path, slots: Path, context: int = 100, seed: int = 0) -> None:
         """Start at the first validation episode of `source`. Raises: LssvwmError."""
@@ -97,6 +99,7 @@ class Game:
             latents = self.world.generate(self.state, conditions, self.rng)
         self._remember(latents.cpu(), conditions)
         self.frame = self.world.decode(latents[0])[0]
+        self.dreamt += 1
         return self.frame
 
     @property
@@ -174,5 +177,6 @@ class Game:
         self.layout = layout
         self.path = []
         self.scene += 1
+        self.dreamt = 0
         if self._latents.shape[1]:
             self.frame = self.world.decode(self._latents[0, -1:])[0]

@@ -123,7 +123,8 @@ class PlayApp:
             if picture.status["scene"] != scene:
                 scene, game = picture.status["scene"], self.session.game
                 layout = None if game.layout is None else game.layout.tolist()
-                await websocket.send_json({"scene": {"layout": layout, "path": list(game.path)}})
+                path = list(game.path)
+                await websocket.send_json({"scene": {"layout": layout, "path": path, "dreamt": game.dreamt}})
             answers = picture.answers[1] if picture.answers and picture.answers[0] is viewer else None
             await websocket.send_json({"status": picture.status | {"answers": answers}})
             await websocket.send_bytes(picture.png)

@@ -35,10 +35,10 @@ function badge(text, live) {
 
 function hear({ hello, scene: place, status: news }) {
   if (hello) greet(hello);
-  if (place) { layout = place.layout; path = place.path; context = path.length; }
+  if (place) { layout = place.layout; path = place.path; context = path.length - place.dreamt; }
   if (news) {
     status = news;
-    if (news.pose && scene === news.scene) path = [...path.slice(-1999), news.pose.slice(0, 2)];
+    if (news.pose && scene === news.scene) path.push(news.pose.slice(0, 2));
     scene = news.scene;
     tell();
   }
@@ -146,9 +146,8 @@ function draw() {
   if (!status.pose) return;
   const size = layout ? layout.length : Math.ceil(Math.max(9, ...path.flat()));
   const cell = canvas.width / size;
-  const colour = (name) => getComputedStyle(document.body).getPropertyValue(name);
   pen.clearRect(0, 0, canvas.width, canvas.height);
-  pen.fillStyle = getComputedStyle($("hint")).color;
+  pen.fillStyle = getComputedStyle(canvas).getPropertyValue("color");
   layout?.forEach((row, y) => row.forEach((free, x) => { if (!free) pen.fillRect(x * cell, (size - 1 - y) * cell, cell + .5, cell + .5); }));
   const line = (points, ink) => {
     pen.beginPath();
