@@ -62,7 +62,6 @@ class World:
             rows = slice(start, start + piece)
             self._commit(state, latents[:, rows], {name: rows_[:, rows] for name, rows_ in conditions.items()})
 
-    @torch.inference_mode()
     def generate(
         self, state: ModelState, conditions: Conditions, rng: torch.Generator | Sequence[torch.Generator]
     ) -> Tensor:
@@ -70,6 +69,15 @@ class World:
 
         `rng` is a CPU generator, or one for each world of the batch: same seed, same dream, whatever the batch.
         """
+        latents = self.dream(state, conditions, rng)
+        self.observe(state, latents, conditions)
+        return latents
+
+    @torch.inference_mode()
+    def dream(
+        self, state: ModelState, conditions: Conditions, rng: torch.Generator | Sequence[torch.Generator]
+    ) -> Tensor:
+        """The next chunk, as `generate` gives it, before it is committed with `observe`."""
         shape = (self.chunk, *self.model.config.latent_shape)
         if isinstance(rng, torch.Generator):
             noise = torch.randn(state.batch, *shape, generator=rng).to(self.device)
@@ -77,9 +85,7 @@ class World:
             noise = torch.stack([torch.randn(*shape, generator=one) for one in rng]).to(self.device)
         conditions = {name: rows.to(self.device) for name, rows in conditions.items()}
         with autocast(self.device, fastest_precision(self.device)):
-            latents = denoise(self.model, noise, conditions, state, self.steps)
-        self._commit(state, latents, conditions)
-        return latents
+            return denoise(self.model, noise, conditions, state, self.steps)
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> NDArray[np.uint8]:

@@ -83,24 +83,34 @@ class Game:
             self.path = poses[-PATH_POINTS:, :2].tolist()
 
     def step(self, action: int) -> NDArray[np.uint8]:
-        """Take an action, a column of the world's actions, and dream the frame it leads to."""
+        """Take an action, a column of the world's actions, and return the frame it leads to: `dream`, `commit`."""
+        frame = self.dream(action)
+        self.commit()
+        return frame
+
+    def dream(self, action: int) -> NDArray[np.uint8]:
+        """The frame that an action leads to; `commit` is to follow, when the frame has been shown."""
         actions = np.zeros((1, len(self.world.header.action_names)), np.float32)
         actions[:, action : action + 1] = 1
         if self.pose is not None:
             self.pose = walk(self.layout, self.pose, action)
             self.path = [*self.path[1 - PATH_POINTS :], self.pose[:2].tolist()]
         conditions = self._conditions(actions, None if self.pose is None else self.pose[None])
+        state = self.state
         if self.cut_memory:
-            fresh = self.world.reset()
-            self.world.observe(fresh, self._latents, self._known)
-            latents = self.world.generate(fresh, conditions, self.rng)
-            self.world.observe(self.state, latents, conditions)
-        else:
-            latents = self.world.generate(self.state, conditions, self.rng)
-        self._remember(latents.cpu(), conditions)
+            state = self.world.reset()
+            self.world.observe(state, self._latents, self._known)
+        latents = self.world.dream(state, conditions, self.rng)
+        self._dreamt = latents, conditions
         self.frame = self.world.decode(latents[0])[0]
         self.dreamt += 1
         return self.frame
+
+    def commit(self) -> None:
+        """Let the memory see the frame just dreamt."""
+        latents, conditions = self._dreamt
+        self.world.observe(self.state, latents, conditions)
+        self._remember(latents.cpu(), conditions)
 
     @property
     def slots(self) -> list[str]:

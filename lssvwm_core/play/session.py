@@ -203,13 +203,14 @@ class Session:
         with self._changed:
             answered, self._key = self._key, None
         started = time.perf_counter()
-        frame = self.game.step(action)
-        self._milliseconds = 1000 * (time.perf_counter() - started)
+        frame = self.game.dream(action)
         self._times.append(time.monotonic())
         self._frames += 1
+        self._publish(answered)
+        self.game.commit()
+        self._milliseconds = 1000 * (time.perf_counter() - started)
         if self._video is not None:
             self._video.append(upscale(frame[None], VIDEO_UPSCALE))
-        self._publish(answered)
 
     def _publish(self, answers: tuple[Viewer, float] | None) -> None:
         encoded = io.BytesIO()

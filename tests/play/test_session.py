@@ -40,8 +40,8 @@ class Watcher(Viewer):
 def actions(game: Game, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """What the game is asked to do, frame by frame."""
     taken: list[int] = []
-    step = game.step
-    monkeypatch.setattr(game, "step", lambda action: (taken.append(action), step(action))[1])
+    dream = game.dream
+    monkeypatch.setattr(game, "dream", lambda action: (taken.append(action), dream(action))[1])
     return taken
 
 
@@ -109,7 +109,8 @@ def test_a_slow_viewer_loses_frames_and_slows_nobody(session: Session) -> None:
 
 
 def test_the_pace_is_the_worlds_and_keys_come_early(game: Game, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(game, "step", lambda action: game.frame)
+    monkeypatch.setattr(game, "dream", lambda action: game.frame)
+    monkeypatch.setattr(game, "commit", lambda: None)
     with Session(game, fps=2) as session:
         watcher = Watcher()
         session.join(watcher)
@@ -151,7 +152,7 @@ def test_a_failure_ends_the_session_and_is_kept(
     def fail(action: int) -> None:
         raise RuntimeError("no more memory")
 
-    monkeypatch.setattr(game, "step", fail)
+    monkeypatch.setattr(game, "dream", fail)
     woken = threading.Event()
     with Session(game) as session:
         session.join(Viewer(woken.set))
