@@ -74,6 +74,6 @@ def play(
             play_here(session)
         else:
             token = None if web.is_loopback(host) else secrets.token_urlsafe(16)
-            app = web.PlayApp(session, episode_count(data, world), folder.name, token)
+            app = web.PlayApp(session, episode_count(data, world), folder.name, host, token)
             say(f"play: {web.link(host, listener.getsockname()[1], token)}   (Ctrl-C ends it)")
             web.serve(app, listener)

@@ -13,7 +13,6 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from importlib import resources
-from urllib.parse import urlsplit
 
 import uvicorn
 from starlette.applications import Starlette
@@ -31,7 +30,7 @@ from lssvwm_datasets.errors import LssvwmError
 MAX_VIEWERS = 16
 IN_FLIGHT = 2  # pictures sent that the viewer has not yet acknowledged
 MESSAGES_A_SECOND, BURST = 50, 100
-LOOPBACK_NAMES = ["localhost", "127.0.0.1", "[", "testserver"]
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
@@ -45,11 +44,12 @@ class PlayApp:
     """Args:
     episodes: validation episodes that a viewer can start from.
     title: of the world, for the page.
-    token: asked for where not None.
+    host: the address served at.
+    token: asked for where not None; else only this machine's own names are answered to.
     """
 
-    def __init__(self, session: Session, episodes: int, title: str, token: str | None) -> None:
-        self.session, self.episodes, self.title, self.token = session, episodes, title, token
+    def __init__(self, session: Session, episodes: int, title: str, host: str, token: str | None) -> None:
+        self.session, self.episodes, self.title, self.host, self.token = session, episodes, title, host, token
         self.viewers = 0
         static = resources.files("lssvwm_core.play") / "static"
         self.files = {name: (static / name).read_bytes() for name in MEDIA_TYPES}
@@ -61,7 +61,8 @@ class PlayApp:
             Route("/play.js", self._file("play.js")),
             WebSocketRoute("/ws", self._play),
         ]
-        loopback = [Middleware(TrustedHostMiddleware, allowed_hosts=LOOPBACK_NAMES, www_redirect=False)]
+        hosts = [*LOOPBACK_NAMES, self.host]
+        loopback = [Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)]
         return Starlette(routes=routes, middleware=[] if self.token else loopback)
 
     def _file(self, name: str, guarded: bool = False) -> Callable[[Request], Awaitable[Response]]:
@@ -77,8 +78,8 @@ class PlayApp:
         return self.token is None or secrets.compare_digest(given.encode(), self.token.encode())
 
     async def _play(self, websocket: WebSocket) -> None:
-        origin = websocket.headers.get("origin")  # every browser sends one
-        foreign = origin is not None and urlsplit(origin).netloc != websocket.headers.get("host")
+        origin, own = websocket.headers.get("origin"), websocket.headers.get("host")  # browsers always send both
+        foreign = origin is not None and origin not in (f"http://{own}", f"https://{own}")
         if foreign or not self._knows_token(websocket) or self.viewers >= MAX_VIEWERS:
             await websocket.close(1008)
             return

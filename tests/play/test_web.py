@@ -17,6 +17,7 @@ from starlette.websockets import WebSocketDisconnect  # noqa: E402
 from lssvwm_core.play import web  # noqa: E402
 from lssvwm_core.play.messages import MAX_BYTES  # noqa: E402
 
+WS = "ws://127.0.0.1:8765/ws"
 PNG = b"\x89PNG\r\n"
 
 
@@ -28,7 +29,7 @@ def session(game: Game) -> Iterator[Session]:
 
 @pytest.fixture
 def app(session: Session) -> web.PlayApp:
-    return web.PlayApp(session, 1, "test", None)
+    return web.PlayApp(session, 1, "test", "127.0.0.1", None)
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def test_the_page_and_nothing_else(client: Any) -> None:
 
 
 def test_playing(client: Any) -> None:
-    with client.websocket_connect("/ws") as socket:
+    with client.websocket_connect(WS) as socket:
         assert socket.receive_json()["hello"]["actions"][1] == "forward"
         scene = socket.receive_json()["scene"]
         assert len(scene["layout"]) == 9
@@ -95,57 +96,54 @@ def test_playing(client: Any) -> None:
         picture(socket, lambda status: "1 to 32" in status["notice"])
 
 
-@pytest.mark.parametrize(
-    "garbage",
-    [
-        "",
-        "no json",
-        "[" * 400,
-        "null",
-        "[]",
-        '{"do": 1}',
-        '{"do": "close"}',
-        '{"do": "__class__"}',
-        '{"do": "key", "action": "left", "stamp": 1}',
-        '{"do": "key", "action": true, "stamp": 1}',
-        '{"do": "key", "action": -1, "stamp": 1}',
-        '{"do": "key", "action": 1, "stamp": NaN}',
-        '{"do": "key", "action": 1, "stamp": 1' + "0" * 400 + "}",
-        '{"do": "set", "name": "steps", "value": 100000}',
-        '{"do": "set", "name": "steps", "value": true}',
-        '{"do": "set", "name": "world", "value": true}',
-        '{"do": "set", "name": "cut_memory", "value": 1}',
-        '{"do": "restart", "episode": 0.5, "frame": 0}',
-        '{"do": "save", "slot": ["a"]}',
-        b"\x00\xff\xfe",
-    ],
+GARBAGE: tuple[str | bytes, ...] = (
+    "",
+    "no json",
+    "[" * 400,
+    "null",
+    "[]",
+    '{"do": 1}',
+    '{"do": "close"}',
+    '{"do": "__class__"}',
+    '{"do": "key", "action": "left", "stamp": 1}',
+    '{"do": "key", "action": true, "stamp": 1}',
+    '{"do": "key", "action": -1, "stamp": 1}',
+    '{"do": "key", "action": 1000, "stamp": 1}',
+    '{"do": "key", "action": 1, "stamp": NaN}',
+    '{"do": "key", "action": 1, "stamp": 1' + "0" * 400 + "}",
+    '{"do": "set", "name": "steps", "value": 100000}',
+    '{"do": "set", "name": "steps", "value": true}',
+    '{"do": "set", "name": "world", "value": true}',
+    '{"do": "set", "name": "cut_memory", "value": 1}',
+    '{"do": "restart", "episode": 0.5, "frame": 0}',
+    '{"do": "save", "slot": ["a"]}',
+    b"\x00\xff\xfe",
 )
-def test_garbage_does_nothing(
-    client: Any, session: Session, garbage: str | bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with client.websocket_connect("/ws") as socket:
+
+
+def test_garbage_does_nothing(client: Any, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    with client.websocket_connect(WS) as socket:
         before = picture(socket)
-        monkeypatch.setattr(session, "submit", lambda command: pytest.fail("a command"))
-        if isinstance(garbage, bytes):
-            socket.send_bytes(garbage)
-        else:
-            socket.send_text(garbage)
-        after = picture(socket, lambda status: status["frames"] > before["frames"] + 1)
+        commands: list[object] = []
+        monkeypatch.setattr(session, "submit", commands.append)
+        monkeypatch.setattr(session, "press", lambda viewer, action, stamp: commands.append(action))
+        for garbage in GARBAGE:
+            socket.send({"type": "websocket.receive", "bytes" if isinstance(garbage, bytes) else "text": garbage})
+        after = picture(socket, lambda status: status["frames"] > before["frames"] + 3)
+    assert commands == [-1, 1000], "which are no actions: the session ignores them"
     for name in ("steps", "seed", "cut_memory", "actions_only", "recording", "slots", "scene", "notice"):
         assert after[name] == before[name]
-    assert session._held == 0
-    assert session._tapped is None
 
 
 def test_too_long_and_too_many_messages_end_the_connection(client: Any, app: web.PlayApp) -> None:
-    with client.websocket_connect("/ws") as socket:
+    with client.websocket_connect(WS) as socket:
         socket.send_text("x" * (MAX_BYTES + 1))
         assert closed_with(socket) == 1009
-    with client.websocket_connect("/ws") as socket:
+    with client.websocket_connect(WS) as socket:
         for _ in range(2 * web.BURST):
             socket.send_text("{}")
         assert closed_with(socket) == 1008
-    with client.websocket_connect("/ws") as socket:
+    with client.websocket_connect(WS) as socket:
         picture(socket)
     assert app.viewers == 0
 
@@ -159,36 +157,40 @@ def test_too_long_and_too_many_messages_end_the_connection(client: Any, app: web
         ("https://evil.example", False),
         ("http://127.0.0.1:8765.evil.example", False),
         ("null", False),
+        ("http://[127.0.0.1:8765", False),
     ],
 )
 def test_pages_of_other_sites_are_refused(client: Any, origin: str | None, welcome: bool) -> None:
     headers = {"origin": origin} if origin else {}
     if welcome:
-        with client.websocket_connect("ws://127.0.0.1:8765/ws", headers=headers) as socket:
+        with client.websocket_connect(WS, headers=headers) as socket:
             picture(socket)
     else:
-        with pytest.raises(WebSocketDisconnect), client.websocket_connect("ws://127.0.0.1:8765/ws", headers=headers):
+        with pytest.raises(WebSocketDisconnect), client.websocket_connect(WS, headers=headers):
             pass
 
 
 def test_names_that_others_point_here_are_refused(client: Any) -> None:
     assert client.get("/", headers={"host": "evil.example"}).status_code == 400
+    with pytest.raises(testclient.WebSocketDenialResponse), client.websocket_connect("ws://evil.example/ws"):
+        pass
+    assert client.get("/", headers={"host": "[::1]:8765"}).status_code == 200
 
 
 def test_another_address_asks_for_the_token(session: Session) -> None:
-    app = web.PlayApp(session, 1, "test", "secret")
+    app = web.PlayApp(session, 1, "test", "192.0.2.1", "secret")
     client = testclient.TestClient(app.starlette(), base_url="http://192.0.2.1:8765")
     for query in ("", "?token=", "?token=wrong", "?token=sécret", "?token=secret2"):
         assert client.get(f"/{query}").status_code == 403
-        with pytest.raises(WebSocketDisconnect), client.websocket_connect(f"/ws{query}"):
+        with pytest.raises(WebSocketDisconnect), client.websocket_connect(f"{WS}{query}"):
             pass
     assert client.get("/?token=secret").status_code == 200
-    with client.websocket_connect("/ws?token=secret") as socket:
+    with client.websocket_connect(f"{WS}?token=secret") as socket:
         picture(socket)
 
 
 def test_two_see_the_same_and_a_silent_one_gets_few(client: Any, app: web.PlayApp, session: Session) -> None:
-    with client.websocket_connect("/ws") as one, client.websocket_connect("/ws") as silent:
+    with client.websocket_connect(WS) as one, client.websocket_connect(WS) as silent:
         first = picture(one, lambda status: status["viewers"] == 2)["frames"]
         picture(one, lambda status: status["frames"] > first + 3 * QUEUE)
         assert app.viewers == 2
@@ -207,7 +209,7 @@ def test_two_see_the_same_and_a_silent_one_gets_few(client: Any, app: web.PlayAp
 
 def test_not_more_viewers_than_can_be_served(client: Any, app: web.PlayApp) -> None:
     app.viewers = web.MAX_VIEWERS
-    with pytest.raises(WebSocketDisconnect), client.websocket_connect("/ws"):
+    with pytest.raises(WebSocketDisconnect), client.websocket_connect(WS):
         pass
 
 

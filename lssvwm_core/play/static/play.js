@@ -104,7 +104,7 @@ function steer() {
   sent = action;
 }
 
-const typing = (target) => target.matches("#slot, input[type=number]");
+const typing = (target) => target.matches?.("#slot, input[type=number]");
 addEventListener("keydown", (event) => {
   if (event.repeat || event.ctrlKey || event.metaKey || event.altKey || typing(event.target)) return;
   if (event.code in DIRECTIONS || event.code.startsWith("Digit")) { event.preventDefault(); hold(event.code); }
@@ -152,7 +152,7 @@ function draw() {
   const line = (points, ink) => {
     pen.beginPath();
     points.forEach(([x, y]) => pen.lineTo(x * cell, (size - y) * cell));
-    pen.strokeStyle = ink; pen.lineWidth = 5; pen.lineJoin = "round"; pen.stroke();
+    pen.strokeStyle = ink; pen.lineWidth = 7; pen.lineJoin = "round"; pen.stroke();
   };
   line(path.slice(0, context), "#4a82dc");
   line(path.slice(Math.max(0, context - 1)), "#f08a24");
@@ -160,8 +160,8 @@ function draw() {
   pen.save();
   pen.translate(x * cell, (size - y) * cell);
   pen.rotate(-Math.atan2(sin, cos));
-  pen.beginPath(); pen.moveTo(17, 0); pen.lineTo(-10, 11); pen.lineTo(-5, 0); pen.lineTo(-10, -11); pen.closePath();
-  pen.fillStyle = "#d92b2b"; pen.fill(); pen.strokeStyle = "#fff"; pen.lineWidth = 2; pen.stroke();
+  pen.beginPath(); pen.moveTo(26, 0); pen.lineTo(-15, 17); pen.lineTo(-8, 0); pen.lineTo(-15, -17); pen.closePath();
+  pen.fillStyle = "#d92b2b"; pen.fill(); pen.strokeStyle = "#fff"; pen.lineWidth = 3; pen.stroke();
   pen.restore();
 }
 
