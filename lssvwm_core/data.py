@@ -27,6 +27,9 @@ class Batch(TypedDict):
     numbers: Tensor
 
 
+LATEST_FOLD = 0.8  # of a clip; the earliest is at half of it, from where on frames may be noised after a clean prefix
+
+
 @dataclass(frozen=True)
 class ClipSampling:
     """How clips are cut from episodes.
@@ -93,7 +96,7 @@ class ClipDataset(Dataset[Batch]):
     def _clip(self, frames: int, rng: np.random.Generator) -> dict[str, NDArray[np.float32]]:
         has_poses = "pose" in self.streams
         folded = has_poses and rng.random() < self.sampling.fold
-        span = -(-frames // 2) if folded else frames
+        span = int(rng.integers(-(-frames // 2), int(LATEST_FOLD * frames) + 1)) if folded else frames
         starts = np.maximum(self.lengths - span + 1, 0).cumsum()
         drawn = int(rng.integers(starts[-1]))
         number = int(np.searchsorted(starts, drawn, side="right"))
