@@ -14,7 +14,8 @@ def play(
         typer.Argument(help="A run, a world's folder, a shipped name or a hub id. [default: the latest run]"),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Shards or recordings to start from. [default: data/maze, else the samples]")
+        Path | None,
+        typer.Option(help="Shards, recordings or a hub id to start from. [default: data/maze, else the samples]"),
     ] = None,
     context: Annotated[int, typer.Option(min=1, help="Recorded frames that the world sees first.")] = 100,
     steps: Annotated[int, typer.Option(min=1, max=32, help="Denoising steps a frame.")] = 4,
@@ -42,6 +43,7 @@ def play(
     from lssvwm_cli.console import core_count
     from lssvwm_core.device import pick_device
     from lssvwm_core.episodes import episode_count
+    from lssvwm_core.hub import shards_folder
     from lssvwm_core.play.game import Game
     from lssvwm_core.play.session import Session
     from lssvwm_core.runs import resolve_world
@@ -65,6 +67,7 @@ def play(
     if data is None:
         default = Path("data") / world.header.dataset
         data = default if (default / INDEX_FILE).exists() else sample_recordings()
+    data = shards_folder(data)
     say(f"world: {folder}\nstart: {data}")
     game = Game(world, data, slots, context, seed)
     with Session(game, fps) as session:
