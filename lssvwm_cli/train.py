@@ -21,7 +21,9 @@ def train(
     clip_frames: Annotated[int | None, typer.Option(min=1, help="Clips of this length throughout.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Clips a step, in each process.")] = None,
     resume: Annotated[bool, typer.Option(help="Continue the run if it is there.")] = True,
-    init_from: Annotated[str | None, typer.Option(help="Start from the weights of a run, world or hub id.")] = None,
+    init_from: Annotated[
+        str | None, typer.Option(help="Start from the weights (and shape) of a run, world or hub id.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. [default: all]")] = None,
 ) -> None:
@@ -31,18 +33,21 @@ def train(
     """
     import torch
 
-    from lssvwm_core.config import make_config
+    from lssvwm_core.config import make_config, with_model
     from lssvwm_core.device import pick_device
     from lssvwm_core.hub import shards_folder
     from lssvwm_core.rollout import write_sample
     from lssvwm_core.runs import RUNS, resolve_world
     from lssvwm_core.train import Outcome, open_run
     from lssvwm_core.train import train as run_training
+    from lssvwm_core.world import load_model
 
     if threads:
         torch.set_num_threads(threads)
     where = pick_device(device)
     chosen = any((preset, config, set_, clip_frames, batch_size))
+    initial = resolve_world(init_from) if init_from else None
+    shape_is_chosen = preset or config or any(override.startswith("model.") for override in set_ or [])
     preset = preset or ("tiny" if where.type == "cpu" else "small")
     overrides = list(set_ or [])
     if clip_frames or batch_size:
@@ -52,6 +57,8 @@ def train(
         overrides.append(f"train.steps={steps}")
     shards = shards_folder(data)
     wanted = make_config(preset, shards, config, overrides)
+    if initial and not shape_is_chosen:
+        wanted = with_model(wanted, load_model(initial)[0].config)
     folder = RUNS / (name or f"{data.name}-{wanted.preset}")
     opened, settings = open_run(folder, wanted, resume, adopt=not chosen)
     total = settings.train.total_steps
@@ -67,7 +74,7 @@ def train(
             settings,
             where,
             minutes=minutes,
-            init_from=resolve_world(init_from) if init_from else None,
+            init_from=initial,
             make_sample=lambda world, step: write_sample(world, shards, folder / "samples" / f"{step:06d}.mp4"),
             outcome=outcome,
         )

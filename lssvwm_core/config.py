@@ -10,6 +10,7 @@ from typing import Any
 import tomli_w
 
 from lssvwm_core.data import ClipSampling
+from lssvwm_core.model.config import ModelConfig
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.files import written_whole
 
@@ -127,6 +128,13 @@ def make_config(preset: str, data: Path, file: Path | None, overrides: Sequence[
         raise LssvwmError(f"unknown preset {preset!r}; expected one of {', '.join(STAGES)}")
     train = {"stages": STAGES[preset], "learning_rate": LEARNING_RATES[preset], **values["train"]}
     return _build(str(file or "--set"), preset, str(data), train, values["sampling"], values["model"])
+
+
+def with_model(config: RunConfig, model: ModelConfig) -> RunConfig:
+    """The config with the shape of this model; what the data gives stays the data's."""
+    given_by_data = ("latent_shape", "action_names", "pose_names", "action_scaling")
+    fields = {name: value for name, value in dataclasses.asdict(model).items() if name not in given_by_data}
+    return dataclasses.replace(config, model=fields)
 
 
 def parse_override(text: str) -> tuple[str, str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lssvwm_core.runs import Run
 from tests.conftest import lssvwm, train_command
 
 COMMANDS = [
@@ -75,6 +76,12 @@ def test_train_continues_its_run(workspace: Path) -> None:
 def test_train_starts_from_the_weights_of_a_run(workspace: Path) -> None:
     done = lssvwm(workspace, *train_command("child", 2, "--init-from", "test"))
     assert "step 2 of 2" in done.stderr
+
+
+def test_train_takes_the_shape_of_the_world_it_starts_from(workspace: Path) -> None:
+    lssvwm(workspace, "train", "--name", "grown", "--init-from", "test", "--steps", "1", "--threads", "1")
+    worlds = [Run(workspace / "runs" / name).world / "config.json" for name in ("test", "grown")]
+    assert len({json.dumps(json.loads(path.read_text())["model"]) for path in worlds}) == 1
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(workspace: Path) -> None:
