@@ -205,7 +205,7 @@ def shortened(name: str) -> Damage:
 
 
 DAMAGE: dict[str, tuple[Damage, str]] = {
-    "another version": (attribute("format_version", 99), "not a lssvwm-shard of version 1"),
+    "another version": (attribute("format_version", 99), "not a lssvwm-shard of version 2"),
     "another format": (attribute("format", "robomimic"), "not a lssvwm-shard"),
     "another alignment": (attribute("action_alignment", "action[t] taken at frame[t]"), "as 'action.t. taken at"),
     "no alignment": (edited(lambda file: file.attrs.__delitem__("action_alignment")), "aligned as None"),
@@ -255,7 +255,7 @@ INDEXES: dict[str, tuple[bytes | None, str]] = {
     "not text": (b"\xff", "not readable as JSON"),
     "a list": (b"[]", "not an index"),
     "empty": (b"{}", "not an index"),
-    "another version": (index(format_version=99), "not an index of lssvwm-shard version 1"),
+    "another version": (index(format_version=99), "not an index of lssvwm-shard version 2"),
     "no shards": (index(), r"dataset\.json"),
     "half a shard": (index(shards=[{"file": SHARD}]), r"dataset\.json"),
 }
