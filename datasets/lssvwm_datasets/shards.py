@@ -11,8 +11,7 @@ and lists its sources and what was skipped, so the index can be made from the sh
 
 import contextlib
 import json
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,15 +20,13 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from lssvwm_datasets.episode import ACTION_ALIGNMENT, Episode
+from lssvwm_datasets.episode import ACTION_ALIGNMENT
 from lssvwm_datasets.errors import LssvwmError
-from lssvwm_datasets.files import PatientFile
 
 FORMAT = "lssvwm-shard"
 FORMAT_VERSION = 2
 INDEX_FILE = "dataset.json"
 CHUNK_FRAMES = 64  # rows of an HDF5 chunk of latents
-HELD_BYTES = 32 * 2**20  # of an unfinished episode in memory; the rest waits in a temporary file
 
 
 @dataclass(frozen=True)
@@ -66,157 +63,6 @@ class ShardHeader:
             action_units=tuple(json.loads(attributes["action_units"])),
             source_alignment=str(attributes["source_alignment"]),
         )
-
-
-class ShardWriter:
-    """Writes one shard; use it within `files.written_whole`, so that a shard appears whole or not at all."""
-
-    def __init__(self, path: Path, header: ShardHeader, split: str, plan: str, keep_frames: bool) -> None:
-        self.header, self.keep_frames, self.folder = header, keep_frames, path.parent
-        self.disk = PatientFile(path, "w+")
-        self.file = h5py.File(self.disk, "w")
-        attributes = {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "dataset": header.dataset,
-            "split": split,
-            "fps": header.fps,
-            "frame_size": header.frame_size,
-            "action_names": json.dumps(header.action_names),
-            "pose_names": json.dumps(header.pose_names),
-            "action_units": json.dumps(header.action_units),
-            "action_alignment": ACTION_ALIGNMENT,
-            "source_alignment": header.source_alignment,
-            "autoencoder": header.autoencoder,
-            "autoencoder_sha256": header.autoencoder_sha256,
-            "latent_shape": header.latent_shape,
-            "plan": plan,
-        }
-        for name, value in attributes.items():
-            self.file.attrs[name] = value
-        rows: dict[str, tuple[tuple[int, ...], str]] = {
-            "latents": (header.latent_shape, "f2"),
-            "actions": ((len(header.action_names),), "f4"),
-        }
-        if header.pose_names:
-            rows["poses"] = ((len(header.pose_names),), "f4")
-        if keep_frames:
-            rows["frames"] = ((*header.frame_size, 3), "u1")
-        for name, (shape, dtype) in rows.items():
-            self.file.create_dataset(
-                name,
-                (0, *shape),
-                dtype,
-                maxshape=(None, *shape),
-                chunks=(CHUNK_FRAMES, *shape),
-                fletcher32=True,  # a checksum a chunk: a flipped bit is an error when it is read
-                track_times=False,
-            )
-        self.lengths: list[int] = []
-        self.ids: list[str] = []
-        self.layouts: list[NDArray[np.uint8]] = []
-        self.skipped: list[dict[str, str]] = []
-        self.notes: list[dict[str, str]] = []
-        self.sums = np.zeros((2, header.latent_shape[0]))  # of latents and of their squares, a channel
-
-    def add(self, episode: Episode, encode: Callable[[NDArray[np.uint8]], NDArray[np.float16]]) -> None:
-        """Append an episode whose frames `encode` turns into latents (n, C, h, w), a part at a time.
-
-        The parts wait outside the shard until all are there: whatever reading or encoding raises leaves no trace in it.
-        Raises: ValueError when the episode does not fit the header.
-        """
-        header = self.header
-        found = (episode.action_names, episode.pose_names, episode.frame_size)
-        expected = (header.action_names, header.pose_names, header.frame_size)
-        if found != expected:
-            raise ValueError(f"{episode.id}: actions, poses and frame size are {found}, expected {expected}")
-        sums = np.zeros_like(self.sums)
-        parts = 0
-        with tempfile.SpooledTemporaryFile(max_size=HELD_BYTES, mode="w+b", dir=str(self.folder)) as waiting:
-            for frames in episode.frames:
-                latents = encode(frames)
-                if latents.shape != (len(frames), *header.latent_shape):
-                    shape = (len(frames), *header.latent_shape)
-                    raise ValueError(f"{episode.id}: latents have shape {latents.shape}, expected {shape}")
-                exact = latents.astype(np.float64)
-                sums += np.stack([exact.sum(axis=(0, 2, 3)), np.square(exact).sum(axis=(0, 2, 3))])
-                np.save(waiting, latents)
-                if self.keep_frames:
-                    np.save(waiting, frames)
-                parts += 1
-            waiting.seek(0)
-            for _ in range(parts):
-                self._append("latents", np.load(waiting))
-                if self.keep_frames:
-                    self._append("frames", np.load(waiting))
-        self._append("actions", episode.actions)
-        if episode.poses is not None:
-            self._append("poses", episode.poses)
-        if episode.layout is not None:
-            self.layouts.append(episode.layout)
-        self.lengths.append(episode.length)
-        self.ids.append(episode.id)
-        self.notes += [{"id": episode.id, "note": note} for note in episode.notes]
-        self.sums += sums
-
-    def skip(self, id: str, reason: str) -> None:
-        """Note an episode that could not be read."""
-        self.skipped.append({"id": id, "reason": reason})
-
-    def __enter__(self) -> "ShardWriter":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Raises: OSError, what the disk said first, rather than what came of it."""
-        if kind is None:
-            self.close()
-            return
-        full = self.disk.error
-        self.disk.error = full or OSError("abandoned")  # nothing more is written
-        with contextlib.suppress(OSError):
-            self._release()
-        if full is not None:
-            raise full
-
-    def close(self) -> None:
-        """Write the episode tables and flush. Raises: OSError when the disk is full."""
-        try:
-            self._write_tables()
-        finally:
-            self._release()
-
-    def _write_tables(self) -> None:
-        lengths = np.array(self.lengths, dtype=np.int64)
-        tables: dict[str, Any] = {"episode_start": np.cumsum(lengths) - lengths, "episode_length": lengths}
-        if self.layouts and len(self.layouts) == len(self.ids) and len({x.shape for x in self.layouts}) == 1:
-            tables["layouts"] = np.stack(self.layouts)
-        for name, table in tables.items():
-            self.file.create_dataset(name, data=table, track_times=False)
-        self.file.create_dataset("episode_id", data=self.ids, dtype=h5py.string_dtype(), track_times=False)
-        cells = max(1, int(lengths.sum()) * int(np.prod(self.header.latent_shape[1:])))
-        mean, square = self.sums / cells
-        self.file.attrs["latent_mean"] = mean
-        self.file.attrs["latent_std"] = np.sqrt(np.maximum(square - mean**2, 0))
-        self.file.attrs["skipped"] = json.dumps(self.skipped)
-        self.file.attrs["notes"] = json.dumps(self.notes)
-
-    def _release(self) -> None:
-        """Raises: OSError, the disk's where it has one."""
-        try:
-            self.file.close()
-        except (OSError, RuntimeError):
-            if self.disk.error is None:
-                raise
-        finally:
-            self.disk.close()
-        self.disk.check()
-
-    def _append(self, name: str, rows: NDArray[Any]) -> None:
-        dataset = self.file[name]
-        before = len(dataset)
-        dataset.resize(before + len(rows), axis=0)
-        dataset[before:] = rows
-        self.disk.check()
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from lssvwm_datasets.errors import DamagedRecording, LssvwmError
 from lssvwm_datasets.files import remove_partial_files, written_whole
 from lssvwm_datasets.frames import FrameParts
 from lssvwm_datasets.parallel import ahead, run_units, run_units_on_ray
-from lssvwm_datasets.shards import ShardWriter, opened, read_shard_table
+from lssvwm_datasets.shard_writer import ShardWriter
+from lssvwm_datasets.shards import opened, read_shard_table
 from lssvwm_datasets.sources import Recording
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}

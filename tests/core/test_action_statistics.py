@@ -16,7 +16,8 @@ from lssvwm_core.runs import Run
 from lssvwm_core.world import load_model, load_world
 from lssvwm_datasets.episode import Episode
 from lssvwm_datasets.frames import FrameParts
-from lssvwm_datasets.shards import ShardWriter, open_shards
+from lssvwm_datasets.shard_writer import ShardWriter
+from lssvwm_datasets.shards import open_shards
 from tests.conftest import lssvwm, train_command
 
 NAMES = ("stay", "go", "jump", "attack", "camera_pitch", "camera_yaw")

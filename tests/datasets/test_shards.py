@@ -16,7 +16,8 @@ from lssvwm_datasets.episode import Episode
 from lssvwm_datasets.errors import DamagedRecording, LssvwmError
 from lssvwm_datasets.files import write_json
 from lssvwm_datasets.frames import PART_FRAMES, FrameParts
-from lssvwm_datasets.shards import FORMAT, FORMAT_VERSION, ShardHeader, ShardWriter, open_shards, read_index
+from lssvwm_datasets.shard_writer import ShardWriter
+from lssvwm_datasets.shards import FORMAT, FORMAT_VERSION, ShardHeader, open_shards, read_index
 
 UNITS = ("one-hot", "one-hot")
 HEADER = ShardHeader(
@@ -172,7 +173,7 @@ def test_episodes_that_fail_leave_no_byte(
 
 
 def test_a_long_episode_waits_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lssvwm_datasets.shards.HELD_BYTES", 1000)
+    monkeypatch.setattr("lssvwm_datasets.shard_writer.HELD_BYTES", 1000)
     assert write(tmp_path / "a").read_bytes() == write(tmp_path / "b").read_bytes()
 
 
