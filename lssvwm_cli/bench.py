@@ -44,8 +44,8 @@ def bench(
     """Measure costs against frames (the paper's figure 8), as JSON and a plot; every ratio is of one run."""
     from dataclasses import asdict
 
-    from lssvwm_core import bench as core
-    from lssvwm_core.costs import plot, summary
+    from lssvwm_core.bench import timing as core
+    from lssvwm_core.bench.costs import plot, summary
     from lssvwm_core.device import pick_device
     from lssvwm_core.model.config import PRESETS
     from lssvwm_core.model.variants import VARIANTS

@@ -60,9 +60,9 @@ def evaluate(
     from lssvwm_core.evaluation.run import EvalOptions
     from lssvwm_core.evaluation.run import evaluate as run_evaluation
     from lssvwm_core.evaluation.tasks import TASKS
-    from lssvwm_core.hub import run_facts
     from lssvwm_core.model.storage import weights_sha256
-    from lssvwm_core.runs import resolve_world, trained_frames
+    from lssvwm_core.resolve import resolve_world
+    from lssvwm_core.training.runs import run_facts, trained_frames
     from lssvwm_core.world import load_world
     from lssvwm_datasets.errors import LssvwmError
     from lssvwm_datasets.shards import INDEX_FILE

@@ -8,7 +8,7 @@ import typer
 from lssvwm_cli.console import say, show_json
 
 if TYPE_CHECKING:
-    from lssvwm_core.motion import Agreement
+    from lssvwm_core.inspection.motion import Agreement
 
 
 def inspect(
@@ -26,7 +26,7 @@ def inspect(
     from rich.console import Console
     from rich.table import Table
 
-    from lssvwm_core.inspection import inspect_path, is_video
+    from lssvwm_core.inspection.contents import inspect_path, is_video
     from lssvwm_datasets.errors import LssvwmError
     from lssvwm_datasets.files import written_whole
 
@@ -36,7 +36,7 @@ def inspect(
         _verify(path)
     inspection = inspect_path(path)
     if actions:
-        from lssvwm_core.action_check import check_actions
+        from lssvwm_core.inspection.action_check import check_actions
 
         agreement, inspection.sheet = check_actions(path)
         inspection.details["turns"] = agreement and agreement.figures()

@@ -43,10 +43,9 @@ def play(
     from lssvwm_cli.console import core_count
     from lssvwm_core.device import pick_device
     from lssvwm_core.episodes import episode_count
-    from lssvwm_core.hub import shards_folder
     from lssvwm_core.play.game import Game
     from lssvwm_core.play.session import Session
-    from lssvwm_core.runs import resolve_world
+    from lssvwm_core.resolve import resolve_shards, resolve_world
     from lssvwm_core.world import load_world
     from lssvwm_datasets.errors import LssvwmError
     from lssvwm_datasets.shards import INDEX_FILE
@@ -67,7 +66,7 @@ def play(
     if data is None:
         default = Path("data") / world.header.dataset
         data = default if (default / INDEX_FILE).exists() else sample_recordings()
-    data = shards_folder(data)
+    data = resolve_shards(data)
     say(f"world: {folder}\nstart: {data}")
     game = Game(world, data, slots, context, seed)
     with Session(game, fps) as session:

@@ -82,8 +82,8 @@ def prepare(
         out = out.resolve()
 
     from lssvwm_core.device import pick_device
-    from lssvwm_core.model.storage import resolve_autoencoder
     from lssvwm_core.prepare.plan import copy_autoencoder, part_of, plan_shards
+    from lssvwm_core.resolve import resolve_autoencoder
 
     folder = resolve_autoencoder(autoencoder)
     planned = plan_shards(

@@ -20,8 +20,10 @@ def push_hub(
     out: Annotated[Path, typer.Option(help="Where a dry run builds the folder.")] = Path("hub-preview"),
 ) -> None:
     """Share a world on the Hugging Face hub: weights, config, autoencoder, model card and a sample, in one commit."""
-    from lssvwm_core.hub import build_dataset, build_world, own_repository, push, run_facts
-    from lssvwm_core.runs import resolve_world
+    from lssvwm_core.hub.client import own_repository, push
+    from lssvwm_core.hub.folders import build_dataset, build_world
+    from lssvwm_core.resolve import resolve_world
+    from lssvwm_core.training.runs import run_facts
     from lssvwm_datasets.errors import LssvwmError
 
     if repo is not None and repo.count("/") != 1:

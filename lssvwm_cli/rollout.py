@@ -42,9 +42,8 @@ def rollout(
 
     from lssvwm_core.device import pick_device
     from lssvwm_core.episodes import load_episode
-    from lssvwm_core.hub import shards_folder
+    from lssvwm_core.resolve import resolve_shards, resolve_world
     from lssvwm_core.rollout import RolloutOptions, render
-    from lssvwm_core.runs import resolve_world
     from lssvwm_core.world import load_world
     from lssvwm_datasets.errors import LssvwmError
     from lssvwm_datasets.shards import INDEX_FILE
@@ -63,7 +62,7 @@ def rollout(
     options = RolloutOptions(
         frames, context, actions, streams, seed, side_by_side, upscale, fps, map, save_state, load_state
     )
-    recording = None if load_state else load_episode(shards_folder(data), world, episode)
+    recording = None if load_state else load_episode(resolve_shards(data), world, episode)
     say(f"world: {folder}\nstart: {load_state or f'{data}, episode {episode} ({recording.id if recording else None})'}")
     started = time.monotonic()
     with progress("Rolling out", frames, "frames") as update:

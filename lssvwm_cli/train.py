@@ -33,13 +33,14 @@ def train(
     """
     import torch
 
-    from lssvwm_core.config import make_config, with_model
     from lssvwm_core.device import pick_device
-    from lssvwm_core.hub import shards_folder
+    from lssvwm_core.resolve import resolve_shards, resolve_world
     from lssvwm_core.rollout import write_sample
-    from lssvwm_core.runs import RUNS, resolve_world
-    from lssvwm_core.train import Outcome, open_run
-    from lssvwm_core.train import train as run_training
+    from lssvwm_core.training.config import make_config, with_model
+    from lssvwm_core.training.loop import Outcome
+    from lssvwm_core.training.loop import train as run_training
+    from lssvwm_core.training.runs import RUNS
+    from lssvwm_core.training.setup import open_run
     from lssvwm_core.world import load_model
 
     if threads:
@@ -55,7 +56,7 @@ def train(
         overrides.append(f"train.stages=[{{frames = {frames}, steps = 10000, batch_size = {size}}}]")
     if steps:
         overrides.append(f"train.steps={steps}")
-    shards = shards_folder(data)
+    shards = resolve_shards(data)
     wanted = make_config(preset, shards, config, overrides)
     if initial and not shape_is_chosen:
         wanted = with_model(wanted, load_model(initial)[0].config)

@@ -30,9 +30,9 @@ def train_autoencoder(
     """Train an autoencoder on recordings; Ctrl-C keeps what was learnt so far."""
     from lssvwm_core.device import pick_device
     from lssvwm_core.model.autoencoder import AutoencoderConfig
-    from lssvwm_core.model.storage import resolve_model
-    from lssvwm_core.train_autoencoder import AutoencoderTraining
-    from lssvwm_core.train_autoencoder import train_autoencoder as train
+    from lssvwm_core.resolve import resolve_model
+    from lssvwm_core.training.autoencoder import AutoencoderTraining
+    from lssvwm_core.training.autoencoder import train_autoencoder as train
     from lssvwm_datasets.format import ReaderOptions, parse_size
     from lssvwm_datasets.sources import find_recordings
 

@@ -18,8 +18,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from lssvwm_core.bench import training_step
-from lssvwm_core.config import RunConfig, Stage, make_config
+from lssvwm_core.bench.timing import training_step
 from lssvwm_core.evaluation.comparison import write_comparison
 from lssvwm_core.evaluation.features import latent_features, load_lpips
 from lssvwm_core.evaluation.report import write_report
@@ -28,8 +27,10 @@ from lssvwm_core.evaluation.run import EvalOptions, evaluate
 from lssvwm_core.evaluation.tasks import TASKS, Task
 from lssvwm_core.model.storage import weights_sha256
 from lssvwm_core.model.variants import parameters, training_fields, variant
-from lssvwm_core.runs import Run
-from lssvwm_core.train import Outcome, build_model, open_run, train
+from lssvwm_core.training.config import RunConfig, Stage, make_config
+from lssvwm_core.training.loop import Outcome, train
+from lssvwm_core.training.runs import Run
+from lssvwm_core.training.setup import build_model, open_run
 from lssvwm_core.world import load_world
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.files import write_json

@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import re
-from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,10 +16,8 @@ from lssvwm_datasets.files import sha256_of, written_whole
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 VAE_WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"  # the name that diffusers gives it
-VAE_FOLDER = "vae"  # of a pipeline of diffusers
 Config = TypeVar("Config")
 AUTOENCODER_FOLDER = "autoencoder"  # beside the shards, in a run, in a world: the one that belongs there
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 
 def save_model(
@@ -106,34 +102,3 @@ def config_from(path: Path, config_class: type[Config], fields: dict[str, Any]) 
         return config_class(**fields)
     except (TypeError, ValueError) as error:
         raise LssvwmError(f"{path}: {error}") from error
-
-
-def resolve_model(name: str, files: tuple[str, ...] = ()) -> Path:
-    """The folder of a model named by a path, by a shipped name, or by a hub id (`user/name` or `user/name@revision`).
-
-    Of a hub's repository only `files` are fetched, where named. Raises: LssvwmError when there is no such model.
-    """
-    if Path(name).is_dir():
-        return Path(name)
-    shipped = shipped_models()
-    if name in shipped:
-        return shipped[name]
-    if HUB_ID.fullmatch(name) and not name.startswith("."):
-        from lssvwm_core.hub import download
-
-        return download(name, files=files)
-    raise LssvwmError(f"{name}: no such model; expected a folder, a hub id user/name, or one of {', '.join(shipped)}")
-
-
-def resolve_autoencoder(name: str) -> Path:
-    """As `resolve_model`, for an autoencoder of ours or of diffusers, also within a pipeline's folder (`vae/`)."""
-    names = (CONFIG_FILE, WEIGHTS_FILE, VAE_WEIGHTS_FILE)
-    folder = resolve_model(name, (*names, *(f"{VAE_FOLDER}/{name}" for name in names)))
-    within = folder / VAE_FOLDER
-    return within if (within / CONFIG_FILE).exists() and not (folder / CONFIG_FILE).exists() else folder
-
-
-def shipped_models() -> dict[str, Path]:
-    """Models that come with the package, by name."""
-    root = Path(str(resources.files("lssvwm_core") / "weights"))
-    return {path.name: path for path in sorted(root.iterdir()) if path.is_dir()} if root.is_dir() else {}

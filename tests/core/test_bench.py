@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from lssvwm_core import bench
-from lssvwm_core.bench import BenchOptions, bench_rollout
-from lssvwm_core.costs import Point, plot, ratios
+from lssvwm_core.bench import timing as bench
+from lssvwm_core.bench.costs import Point, plot, ratios
+from lssvwm_core.bench.timing import BenchOptions, bench_rollout
 from tests.conftest import lssvwm
 
 

@@ -9,9 +9,9 @@ import torch
 
 from lssvwm_core import compare
 from lssvwm_core.compare import Budget, parse_stages, parse_tasks, planned_steps, step_cost
-from lssvwm_core.config import Stage, load_config, make_config
 from lssvwm_core.evaluation.comparison import check_goals
 from lssvwm_core.evaluation.tasks import Task
+from lssvwm_core.training.config import Stage, load_config, make_config
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.shards import open_shards
 from tests.conftest import SMALL_MODEL, lssvwm

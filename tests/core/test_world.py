@@ -11,8 +11,8 @@ import torch
 from lssvwm_core.episodes import EncodedEpisode, load_episode
 from lssvwm_core.evaluation.metrics import psnr
 from lssvwm_core.model.autoencoder import load_autoencoder
-from lssvwm_core.model.storage import resolve_model
-from lssvwm_core.runs import Run, resolve_world
+from lssvwm_core.resolve import resolve_model, resolve_world
+from lssvwm_core.training.runs import Run
 from lssvwm_core.world import World, load_world
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.sources import find_recordings, sample_recordings

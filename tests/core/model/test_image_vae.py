@@ -12,8 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from lssvwm_core.model.autoencoder import load_autoencoder
 from lssvwm_core.model.frame_codec import pixels_of
-from lssvwm_core.model.storage import CONFIG_FILE, VAE_WEIGHTS_FILE, resolve_autoencoder
-from lssvwm_core.runs import Run
+from lssvwm_core.model.storage import CONFIG_FILE, VAE_WEIGHTS_FILE
+from lssvwm_core.resolve import resolve_autoencoder
+from lssvwm_core.training.runs import Run
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.shards import open_shards
 from lssvwm_datasets.sources import sample_recordings

@@ -9,8 +9,8 @@ from typing import Any
 
 import tomli_w
 
-from lssvwm_core.data import ClipSampling
 from lssvwm_core.model.config import ModelConfig
+from lssvwm_core.training.data import ClipSampling
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.files import written_whole
 

@@ -13,8 +13,7 @@ from typing import Any
 
 import torch
 
-from lssvwm_core.costs import Point
-from lssvwm_core.data import ClipDataset, ClipSampling
+from lssvwm_core.bench.costs import Point
 from lssvwm_core.device import autocast, fastest_precision, keep_freed_memory
 from lssvwm_core.diffusion import denoise, flow_loss, sample_noise_levels
 from lssvwm_core.model.config import ModelConfig, preset
@@ -22,6 +21,7 @@ from lssvwm_core.model.state import ModelState
 from lssvwm_core.model.variants import variant
 from lssvwm_core.model.world_model import WorldModel
 from lssvwm_core.scan import ssd_scan
+from lssvwm_core.training.data import ClipDataset, ClipSampling
 from lssvwm_datasets.shards import open_shards
 from lssvwm_datasets.sources import TRAIN
 

@@ -8,7 +8,6 @@ import contextlib
 import json
 import logging
 import math
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -20,33 +19,28 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.tracking import get_available_trackers
 from torch import Tensor
 from torch.utils.data import DataLoader, SequentialSampler, Subset
 
-from lssvwm_core.averaging import update_average
-from lssvwm_core.config import RunConfig, TrainConfig, load_config, save_config
-from lssvwm_core.data import Batch, ClipDataset
 from lssvwm_core.device import autocast, fastest_precision, keep_freed_memory
 from lssvwm_core.diffusion import flow_loss, sample_noise_levels
-from lssvwm_core.metrics import Meter, StepReport
 from lssvwm_core.model.autoencoder import load_autoencoder
-from lssvwm_core.model.config import ModelConfig, preset
-from lssvwm_core.model.storage import AUTOENCODER_FOLDER, weights_sha256
+from lssvwm_core.model.config import ModelConfig
+from lssvwm_core.model.storage import AUTOENCODER_FOLDER
 from lssvwm_core.model.world_model import WorldModel
-from lssvwm_core.runs import (
-    Run,
-    drop_metrics_after,
-    load_checkpoint,
-    save_checkpoint,
-)
+from lssvwm_core.training.averaging import update_average
+from lssvwm_core.training.checkpoints import drop_metrics_after, load_checkpoint, save_checkpoint
+from lssvwm_core.training.config import RunConfig, TrainConfig, save_config
+from lssvwm_core.training.data import Batch, ClipDataset
+from lssvwm_core.training.metrics import Meter, StepReport
+from lssvwm_core.training.runs import Run
+from lssvwm_core.training.setup import action_scaling, build_model, check_same_data, check_trackers, create_run
 from lssvwm_core.world import World, load_model
 from lssvwm_datasets.errors import LssvwmError
-from lssvwm_datasets.shards import ShardHeader, ShardSet, open_shards, read_index
+from lssvwm_datasets.shards import ShardHeader, ShardSet, open_shards
 from lssvwm_datasets.sources import TRAIN
 
 logger = logging.getLogger(__name__)
-ActionScaling = tuple[tuple[float, float], ...]
 Sampler = Callable[[World, int], None]  # renders a sample of a world at a step
 
 
@@ -57,39 +51,6 @@ class Outcome:
     step: int = 0
     stopped_by: str = "done"  # done, minutes, or a signal's name
     checkpoint: Path | None = None
-
-
-def build_model(config: RunConfig, header: ShardHeader, action_scaling: ActionScaling = ()) -> WorldModel:
-    """The model of a run: its preset for these latents, actions and poses. Raises: LssvwmError."""
-    try:
-        columns = {"action_names": header.action_names, "pose_names": header.pose_names}
-        shape: dict[str, Any] = {**columns, "action_scaling": action_scaling, **config.model}
-        model_config = preset(config.preset, header.latent_shape, **shape)
-    except (ValueError, TypeError) as error:
-        raise LssvwmError(f"[model] {error}") from error
-    _check_stages(config.train, model_config)
-    return WorldModel(model_config)
-
-
-def open_run(folder: Path, config: RunConfig, resume: bool = True, adopt: bool = False) -> tuple[Run, RunConfig]:
-    """The run to train: a new one, or the one that is there, continued.
-
-    A run keeps its settings; how long to train may change. With `adopt` the settings of a run that is there are taken
-    as they are, else they must be those of `config`. Raises: LssvwmError.
-    """
-    run = Run(folder)
-    if not run.config_file.exists():
-        return run, config
-    if not resume:
-        raise LssvwmError(f"{folder}: there is a run already; continue it without --no-resume or choose another --name")
-    saved = load_config(run.config_file)
-    wanted = replace(config, train=replace(config.train, steps=saved.train.steps, precision=saved.train.precision))
-    if run.last is not None and wanted != saved and not adopt:
-        raise LssvwmError(
-            f"{folder}: was started with other settings ({_first_difference(saved, wanted)}); "
-            "continue it with its own or choose another --name"
-        )
-    return run, replace(saved, train=replace(saved.train, steps=config.train.steps))
 
 
 def train(
@@ -110,7 +71,7 @@ def train(
     keep_freed_memory()
     outcome = outcome or Outcome()
     shards = open_shards(Path(config.data), TRAIN)
-    _check_trackers(config.train.track)
+    check_trackers(config.train.track)
     accelerator = Accelerator(
         cpu=device.type == "cpu", log_with=list(config.train.track) or None, project_dir=run.folder
     )
@@ -138,7 +99,7 @@ def train(
     if run.last is not None:
         step = outcome.step = load_checkpoint(run.last, model, average, optimizer)
     elif accelerator.is_main_process:
-        _create(run, shards)
+        create_run(run, shards)
     if accelerator.is_main_process:
         save_config(run.config_file, config)
         drop_metrics_after(run.metrics_file, step)
@@ -229,29 +190,6 @@ def schedule(step: int, config: TrainConfig) -> float:
     return min(warm, 1.0, left)
 
 
-def action_scaling(shards: ShardSet) -> ActionScaling:
-    """(mean, standard deviation) of each action column by the index; 0 and 1 for those that are 0 or 1 anyway."""
-    statistics = read_index(shards.folder).get("action_statistics", {})
-    if not statistics:
-        return ()
-    rows = [statistics.get(name, {"mean": 0.0, "std": 1.0}) for name in shards.header.action_names]
-    return tuple((row["mean"], row["std"] or 1.0) for row in rows)
-
-
-def check_same_data(header: ShardHeader, shards: ShardSet, owner: Path) -> None:
-    """Raises: LssvwmError when shards have another autoencoder, action set or pose than a model was trained with."""
-    for what, trained, found in (
-        ("autoencoder", header.autoencoder_sha256[:12], shards.header.autoencoder_sha256[:12]),
-        ("actions", header.action_names, shards.header.action_names),
-        ("poses", header.pose_names, shards.header.pose_names),
-        ("latent shape", header.latent_shape, shards.header.latent_shape),
-    ):
-        if trained != found:
-            raise LssvwmError(
-                f"{shards.folder}: {what} {found}; {owner} was trained with {trained}; prepare the data for it"
-            )
-
-
 def _loss(
     model: torch.nn.Module,
     batch: Batch,
@@ -311,39 +249,6 @@ def _parameter_groups(model: WorldModel, config: TrainConfig) -> list[dict[str, 
 def _sample_world(average: WorldModel, run: Run, header: ShardHeader, device: torch.device) -> World:
     autoencoder = load_autoencoder(run.folder / AUTOENCODER_FOLDER).to(device)
     return World(average, autoencoder, header, device, chunk=average.config.chunk_sizes[0])
-
-
-def _create(run: Run, shards: ShardSet) -> None:
-    """Make the run's folder, with a copy of the autoencoder that lies beside the shards."""
-    autoencoder = shards.folder / AUTOENCODER_FOLDER
-    if not autoencoder.is_dir() or weights_sha256(autoencoder) != shards.header.autoencoder_sha256:
-        raise LssvwmError(f"{autoencoder}: not the autoencoder that made the shards ({shards.header.autoencoder})")
-    run.checkpoints.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(autoencoder, run.folder / AUTOENCODER_FOLDER, dirs_exist_ok=True)
-
-
-def _check_stages(config: TrainConfig, model: ModelConfig) -> None:
-    for stage in config.stages:
-        for chunk in model.chunk_sizes:
-            if stage.frames % chunk or stage.frames < 2 * chunk:
-                raise LssvwmError(
-                    f"clips of {stage.frames} frames; expected a multiple of the chunk, {chunk}, and two at least"
-                )
-
-
-def _check_trackers(wanted: tuple[str, ...]) -> None:
-    installed = [str(tracker) for tracker in get_available_trackers()]
-    missing = [tracker for tracker in wanted if tracker not in installed]
-    if missing:
-        raise LssvwmError(f"[train] track: {', '.join(missing)} is not installed; try: pip install {' '.join(missing)}")
-
-
-def _first_difference(saved: RunConfig, wanted: RunConfig) -> str:
-    for section in ("preset", "data", "model", "sampling", "train"):
-        was, is_ = getattr(saved, section), getattr(wanted, section)
-        if was != is_:
-            return f"{section}: {was}, now {is_}"
-    return "none"
 
 
 def _stop_reason(received: list[str], minutes: float | None, started: float) -> str | None:

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from lssvwm_core.hub import build_world, own_repository, push
-from lssvwm_core.runs import Run
+from lssvwm_core.hub.client import own_repository, push
+from lssvwm_core.hub.folders import build_world
+from lssvwm_core.training.runs import Run
 from lssvwm_core.world import load_world
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.sources import sample_recordings
 from tests.conftest import lssvwm, train_command
-from tests.core.hub_server import CUT, USER, Hub, revision
+from tests.core.hub.hub_server import CUT, USER, Hub, revision
 
 
 @pytest.fixture

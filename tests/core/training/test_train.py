@@ -10,9 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lssvwm_core.config import Stage, TrainConfig, load_config, make_config, parse_override
-from lssvwm_core.runs import Run
-from lssvwm_core.train import Outcome, build_model, open_run, schedule, train
+from lssvwm_core.training.config import Stage, TrainConfig, load_config, make_config, parse_override
+from lssvwm_core.training.loop import Outcome, schedule, train
+from lssvwm_core.training.runs import Run
+from lssvwm_core.training.setup import build_model, open_run
 from lssvwm_core.world import load_model
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.shards import open_shards

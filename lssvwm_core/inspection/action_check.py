@@ -8,9 +8,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from lssvwm_core.inspection.motion import Agreement, agreement, sideways_motion, turns_of
 from lssvwm_core.model.autoencoder import load_autoencoder
 from lssvwm_core.model.storage import AUTOENCODER_FOLDER, weights_sha256
-from lssvwm_core.motion import Agreement, agreement, sideways_motion, turns_of
 from lssvwm_core.video import Frames, action_sheet
 from lssvwm_datasets.episode import Episode
 from lssvwm_datasets.errors import DamagedRecording, LssvwmError

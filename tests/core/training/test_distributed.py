@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from lssvwm_core.runs import Run
+from lssvwm_core.training.runs import Run
 from tests.conftest import train_command
 
 SETTINGS = ("--set", "train.log_every=1", "--set", "train.precision=fp32")

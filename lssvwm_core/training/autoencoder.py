@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from lssvwm_core.averaging import update_average
 from lssvwm_core.device import autocast, fastest_precision, keep_freed_memory
 from lssvwm_core.model.autoencoder import (
     Autoencoder,
@@ -22,6 +21,7 @@ from lssvwm_core.model.autoencoder import (
     save_autoencoder,
 )
 from lssvwm_core.model.frame_codec import FrameCodec, pixels_of
+from lssvwm_core.training.averaging import update_average
 from lssvwm_datasets.episode import Episode
 from lssvwm_datasets.errors import DamagedRecording, LssvwmError
 from lssvwm_datasets.sources import TRAIN, VALIDATION, Recording

@@ -1,0 +1,1 @@
+"""What things cost (the paper's figure 8), measured here and drawn."""

@@ -1,0 +1,73 @@
+"""The cards of worlds and shards on the hub."""
+
+from typing import Any
+
+from lssvwm_core.hub.client import SAMPLE_FILE
+from lssvwm_core.model.storage import AUTOENCODER_FOLDER
+from lssvwm_core.training.runs import RunFacts
+
+
+def data_card(repo: str, index: dict[str, Any]) -> str:
+    height, width = index["frame_size"]
+    return f"""---
+license: other
+tags: [world-model, video, latents, lssvwm]
+---
+# {repo}
+
+Latents and actions of `{index["dataset"]}`, made by [lssvwm](https://huggingface.co/models?library=lssvwm):
+{index["episodes"]} episodes, {index["frames"]} frames of {width}×{height} pixels at {index["fps"]:g} Hz, in
+{len(index["shards"])} HDF5 shards. The licence is that of the recordings.
+
+- latents: {"×".join(map(str, index["latent_shape"]))} float16 a frame, of the autoencoder in `{AUTOENCODER_FOLDER}/`
+- actions: {", ".join(index["action_names"])}
+- poses: {", ".join(index["pose_names"]) or "none"}
+
+```bash
+pip install lssvwm
+lssvwm train --data {repo}
+```
+"""
+
+
+def model_card(repo: str, config: dict[str, Any], facts: RunFacts) -> str:
+    data, model = config["data"], config["model"]
+    sample = f'<video controls src="{SAMPLE_FILE}"></video>\n\n' if facts.sample else ""
+    recipe = f"Trained for {facts.step} steps with this config:\n\n```toml\n{facts.config}```\n" if facts.config else ""
+    return f"""---
+license: apache-2.0
+library_name: lssvwm
+pipeline_tag: image-to-video
+tags: [world-model, state-space-model, diffusion, long-context]
+---
+# {repo}
+
+A long-context state-space video world model, trained with [lssvwm](https://huggingface.co/models?library=lssvwm) on
+`{data["dataset"]}` ({data["frame_size"][1]}×{data["frame_size"][0]} pixels, {data["fps"]:g} Hz).
+{model["depth"]} layers of width {model["width"]}; conditions: {", ".join(_streams(data)) or "none"}.
+
+{sample}## Use
+```bash
+pip install lssvwm
+lssvwm rollout --checkpoint {repo} --frames 800 --out video.mp4
+```
+
+## Training
+{recipe or "The recipe was not recorded."}
+Autoencoder: `{data["autoencoder"]}` (sha256 {data["autoencoder_sha256"][:12]}), in `{AUTOENCODER_FOLDER}/`.
+
+## Citation
+```bibtex
+@inproceedings{{po2025longcontext,
+  title     = {{Long-Context State-Space Video World Models}},
+  author    = {{Po, Ryan and Nitzan, Yotam and Zhang, Richard and Chen, Berlin and Dao, Tri and Shechtman, Eli and
+               Wetzstein, Gordon and Huang, Xun}},
+  booktitle = {{ICCV}},
+  year      = {{2025}}
+}}
+```
+"""
+
+
+def _streams(data: dict[str, Any]) -> list[str]:
+    return [name for name in ("action", "pose") if data[f"{name}_names"]]

@@ -1,0 +1,1 @@
+"""What a folder holds, and whether its actions agree with what the pictures show."""

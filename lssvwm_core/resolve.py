@@ -1,0 +1,79 @@
+"""What a name means: a folder, a run, something that ships with the package, or a repository of the hub."""
+
+import re
+from importlib import resources
+from pathlib import Path
+
+from lssvwm_core.hub.client import DATASET, download
+from lssvwm_core.model.storage import CONFIG_FILE, VAE_WEIGHTS_FILE, WEIGHTS_FILE
+from lssvwm_core.training.runs import MODEL_FOLDER, RUNS, Run
+from lssvwm_datasets.errors import LssvwmError
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+VAE_FOLDER = "vae"  # of a pipeline of diffusers
+
+
+def latest_run(root: Path = RUNS) -> Run | None:
+    """The run with the newest checkpoint, None when there is none."""
+    links = [link for link in root.glob("*/checkpoints/last") if link.exists()]
+    newest = max(links, key=lambda link: link.resolve().stat().st_mtime, default=None)
+    return Run(newest.parent.parent) if newest else None
+
+
+def resolve_world(name: str | None) -> Path:
+    """The folder of a world: a run or its name, a world's folder, a shipped name or a hub id.
+
+    None: the latest run's, else the small world that ships with the package. Raises: LssvwmError.
+    """
+    if name is None:
+        run = latest_run()
+        shipped = [path for path in shipped_models().values() if "world" in path.name]
+        if run is None and not shipped:
+            raise LssvwmError(
+                "no trained world: none ships with this build and runs/ has none; train one: lssvwm train"
+            )
+        return run.world if run else shipped[0]
+    for folder in (Path(name), RUNS / name):
+        if (folder / "checkpoints").is_dir():
+            return Run(folder).world
+        if (folder / MODEL_FOLDER / CONFIG_FILE).is_file():
+            return folder / MODEL_FOLDER
+    return resolve_model(name)
+
+
+def resolve_model(name: str, files: tuple[str, ...] = ()) -> Path:
+    """The folder of a model named by a path, by a shipped name, or by a hub id (`user/name` or `user/name@revision`).
+
+    Of a hub's repository only `files` are fetched, where named. Raises: LssvwmError when there is no such model.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    shipped = shipped_models()
+    if name in shipped:
+        return shipped[name]
+    if HUB_ID.fullmatch(name) and not name.startswith("."):
+        return download(name, files=files)
+    raise LssvwmError(f"{name}: no such model; expected a folder, a hub id user/name, or one of {', '.join(shipped)}")
+
+
+def resolve_autoencoder(name: str) -> Path:
+    """As `resolve_model`, for an autoencoder of ours or of diffusers, also within a pipeline's folder (`vae/`)."""
+    names = (CONFIG_FILE, WEIGHTS_FILE, VAE_WEIGHTS_FILE)
+    folder = resolve_model(name, (*names, *(f"{VAE_FOLDER}/{name}" for name in names)))
+    within = folder / VAE_FOLDER
+    return within if (within / CONFIG_FILE).exists() and not (folder / CONFIG_FILE).exists() else folder
+
+
+def shipped_models() -> dict[str, Path]:
+    """Models that come with the package, by name."""
+    root = Path(str(resources.files("lssvwm_core") / "weights"))
+    return {path.name: path for path in sorted(root.iterdir()) if path.is_dir()} if root.is_dir() else {}
+
+
+def resolve_shards(name: Path) -> Path:
+    """A folder of shards: `name` itself, or a dataset of the hub (`user/name@revision`) where nothing is there.
+
+    A name below a folder that exists is never looked up on the hub. Raises: LssvwmError as `download`.
+    """
+    local = name.exists() or name.parent.is_dir() or not HUB_ID.fullmatch(name.as_posix())
+    return name if local else download(name.as_posix(), DATASET)

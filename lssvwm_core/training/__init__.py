@@ -1,0 +1,1 @@
+"""Training: a run's config → clips → loop → checkpoints. `autoencoder.py` trains the codec that comes before it all."""

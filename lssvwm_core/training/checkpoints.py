@@ -1,0 +1,75 @@
+"""Checkpoints of a run: the world (EMA weights), and all that a training needs to go on as if nothing had happened."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import safetensors
+import torch
+from safetensors.torch import load_file, save_file
+
+from lssvwm_core.model import storage
+from lssvwm_core.model.storage import AUTOENCODER_FOLDER
+from lssvwm_core.model.world_model import WorldModel
+from lssvwm_core.training.runs import MODEL_FOLDER, STATE_FOLDER, Run
+from lssvwm_core.world import save_world
+from lssvwm_datasets.errors import LssvwmError
+from lssvwm_datasets.shards import ShardHeader
+
+AUTOENCODER_FROM_CHECKPOINT = f"../../../{AUTOENCODER_FOLDER}"  # one copy a run
+
+
+def save_checkpoint(
+    run: Run,
+    step: int,
+    model: WorldModel,
+    average: WorldModel,
+    optimizer: torch.optim.Optimizer,
+    header: ShardHeader,
+    keep: int,
+) -> Path:
+    """Write a checkpoint whole, point `last` to it, and remove all but the newest `keep`."""
+    final = run.checkpoints / f"{step:06d}"
+    partial = run.checkpoints / f".{step:06d}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    save_world(partial / MODEL_FOLDER, average, header, AUTOENCODER_FROM_CHECKPOINT)
+    state = partial / STATE_FOLDER
+    state.mkdir()
+    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, state / "raw.safetensors")
+    torch.save(optimizer.state_dict(), state / "optimizer.pt")
+    (state / "progress.json").write_text(json.dumps({"step": step}))
+    shutil.rmtree(final, ignore_errors=True)
+    os.replace(partial, final)
+    link = run.checkpoints / ".last"
+    link.unlink(missing_ok=True)
+    link.symlink_to(final.name)
+    os.replace(link, run.checkpoints / "last")
+    complete = sorted(path for path in run.checkpoints.iterdir() if path.name.isdigit())
+    for old in complete[:-keep]:
+        shutil.rmtree(old)
+    return final
+
+
+def load_checkpoint(checkpoint: Path, model: WorldModel, average: WorldModel, optimizer: torch.optim.Optimizer) -> int:
+    """Restore everything and return the step. Raises: LssvwmError when a file is missing or damaged."""
+    state = checkpoint / STATE_FOLDER
+    storage.load_weights(checkpoint / MODEL_FOLDER, average)
+    try:
+        model.load_state_dict(load_file(state / "raw.safetensors"))
+        optimizer.load_state_dict(torch.load(state / "optimizer.pt", weights_only=True))
+        step = int(json.loads((state / "progress.json").read_text())["step"])
+    except (OSError, ValueError, RuntimeError, KeyError, EOFError, safetensors.SafetensorError) as error:
+        raise LssvwmError(
+            f"{checkpoint}: damaged checkpoint ({error}); point {checkpoint.parent / 'last'} to an earlier one, "
+            "or start anew with another --name"
+        ) from error
+    return step
+
+
+def drop_metrics_after(path: Path, step: int) -> None:
+    """Forget the lines of steps that are about to be done again."""
+    if path.exists():
+        lines = path.read_text().splitlines()
+        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+        path.write_text("".join(f"{line}\n" for line in kept))
