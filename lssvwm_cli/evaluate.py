@@ -56,7 +56,7 @@ def evaluate(
     from lssvwm_core.device import pick_device
     from lssvwm_core.evaluation.features import Lpips, i3d_features, latent_features, load_lpips
     from lssvwm_core.evaluation.report import markdown, write_report
-    from lssvwm_core.evaluation.results import Measures, load_results
+    from lssvwm_core.evaluation.results import EVALUATIONS, Measures, load_results
     from lssvwm_core.evaluation.run import EvalOptions
     from lssvwm_core.evaluation.run import evaluate as run_evaluation
     from lssvwm_core.evaluation.tasks import TASKS
@@ -85,7 +85,7 @@ def evaluate(
     lpips = load_lpips(lpips_weights, where)
     features = i3d_features(fvd_weights, where) if fvd_weights else latent_features(world.autoencoder, where)
     name = run_facts(folder).name
-    out = out or Path("evaluations") / f"{wanted.name}-{name.replace('/', '-')}"
+    out = out or EVALUATIONS / f"{wanted.name}-{name.replace('/', '-')}"
     identity = {"weights": weights_sha256(folder), "data": str(data.resolve()), "frechet": features.name}
     say(f"world: {folder}\ndata: {data}\nreport: {out}")
     options = EvalOptions(wanted, episodes, seed, seeds, batch, streams, videos)

@@ -20,6 +20,7 @@ def push_hub(
     out: Annotated[Path, typer.Option(help="Where a dry run builds the folder.")] = Path("hub-preview"),
 ) -> None:
     """Share a world on the Hugging Face hub: weights, config, autoencoder, model card and a sample, in one commit."""
+    from lssvwm_core.evaluation.results import EVALUATIONS
     from lssvwm_core.hub.client import own_repository, push
     from lssvwm_core.hub.folders import build_dataset, build_world
     from lssvwm_core.resolve import resolve_world
@@ -40,7 +41,7 @@ def push_hub(
             folder = (out if what == kind else out / kind) if dry_run else Path(scratch, kind)
             if kind == "model":
                 source = world
-                build_world(world, folder, target)
+                build_world(world, folder, target, EVALUATIONS)
             elif facts.data is None:
                 raise LssvwmError(f"--what {what}: {world} lies in no run, so its shards are not known; name a run")
             else:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lssvwm_core.evaluation.metrics import frechet_distance
-from lssvwm_core.evaluation.results import CUT, MODEL, Result
+from lssvwm_core.evaluation.results import CUT, MODEL, REPORT_FILE, Result
 from lssvwm_core.evaluation.tasks import Task
 from lssvwm_core.plots import Plot, save_plots
 from lssvwm_core.video import contact_sheet
@@ -58,7 +58,7 @@ def write_report(
         "lpips_missing": lpips_missing,
         **facts,
     }
-    write_json(out / "report.json", figures)
+    write_json(out / REPORT_FILE, figures)
     save_plots(
         out / "plots.png", [distance_plot(task, results, trained_frames), *time_plots(task, results, trained_frames)]
     )

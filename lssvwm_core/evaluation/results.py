@@ -19,6 +19,8 @@ from lssvwm_datasets.files import written_whole
 
 MODEL, CUT, LAST, CEILING = "model", "memory cut", "last context frame", "autoencoder"
 EPISODES_FOLDER = "episodes"
+EVALUATIONS = Path("evaluations")
+SETTINGS_FILE, REPORT_FILE = "evaluation.json", "report.json"
 SHEET_FRAMES = 8  # of an episode that are kept as pictures
 
 Result = dict[str, NDArray[Any]]

@@ -16,14 +16,23 @@ import numpy as np
 import torch
 
 from lssvwm_core.episodes import EncodedEpisode, episode_count, load_episode
-from lssvwm_core.evaluation.results import CUT, EPISODES_FOLDER, MODEL, Measures, measure, result_files, save_result
+from lssvwm_core.evaluation.results import (
+    CUT,
+    EPISODES_FOLDER,
+    MODEL,
+    SETTINGS_FILE,
+    Measures,
+    measure,
+    result_files,
+    save_result,
+)
 from lssvwm_core.evaluation.tasks import Task, Trial, make_trial
 from lssvwm_core.video import CONTEXT_COLOUR, GENERATED_COLOUR, Frames, caption, mp4_writer, upscale
 from lssvwm_core.world import World
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.files import remove_partial_files, write_json
 
-SETTINGS_FILE, VIDEOS_FOLDER = "evaluation.json", "videos"
+VIDEOS_FOLDER = "videos"
 UPSCALE, FPS_FACTOR = 3, 4  # of videos
 
 

@@ -1,10 +1,15 @@
 """The cards of worlds and shards on the hub."""
 
+from collections.abc import Sequence
 from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
 
 from lssvwm_core.hub.client import SAMPLE_FILE
 from lssvwm_core.model.storage import AUTOENCODER_FOLDER
 from lssvwm_core.training.runs import RunFacts
+
+Report = dict[str, Any]
 
 
 def data_card(repo: str, index: dict[str, Any]) -> str:
@@ -30,15 +35,13 @@ lssvwm train --data {repo}
 """
 
 
-def model_card(repo: str, config: dict[str, Any], facts: RunFacts) -> str:
+def model_card(repo: str, config: dict[str, Any], facts: RunFacts, reports: Sequence[Report] = ()) -> str:
+    """`reports` are the report.json of `lssvwm eval` on these very weights."""
     data, model = config["data"], config["model"]
     sample = f'<video controls src="{SAMPLE_FILE}"></video>\n\n' if facts.sample else ""
     recipe = f"Trained for {facts.step} steps with this config:\n\n```toml\n{facts.config}```\n" if facts.config else ""
     return f"""---
-license: apache-2.0
-library_name: lssvwm
-pipeline_tag: image-to-video
-tags: [world-model, state-space-model, diffusion, long-context]
+{_metadata(repo, data["dataset"], reports)}
 ---
 # {repo}
 
@@ -52,7 +55,7 @@ pip install lssvwm
 lssvwm rollout --checkpoint {repo} --frames 800 --out video.mp4
 ```
 
-## Training
+{_measured(reports)}## Training
 {recipe or "The recipe was not recorded."}
 Autoencoder: `{data["autoencoder"]}` (sha256 {data["autoencoder_sha256"][:12]}), in `{AUTOENCODER_FOLDER}/`.
 
@@ -67,6 +70,57 @@ Autoencoder: `{data["autoencoder"]}` (sha256 {data["autoencoder_sha256"][:12]}),
 }}
 ```
 """
+
+
+def _metadata(repo: str, dataset: str, reports: Sequence[Report]) -> str:
+    """What the hub finds and shows a model by, figures included."""
+    results = [
+        EvalResult(
+            task_type="image-to-video",
+            task_name=_task(report),
+            dataset_type=dataset,
+            dataset_name=dataset,
+            metric_type=metric,
+            metric_name=metric.upper(),
+            metric_value=round(value, 4),
+        )
+        for report in reports
+        for metric, value in report["rows"]["model"]["all"].items()
+    ]
+    return ModelCardData(
+        license="apache-2.0",
+        library_name="lssvwm",
+        pipeline_tag="image-to-video",
+        tags=["world-model", "state-space-model", "diffusion", "long-context"],
+        model_name=repo,
+        eval_results=results or None,
+    ).to_yaml()
+
+
+def _measured(reports: Sequence[Report]) -> str:
+    lines = [
+        f"| {_task(report)} | {name} | {row['all']['psnr']:.2f} | {row['all']['ssim']:.3f} |"
+        for report in reports
+        for name, row in report["rows"].items()
+    ]
+    if not lines:
+        return ""
+    return "\n".join(
+        [
+            "## Long memory",
+            f"Measured by `lssvwm eval` on {reports[0]['episodes']} held-out episodes; *memory cut* is the same model "
+            "with nothing but its attention window.",
+            "",
+            "| task | | PSNR ↑ (dB) | SSIM ↑ |",
+            "|---|---|---|---|",
+            *lines,
+            "\n",
+        ]
+    )
+
+
+def _task(report: Report) -> str:
+    return f"{report['task']} {report['context']} + {report['frames']}"
 
 
 def _streams(data: dict[str, Any]) -> list[str]:

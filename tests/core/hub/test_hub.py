@@ -1,16 +1,20 @@
 """What is shared: the folder for the hub, and what is said when the hub says no."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 
 from lssvwm_core.hub.client import own_repository, push
 from lssvwm_core.hub.folders import build_world
+from lssvwm_core.hub.pretrained import PretrainedWorld
 from lssvwm_core.training.runs import Run
-from lssvwm_core.world import load_world
+from lssvwm_core.world import World, load_world
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.sources import sample_recordings
 from tests.conftest import lssvwm, train_command
@@ -23,12 +27,16 @@ def built(workspace: Path, tmp_path: Path) -> Path:
     return tmp_path / "hub"
 
 
-def test_folder_loads_back_into_the_identical_world(workspace: Path, built: Path) -> None:
-    ours = load_world(Run(workspace / "runs/test").world, torch.device("cpu"))
-    theirs = load_world(built, torch.device("cpu"))
+def assert_same_world(ours: World, theirs: World) -> None:
     for one, other in ((ours.model, theirs.model), (ours.autoencoder, theirs.autoencoder)):
         for name, tensor in one.state_dict().items():
             assert torch.equal(tensor, other.state_dict()[name]), name
+
+
+def test_folder_loads_back_into_the_identical_world(workspace: Path, built: Path) -> None:
+    ours = load_world(Run(workspace / "runs/test").world, torch.device("cpu"))
+    theirs = load_world(built, torch.device("cpu"))
+    assert_same_world(ours, theirs)
 
 
 def test_folder_holds_what_people_expect_and_nothing_else(built: Path) -> None:
@@ -40,6 +48,23 @@ def test_folder_holds_what_people_expect_and_nothing_else(built: Path) -> None:
     assert "Trained for 4 steps" in card
     assert "po2025longcontext" in card
     assert json.loads((built / "config.json").read_text())["autoencoder"] == "autoencoder"
+
+
+def test_the_card_tells_what_eval_found_about_these_weights_and_no_others(workspace: Path, tmp_path: Path) -> None:
+    world = Run(workspace / "runs/test").world
+    evaluations = tmp_path / "evaluations"
+    small = ["--context", "20", "--frames", "10", "--episodes", "1", "--steps", "1", "--videos", "0"]
+    for checkpoint in ("test", "maze-world"):
+        which = ["--checkpoint", checkpoint, "--data", str(sample_recordings()), "--out", str(evaluations / checkpoint)]
+        lssvwm(workspace, "eval", "retrieval", *which, *small)
+    build_world(world, tmp_path / "hub", "me/maze", evaluations)
+    card = ModelCard.load(tmp_path / "hub/README.md")
+    report = json.loads((evaluations / "test/report.json").read_text())["rows"]["model"]["all"]
+    found = {result.metric_type: result.metric_value for result in card.data.eval_results}
+    assert found == {metric: round(value, 4) for metric, value in report.items()}
+    assert card.data.eval_results[0].task_name == "retrieval 20 + 10"
+    assert f"| retrieval 20 + 10 | model | {report['psnr']:.2f} |" in card.text
+    assert card.text.count("| memory cut |") == 1
 
 
 def test_dry_run_shows_the_folder_and_uploads_nothing(workspace: Path, tmp_path: Path) -> None:
@@ -96,6 +121,37 @@ def test_a_world_goes_to_the_hub_and_comes_back_identical(workspace: Path, tmp_p
     assert video.read_bytes() == (workspace / "own.mp4").read_bytes()
     hub.faults["info"] = hub.faults["resolve"] = 500  # what was loaded once needs no hub
     lssvwm(tmp_path, "rollout", "--checkpoint", f"{repo}@{first}", *options, str(video))
+
+
+SHARE = """
+import sys, torch
+from lssvwm_core.hub.pretrained import PretrainedWorld
+world = PretrainedWorld.from_pretrained(sys.argv[1], device="cpu")
+with torch.no_grad():
+    next(world.model.parameters()).add_(1)
+world.push_to_hub(sys.argv[2])
+again = PretrainedWorld.from_pretrained(sys.argv[2])
+again.save_pretrained("saved")
+"""
+
+
+def test_a_world_shares_itself_by_the_mixin_of_the_hub(workspace: Path, tmp_path: Path, hub: Hub) -> None:
+    lssvwm(workspace, "push-hub", "test")
+    subprocess.run([sys.executable, "-c", SHARE, f"{USER}/test", f"{USER}/own"], cwd=tmp_path, check=True)
+    files = hub.files(f"{USER}/own")
+    weights = {"config.json", "model.safetensors"}
+    assert set(files) == weights | {f"autoencoder/{name}" for name in weights} | {"README.md"}
+    assert b"lssvwm rollout --checkpoint ada/own" in files["README.md"]
+    pushed, saved = (tmp_path / name for name in ("pushed", "saved"))
+    for name, content in files.items():
+        (pushed / name).parent.mkdir(parents=True, exist_ok=True)
+        (pushed / name).write_bytes(content)
+    changed = load_world(Run(workspace / "runs/test").world, torch.device("cpu"))
+    with torch.no_grad():
+        next(changed.model.parameters()).add_(1)
+    for folder in (pushed, saved):
+        assert_same_world(changed, load_world(folder, torch.device("cpu")))
+        assert_same_world(changed, PretrainedWorld.from_pretrained(str(folder)))
 
 
 def test_shards_go_to_the_hub_and_train_from_there(workspace: Path, tmp_path: Path, hub: Hub) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lssvwm_core.inspection.action_check import check_actions
 from PIL import Image
 
+from lssvwm_core.inspection.action_check import check_actions
 from lssvwm_core.inspection.motion import agreement, sideways_motion, turns_of
 from lssvwm_core.video import action_text
 from lssvwm_datasets.sources import sample_recordings

@@ -1,0 +1,68 @@
+"""`from_pretrained`, `save_pretrained` and `push_to_hub` for worlds, by the hub's own mixin."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import ModelCard, ModelHubMixin, snapshot_download
+
+from lssvwm_core.hub.cards import model_card
+from lssvwm_core.hub.client import LOADED, MODEL
+from lssvwm_core.hub.folders import copy_autoencoder
+from lssvwm_core.model import storage
+from lssvwm_core.model.storage import AUTOENCODER_FOLDER
+from lssvwm_core.training.runs import run_facts
+from lssvwm_core.world import KIND, World, load_world, save_world
+
+
+class PretrainedWorld(World, ModelHubMixin):
+    """A world with its autoencoder, as one thing to load and to share: one cannot be rolled out without the other.
+
+    `PretrainedWorld.from_pretrained("user/name", revision=…, device="cuda")` reads what `lssvwm push-hub` writes, and
+    `world.push_to_hub("user/name")` writes what every command of lssvwm reads. A folder does instead of a hub id.
+    """
+
+    folder: Path
+    """Where it was loaded from."""
+
+    @classmethod
+    def _from_pretrained(
+        cls,
+        *,
+        model_id: str,
+        revision: str | None,
+        cache_dir: str | Path | None,
+        force_download: bool,
+        local_files_only: bool,
+        token: str | bool | None,
+        device: str | torch.device = "cpu",
+        **_: Any,  # what the mixin read in config.json; `load_world` checks it
+    ) -> "PretrainedWorld":
+        folder = Path(model_id)
+        if not folder.is_dir():
+            folder = Path(
+                snapshot_download(
+                    model_id,
+                    revision=revision,
+                    cache_dir=cache_dir,
+                    force_download=force_download,
+                    local_files_only=local_files_only,
+                    token=token,
+                    allow_patterns=list(LOADED[MODEL]),
+                )
+            )
+        world = cls(**vars(load_world(folder, torch.device(device))))
+        world.folder = folder
+        return world
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        save_world(save_directory, self.model, self.header, AUTOENCODER_FOLDER)
+        copy_autoencoder(self.folder / storage.load_config(self.folder, KIND)["autoencoder"], save_directory)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """As of the mixin, with a card that names the repository."""
+        return super().push_to_hub(repo_id, model_card_kwargs={"repo_id": repo_id}, **options)
+
+    def generate_model_card(self, *args: Any, repo_id: str = "", **kwargs: Any) -> ModelCard:
+        config = storage.load_config(self.folder, KIND)
+        return ModelCard(model_card(repo_id or self.folder.name, config, run_facts(self.folder)))
