@@ -3,11 +3,18 @@
 import math
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    import torch
+
+    from lssvwm_core.training.config import RunConfig
+
 from lssvwm_cli.console import duration, progress, say
+
+LONGEST_TIMED_STEP = 1e12  # FLOP
 
 
 def train(
@@ -24,6 +31,9 @@ def train(
     init_from: Annotated[
         str | None, typer.Option(help="Start from the weights (and shape) of a run, world or hub id.")
     ] = None,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Print parameters, FLOPs, memory and time; train nothing.")
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. [default: all]")] = None,
 ) -> None:
@@ -62,6 +72,9 @@ def train(
         wanted = with_model(wanted, load_model(initial)[0].config)
     folder = RUNS / (name or f"{data.name}-{wanted.preset}")
     opened, settings = open_run(folder, wanted, resume, adopt=not chosen)
+    if estimate:
+        _estimate(settings, where)
+        return
     total = settings.train.total_steps
     start = int(opened.last.name) if opened.last else 0
     if start:
@@ -89,3 +102,50 @@ def train(
         say(f"stopped by {outcome.stopped_by}; go on with the same command")
     if outcome.stopped_by.startswith("SIG"):
         raise typer.Exit(130 if outcome.stopped_by == "SIGINT" else 143)
+
+
+def _estimate(config: "RunConfig", device: "torch.device") -> None:
+    """Print what a training will take: counted for GPUs, timed for this machine where a step is short."""
+    from dataclasses import replace
+
+    from lssvwm_core.bench.timing import step_seconds
+    from lssvwm_core.device import fastest_precision
+    from lssvwm_core.model.variants import parameters
+    from lssvwm_core.training import cost
+    from lssvwm_core.training.setup import build_model
+    from lssvwm_datasets.shards import open_shards
+    from lssvwm_datasets.sources import TRAIN
+
+    precision = "bf16" if config.train.precision == "auto" else config.train.precision
+    config = replace(config, train=replace(config.train, precision=precision))
+    model = build_model(config, open_shards(Path(config.data), TRAIN).header).config
+    count = parameters(model)
+    print(f"{count:,} parameters, {model.grid[0] * model.grid[1]} tokens a frame, {precision}")
+    print(f"weights, gradients, AdamW and EMA: {cost.STATE_BYTES * count / 2**30:.2f} GiB")
+    stages = []
+    for number, stage in enumerate(cost.estimate(config, model), start=1):
+        stages.append(stage)
+        print(
+            f"stage {number}: {stage.steps:,} steps of {stage.batch_size} × {stage.frames} frames, "
+            f"{stage.flops / 1e12:.3g} TFLOP a step, activations {stage.activation_bytes / 2**30:.2f} GiB "
+            f"({stage.checkpointed_bytes / 2**30:.2f} with train.activation_checkpointing)"
+        )
+    flops = sum(float(stage.flops) * stage.steps for stage in stages)
+    print(f"in all {flops:.3g} FLOP a process, forward and backward")
+    print(f"at {cost.ASSUMED_MFU:.0%} of the peak, of which small models reach less, on a")
+    for name, peak in cost.PEAK_TFLOPS.items():
+        print(f"  {name:<9} {_time(flops / (cost.ASSUMED_MFU * peak * 1e12))}")
+    if device.type == "cpu" and max(stage.flops for stage in stages) > LONGEST_TIMED_STEP:
+        print("  this CPU  not timed: a step takes too long")
+        return
+    chunk = model.chunk_sizes[0]
+    timed = [step_seconds(model, stage, chunk, device, repeats=1) for _, stage in config.train.stage_ends()]
+    seconds = sum(once * stage.steps for once, stage in zip(timed, stages, strict=True)) * config.train.accumulate
+    kind = "CPU" if device.type == "cpu" else "GPU"
+    print(f"  this {kind}  {_time(seconds)} (a step of each stage timed, {fastest_precision(device)})")
+
+
+def _time(seconds: float) -> str:
+    units = ((86400, "days"), (3600, "hours"), (60, "minutes"), (1, "seconds"))
+    size, unit = next((size, unit) for size, unit in units if seconds >= 2 * size or size == 1)
+    return f"{seconds / size:.1f} {unit}"

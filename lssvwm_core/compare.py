@@ -8,7 +8,6 @@
 
 import json
 import re
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -16,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from lssvwm_core.bench.timing import training_step
+from lssvwm_core.bench.timing import step_seconds
 from lssvwm_core.evaluation.comparison import write_comparison
 from lssvwm_core.evaluation.features import latent_features, load_lpips
 from lssvwm_core.evaluation.report import write_report
@@ -28,6 +26,7 @@ from lssvwm_core.evaluation.tasks import TASKS, Task
 from lssvwm_core.model.storage import weights_sha256
 from lssvwm_core.model.variants import parameters, training_fields, variant
 from lssvwm_core.training.config import RunConfig, Stage, make_config
+from lssvwm_core.training.cost import step_cost
 from lssvwm_core.training.loop import Outcome, train
 from lssvwm_core.training.runs import Run
 from lssvwm_core.training.setup import build_model, open_run
@@ -39,7 +38,6 @@ from lssvwm_datasets.sources import TRAIN
 
 PLAN_FILE = "plan.json"
 BUDGETS = ("steps", "minutes", "flops")
-TIMED_STEPS = 3
 
 
 @dataclass(frozen=True)
@@ -191,32 +189,22 @@ class Comparison:
 def planned_steps(config: RunConfig, header: ShardHeader, budget: Budget, device: torch.device) -> list[int]:
     """Steps of each stage, in the proportions of `config`, that together cost the budget."""
     stages = config.train.stages
-    costs = [step_cost(config, header, stage, budget.kind, device) for stage in stages]
+    costs = [stage_cost(config, header, stage, budget.kind, device) for stage in stages]
     factor = budget.amount / sum(stage.steps * cost for stage, cost in zip(stages, costs, strict=True))
     return [max(1, round(factor * stage.steps)) for stage in stages]
 
 
-def step_cost(config: RunConfig, header: ShardHeader, stage: Stage, kind: str, device: torch.device) -> float:
+def stage_cost(config: RunConfig, header: ShardHeader, stage: Stage, kind: str, device: torch.device) -> float:
     """Of one training step, in minutes or flops, the mean over the model's chunk sizes; 1 for steps."""
     if kind == "steps":
         return 1.0
-    model = build_model(config, header).to(device).train()
-    optimizer = torch.optim.AdamW(model.parameters())
+    model = build_model(config, header).config
     costs = []
-    for chunk in model.config.chunk_sizes:
+    for chunk in model.chunk_sizes:
         if kind == "flops":
-            with FlopCounterMode(display=False) as counter:
-                training_step(model, optimizer, stage.batch_size, stage.frames, chunk, device)
-            costs.append(float(counter.get_total_flops()))
-            continue
-        times = []
-        for _ in range(1 + TIMED_STEPS):  # the first warms up
-            started = time.perf_counter()
-            training_step(model, optimizer, stage.batch_size, stage.frames, chunk, device)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            times.append((time.perf_counter() - started) / 60)
-        costs.append(sorted(times[1:])[TIMED_STEPS // 2])
+            costs.append(float(step_cost(model, stage.batch_size, stage.frames, chunk).flops))
+        else:
+            costs.append(step_seconds(model, stage, chunk, device) / 60)
     return sum(costs) / len(costs) * config.train.accumulate
 
 

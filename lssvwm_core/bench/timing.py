@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from lssvwm_core.model.state import ModelState
 from lssvwm_core.model.variants import variant
 from lssvwm_core.model.world_model import WorldModel
 from lssvwm_core.scan import ssd_scan
+from lssvwm_core.training.config import Stage
 from lssvwm_core.training.data import ClipDataset, ClipSampling
 from lssvwm_datasets.shards import open_shards
 from lssvwm_datasets.sources import TRAIN
@@ -112,6 +114,15 @@ def training_step(
     loss.backward()
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
+
+
+def step_seconds(config: ModelConfig, stage: Stage, chunk: int, device: torch.device, repeats: int = 3) -> float:
+    """The median time of a training step on `stage.batch_size` clips, on this machine."""
+    model = WorldModel(config).to(device).train()
+    optimizer = torch.optim.AdamW(model.parameters())
+    measure = partial(training_step, model, optimizer, stage.batch_size, stage.frames, chunk, device)
+    measure()  # warms up
+    return statistics.median(_timed(measure, device) for _ in range(repeats))
 
 
 def _model(name: str, options: BenchOptions, device: torch.device) -> WorldModel:

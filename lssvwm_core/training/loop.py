@@ -31,6 +31,7 @@ from lssvwm_core.model.world_model import WorldModel
 from lssvwm_core.training.averaging import update_average
 from lssvwm_core.training.checkpoints import drop_metrics_after, load_checkpoint, save_checkpoint
 from lssvwm_core.training.config import RunConfig, TrainConfig, save_config
+from lssvwm_core.training.cost import flops_a_frame, peak_tflops
 from lssvwm_core.training.data import Batch, ClipDataset
 from lssvwm_core.training.metrics import Meter, StepReport
 from lssvwm_core.training.runs import Run
@@ -114,7 +115,7 @@ def train(
         accelerator.wait_for_everyone()
 
     batches = _loader(shards, model.config, config, accelerator, step)
-    meter, started, resumed_at = Meter(accelerator.num_processes), time.monotonic(), step
+    meter, started, resumed_at = _meter(accelerator, model.config), time.monotonic(), step
     total = config.train.total_steps
     with _signals() as received:
         while step < total:
@@ -160,6 +161,14 @@ def train(
             save()
     if config.train.track:
         accelerator.end_training()
+
+
+def _meter(accelerator: Accelerator, model: ModelConfig) -> Meter:
+    """It knows the FLOPs of a frame on GPUs of which the peak is known; elsewhere they would tell nothing."""
+    device = accelerator.device
+    peak = peak_tflops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+    tokens = model.grid[0] * model.grid[1]
+    return Meter(accelerator.num_processes, tokens, flops_a_frame(model) if peak else 0.0, peak)
 
 
 def _gradients(

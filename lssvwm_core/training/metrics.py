@@ -20,14 +20,23 @@ class StepReport:
     frames_per_second: float  # trained, all processes
     loader_frames_per_second: float  # what data loading alone would reach
     data_wait: float  # share of the time spent waiting for data
+    tokens_per_second: float
+    tflops: float | None  # matrix products a second, in each process; None where the device's peak is not known
+    mfu: float | None  # their share of that peak
     seconds: float  # since this call began
 
 
 class Meter:
-    """Sums up the steps since the last report."""
+    """Sums up the steps since the last report.
 
-    def __init__(self, processes: int) -> None:
-        self.processes = processes
+    Args:
+        tokens: of a frame.
+        flops: of training on a frame.
+        peak: of the device, in TFLOP/s; None where it is not known.
+    """
+
+    def __init__(self, processes: int, tokens: int, flops: float = 0.0, peak: float | None = None) -> None:
+        self.processes, self.tokens, self.flops, self.peak = processes, tokens, flops, peak
         self._restart()
 
     def _restart(self) -> None:
@@ -49,6 +58,7 @@ class Meter:
         """The report of the steps since the last one; the sums start again."""
         took = time.monotonic() - self.since
         frames = self.processes * self.frames
+        tflops = self.flops * self.frames / took / 1e12 if self.peak else None
         report = StepReport(
             step=step,
             loss=sum(self.losses) / len(self.losses),
@@ -59,6 +69,9 @@ class Meter:
             frames_per_second=frames / took,
             loader_frames_per_second=frames / max(self.waited, 1e-9),
             data_wait=self.waited / took,
+            tokens_per_second=self.tokens * frames / took,
+            tflops=tflops,
+            mfu=tflops / self.peak if tflops is not None and self.peak else None,
             seconds=seconds,
         )
         self._restart()

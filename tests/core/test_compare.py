@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lssvwm_core import compare
-from lssvwm_core.compare import Budget, parse_stages, parse_tasks, planned_steps, step_cost
+from lssvwm_core.compare import Budget, parse_stages, parse_tasks, planned_steps, stage_cost
 from lssvwm_core.evaluation.comparison import check_goals
 from lssvwm_core.evaluation.tasks import Task
 from lssvwm_core.training.config import Stage, load_config, make_config
@@ -55,7 +55,7 @@ def test_a_budget_is_spent_in_the_proportions_of_the_stages(workspace: Path, mon
     config = replace(config, train=replace(config.train, stages=(Stage(20, 2, 2), Stage(40, 1, 2))))
     cpu = torch.device("cpu")
     assert planned_steps(config, header, Budget("steps", 30), cpu) == [20, 10]
-    monkeypatch.setattr(compare, "step_cost", lambda config, header, stage, kind, device: stage.frames / 10)
+    monkeypatch.setattr(compare, "stage_cost", lambda config, header, stage, kind, device: stage.frames / 10)
     assert planned_steps(config, header, Budget("minutes", 80), cpu) == [20, 10]  # 20 · 2 + 10 · 4
 
 
@@ -63,11 +63,11 @@ def test_flops_and_minutes_grow_with_the_clip(workspace: Path) -> None:
     header = open_shards(workspace / "data/maze", "train").header
     config = make_config("tiny", workspace / "data/maze", None, SMALL_MODEL)
     cpu = torch.device("cpu")
-    flops = [step_cost(config, header, Stage(frames, 1, 1), "flops", cpu) for frames in (40, 80, 160)]
+    flops = [stage_cost(config, header, Stage(frames, 1, 1), "flops", cpu) for frames in (40, 80, 160)]
     assert flops[2] / flops[1] == pytest.approx(2, rel=0.1)
     per_frame = 6 * 80_000  # of the weights that every token meets, forward and back, at least
     assert flops[1] > 80 * per_frame
-    assert 0 < step_cost(config, header, Stage(20, 1, 1), "minutes", cpu) < 1
+    assert 0 < stage_cost(config, header, Stage(20, 1, 1), "minutes", cpu) < 1
 
 
 def test_goals_say_what_was_found() -> None:
