@@ -34,6 +34,7 @@ def rollout(
     fps: Annotated[float | None, typer.Option(help="Of the video. [default: four times the recording's]")] = None,
     save_state: Annotated[Path | None, typer.Option(help="Save the world's memory at the end.")] = None,
     load_state: Annotated[Path | None, typer.Option(help="Go on from a saved memory; --frames are all new.")] = None,
+    compile: Annotated[bool, typer.Option(help="torch.compile: a slow start, faster frames; for GPUs.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print the summary to stdout as JSON.")] = False,
 ) -> None:
@@ -44,7 +45,7 @@ def rollout(
     from lssvwm_core.episodes import load_episode
     from lssvwm_core.resolve import resolve_shards, resolve_world
     from lssvwm_core.rollout import RolloutOptions, render
-    from lssvwm_core.world import load_world
+    from lssvwm_core.world import compile_where_possible, load_world
     from lssvwm_datasets.errors import LssvwmError
     from lssvwm_datasets.shards import INDEX_FILE
     from lssvwm_datasets.sources import sample_recordings
@@ -55,6 +56,8 @@ def rollout(
     if chunk not in world.model.config.chunk_sizes:
         raise LssvwmError(f"--chunk {chunk}: the world was trained for {world.model.config.chunk_sizes}")
     world = replace(world, steps=steps, chunk=chunk)
+    if compile:
+        compile_where_possible(world.model, world.device)
     if data is None:
         default = Path("data") / world.header.dataset
         data = default if (default / INDEX_FILE).exists() else sample_recordings()

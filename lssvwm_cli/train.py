@@ -31,6 +31,9 @@ def train(
     init_from: Annotated[
         str | None, typer.Option(help="Start from the weights (and shape) of a run, world or hub id.")
     ] = None,
+    compile: Annotated[
+        bool, typer.Option(help="torch.compile: slow first steps, faster ones from then on; for GPUs.")
+    ] = False,
     estimate: Annotated[
         bool, typer.Option("--estimate", help="Print parameters, FLOPs, memory and time; train nothing.")
     ] = False,
@@ -64,6 +67,8 @@ def train(
     if clip_frames or batch_size:
         frames, size = clip_frames or 100, batch_size or 4
         overrides.append(f"train.stages=[{{frames = {frames}, steps = 10000, batch_size = {size}}}]")
+    if compile:
+        overrides.append("train.compile=true")
     if steps:
         overrides.append(f"train.steps={steps}")
     shards = resolve_shards(data)

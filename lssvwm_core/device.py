@@ -48,6 +48,15 @@ def fastest_precision(device: torch.device) -> str:
     return "bf16" if seconds["bf16"] < 0.7 * seconds["fp32"] else "fp32"  # conversions cost something too
 
 
+def why_not_compiled(device: torch.device) -> str | None:
+    """None where torch.compile works, else the reason in words: no C++ compiler, say, or no Triton."""
+    try:
+        torch.compile(lambda x: x + 1)(torch.ones(2, device=device))
+    except Exception as error:  # whatever compilers raise
+        return f"torch.compile does not work here: {str(error).splitlines()[0]}"
+    return None
+
+
 def keep_freed_memory() -> None:
     """Tell glibc to keep freed memory instead of returning it to the system after every large temporary.
 

@@ -5,6 +5,7 @@ world.observe(state, latents, conditions)        commit clean frames, any multip
 chunk = world.generate(state, conditions, rng)   denoise against the frozen state, then commit (paper, 'Inference')
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lssvwm_core.device import autocast, fastest_precision
+from lssvwm_core.device import autocast, fastest_precision, why_not_compiled
 from lssvwm_core.diffusion import denoise
 from lssvwm_core.model import storage
 from lssvwm_core.model.autoencoder import load_autoencoder
@@ -26,6 +27,7 @@ from lssvwm_core.model.world_model import WorldModel
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.shards import ShardHeader
 
+logger = logging.getLogger(__name__)
 KIND = "world-model"
 OBSERVE_FRAMES = 100  # committed at once, at most: bounds the memory of a long context
 DECODE_PIXELS = 128 * 64 * 64  # decoded at once: bounds the memory of large frames
@@ -101,6 +103,15 @@ class World:
         with autocast(self.device, fastest_precision(self.device)):
             _, new_state = self.model(latents, clean, conditions, state, self.chunk)
         state.mixers, state.frames_seen = new_state.mixers, new_state.frames_seen
+
+
+def compile_where_possible(model: WorldModel, device: torch.device) -> None:
+    """Compile a model's layers; where that does not work, say why and leave them as they are."""
+    reason = why_not_compiled(device)
+    if reason is None:
+        model.compile_layers()
+    else:
+        logger.warning("%s; going on without", reason)
 
 
 def save_world(

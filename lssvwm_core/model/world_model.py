@@ -13,6 +13,7 @@ from lssvwm_core.model.layer import Layer, adaptive_norm
 from lssvwm_core.model.state import ModelState
 
 NOISE_FREQUENCIES = 64
+COMPILED_SHAPES = 64  # of a layer: stages, chunk sizes, first frames
 POSE_PERIODS = (32.0, 16.0, 8.0, 4.0, 2.0)  # of the Fourier features, in the pose's units
 
 
@@ -37,6 +38,12 @@ class WorldModel(nn.Module):
         for linear in (self.final_modulation, self.project):
             nn.init.zeros_(linear.weight)
             nn.init.zeros_(linear.bias)
+
+    def compile_layers(self, backend: str = "inductor") -> None:
+        """Compile the layers (torch.compile), one graph for each shape they meet; weights and results stay the same."""
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, COMPILED_SHAPES)
+        for layer in self.layers:
+            layer.compile(backend=backend, dynamic=False)
 
     def initial_state(self, batch: int) -> ModelState:
         """The state before the first frame; on the model's device."""
@@ -77,14 +84,16 @@ class WorldModel(nn.Module):
         x, c = x.float(), c.float()  # the residual stream
 
         poses = conditions.get("pose")
+        # windows reach no further; a number that stops growing is one that compiled layers need not be told apart by
+        seen = state.frames_seen if "causal" in self.config.mixers else min(state.frames_seen, self.config.frame_window)
         mixers = iter(state.mixers)
         new_mixers = []
         for layer in self.layers:
             own = [next(mixers) for _ in self.config.mixers]
             if self.activation_checkpointing and self.training:
-                x, own = checkpoint(layer, x, c, own, state.frames_seen, chunk, poses, use_reentrant=False)
+                x, own = checkpoint(layer, x, c, own, seen, chunk, poses, use_reentrant=False)
             else:
-                x, own = layer(x, c, own, state.frames_seen, chunk, poses)
+                x, own = layer(x, c, own, seen, chunk, poses)
             new_mixers += own
 
         shift, scale = self.final_modulation(F.silu(c)).float()[:, :, None, None].chunk(2, dim=-1)

@@ -7,14 +7,16 @@ device; `mamba_ssm` runs the Triton kernels of the mamba-ssm package on CUDA.
 """
 
 import functools
-import importlib
 import logging
 from typing import Literal, overload
 
 import torch
 from torch import Tensor
 
-BACKENDS = ("auto", "mamba_ssm", "torch", "reference")
+from lssvwm_core.scan import mamba_ssm_backend, reference_backend, torch_backend
+
+IMPLEMENTATIONS = {"mamba_ssm": mamba_ssm_backend, "torch": torch_backend, "reference": reference_backend}
+BACKENDS = ("auto", *IMPLEMENTATIONS)
 logger = logging.getLogger(__name__)
 
 
@@ -75,8 +77,7 @@ def ssd_scan(
     _check_shapes(x, dt, A, B, C, D, initial_state)
     if backend not in BACKENDS:
         raise ValueError(f"unknown scan backend {backend!r}; expected one of {', '.join(BACKENDS)}")
-    name = _pick(x.device.type) if backend == "auto" else backend
-    implementation = importlib.import_module(f"lssvwm_core.scan.{name}_backend")
+    implementation = IMPLEMENTATIONS[_auto(x.device.type) if backend == "auto" else backend]
     with torch.autocast(x.device.type, enabled=False):
         y, final_state = implementation.scan(x, dt, A, B, C, initial_state)
     if D is not None:
@@ -88,10 +89,13 @@ def choose_backend(device_type: str) -> tuple[str, str]:
     """The backend that `auto` is on a kind of device, and why."""
     if device_type != "cuda":
         return "torch", f"the device is {device_type}"
-    from lssvwm_core.scan import mamba_ssm_backend
-
     missing = mamba_ssm_backend.why_unavailable()
     return ("torch", missing) if missing else ("mamba_ssm", "CUDA and mamba-ssm are there")
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # the log is no part of a compiled graph
+def _auto(device_type: str) -> str:
+    return _pick(device_type)
 
 
 @functools.cache

@@ -11,11 +11,13 @@ import sys
 import types
 from typing import Any
 
+import torch
 from torch import Tensor
 
 CHUNK = 128  # tokens
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # Triton kernels as they are, between compiled graphs
 def scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, initial_state: Tensor | None) -> tuple[Tensor, Tensor]:
     """See `lssvwm_core.scan.ssd_scan`; without the D term. Raises: ImportError when mamba-ssm is not usable."""
     y, state = _kernels().mamba_chunk_scan_combined(

@@ -52,6 +52,8 @@ class TrainConfig:
     """Of a clean prefix longer than half the clip: long-context training (paper: 0.5)."""
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, a third more time."""
+    compile: bool = False
+    """Compile the layers (torch.compile): slow first steps, faster ones from then on."""
     precision: str = "auto"
     """bf16, fp32, or auto: what multiplies matrices faster on the device."""
     seed: int = 0

@@ -36,7 +36,7 @@ from lssvwm_core.training.data import Batch, ClipDataset
 from lssvwm_core.training.metrics import Meter, StepReport
 from lssvwm_core.training.runs import Run
 from lssvwm_core.training.setup import action_scaling, build_model, check_same_data, check_trackers, create_run
-from lssvwm_core.world import World, load_model
+from lssvwm_core.world import World, compile_where_possible, load_model
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.shards import ShardHeader, ShardSet, open_shards
 from lssvwm_datasets.sources import TRAIN
@@ -92,6 +92,8 @@ def train(
         if initial.config != model.config:
             raise LssvwmError(f"{init_from}: its model differs from this run's; give the same preset and --set model.…")
         model.load_state_dict(initial.state_dict())
+    if config.train.compile:
+        compile_where_possible(model, accelerator.device)
     average = WorldModel(model.config).to(accelerator.device).eval()
     average.load_state_dict(model.state_dict())
     optimizer = torch.optim.AdamW(_parameter_groups(model, config.train), betas=(0.9, 0.99))

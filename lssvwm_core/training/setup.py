@@ -33,8 +33,8 @@ def build_model(config: RunConfig, header: ShardHeader, action_scaling: ActionSc
 def open_run(folder: Path, config: RunConfig, resume: bool = True, adopt: bool = False) -> tuple[Run, RunConfig]:
     """The run to train: a new one, or the one that is there, continued.
 
-    A run keeps its settings; how long to train may change. With `adopt` the settings of a run that is there are taken
-    as they are, else they must be those of `config`. Raises: LssvwmError.
+    A run keeps its settings; how long to train, and whether compiled, may change. With `adopt` the settings of a run
+    that is there are taken as they are, else they must be those of `config`. Raises: LssvwmError.
     """
     run = Run(folder)
     if not run.config_file.exists():
@@ -42,13 +42,14 @@ def open_run(folder: Path, config: RunConfig, resume: bool = True, adopt: bool =
     if not resume:
         raise LssvwmError(f"{folder}: there is a run already; continue it without --no-resume or choose another --name")
     saved = load_config(run.config_file)
-    wanted = replace(config, train=replace(config.train, steps=saved.train.steps, precision=saved.train.precision))
+    saved = replace(saved, train=replace(saved.train, steps=config.train.steps, compile=config.train.compile))
+    wanted = replace(config, train=replace(config.train, precision=saved.train.precision))
     if run.last is not None and wanted != saved and not adopt:
         raise LssvwmError(
             f"{folder}: was started with other settings ({_first_difference(saved, wanted)}); "
             "continue it with its own or choose another --name"
         )
-    return run, replace(saved, train=replace(saved.train, steps=config.train.steps))
+    return run, saved
 
 
 def action_scaling(shards: ShardSet) -> ActionScaling:

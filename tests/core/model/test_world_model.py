@@ -1,5 +1,6 @@
 """The backbone: causality, streaming, conditions, its state on disk, its config and presets."""
 
+import copy
 import dataclasses
 import json
 from itertools import pairwise
@@ -300,3 +301,32 @@ def test_unpatchify_undoes_patchify(normal, patch):
     assert tokens.shape == (2, 3, 4 // patch, 8 // patch, 5 * patch * patch)
     assert torch.equal(tokens[1, 2, 0, -1].unflatten(0, (5, patch, patch)), latents[1, 2, :, :patch, -patch:])
     assert torch.equal(unpatchify(tokens, patch), latents)
+
+
+def test_compiled_layers_are_whole_graphs_and_a_rollout_compiles_no_more_once_its_window_is_full(model):
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph
+
+    compiled = copy.deepcopy(model).eval()
+    for layer in compiled.layers:
+        layer.compile(backend=backend, fullgraph=True, dynamic=False)  # a graph break is an error
+    states, counts = [None, None], []
+    with torch.inference_mode():
+        for number in range(6):
+            noise = torch.randn(1, 5, 3, 4, 4, generator=torch.Generator().manual_seed(number))
+            inputs = (noise, torch.zeros(1, 5), {"pose": torch.rand(1, 5, 2)})
+            (velocity, states[0]), (expected, states[1]) = (
+                net(*inputs, state, 5) for net, state in zip((compiled, model), states, strict=True)
+            )
+            torch.testing.assert_close(velocity, expected)
+            counts.append(len(graphs))
+    assert counts[1] > counts[0] > 0, "the first windows are shorter"
+    assert len(set(counts[2:])) == 1
+    compiled.train()
+    with torch.enable_grad():
+        inputs = (torch.randn(2, 20, 3, 4, 4), torch.rand(2, 20), {"pose": torch.rand(2, 20, 2)})
+        compiled(*inputs)[0].square().mean().backward()
+    assert all(parameter.grad is not None for parameter in compiled.layers[0].mixers.parameters())
