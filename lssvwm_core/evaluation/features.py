@@ -89,7 +89,7 @@ def load_lpips(weights: Path | None, device: torch.device) -> Lpips | str:
     package = importlib.util.find_spec("torchmetrics")
     alexnet = weights or Path(torch.hub.get_dir()) / "checkpoints" / ALEXNET_FILE
     if weights is None and not alexnet.is_file():
-        return f"AlexNet's weights are not at {alexnet}; give them with --lpips-weights"
+        return f"AlexNet's weights ({ALEXNET_FILE}) are not in torch's hub cache; give them with --lpips-weights"
     if package is None or not package.submodule_search_locations:
         return "torchmetrics, which has its linear layers, is not installed: pip install 'lssvwm[eval]'"
     heads = Path(package.submodule_search_locations[0]) / HEADS_FILE
