@@ -59,33 +59,8 @@ class FrameAttention(nn.Module):
         query = rotate(query, angles[tail:])
         keys, values = rotate(keys[:, self.longest_tail - tail :], angles), values[:, self.longest_tail - tail :]
 
-        unknown = max(0, tail - frames_seen)  # frames of the tail from before the first frame
-        first = min(-(-unknown // chunk), frames // chunk) * chunk  # frames whose chunks' windows reach there
-        parts = []
-        if first > 0:
-            times = torch.arange(self.window, device=x.device) + torch.arange(0, first, chunk, device=x.device)[:, None]
-            known = (times >= unknown).repeat_interleave(h * w, dim=1)  # (chunks, keys)
-            parts.append(
-                self._attend(query[:, :first], keys[:, : first + tail], values[:, : first + tail], chunk, known)
-            )
-        if first < frames:
-            parts.append(self._attend(query[:, first:], keys[:, first:], values[:, first:], chunk, None))
-        mixed = torch.cat(parts, dim=1).to(x.dtype)
+        mixed = windowed_attention(query, keys, values, chunk, self.window, max(0, tail - frames_seen)).to(x.dtype)
         return self.out_proj(mixed.flatten(-2)).unflatten(2, (h, w)), new_state
-
-    def _attend(self, query: Tensor, keys: Tensor, values: Tensor, chunk: int, known: Tensor | None) -> Tensor:
-        """query (B, T, S, heads, d); keys and values (B, tail + T, S, heads, d); known (T / chunk, window · S) bool."""
-        batch, frames, tokens = query.shape[:3]
-        chunks = frames // chunk
-        q = query.unflatten(1, (chunks, chunk)).flatten(2, 3).flatten(0, 1).transpose(1, 2)
-        k, v = (
-            # (B, chunks, S, heads, d, window) -> (B · chunks, heads, window · S, d)
-            tensor.unfold(1, self.window, chunk).permute(0, 1, 3, 5, 2, 4).flatten(3, 4).flatten(0, 1)
-            for tensor in (keys, values)
-        )
-        mask = None if known is None else known.repeat(batch, 1)[:, None, None]  # (B · chunks, 1, 1, window · S)
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)  # (B · chunks, heads, chunk · S, d)
-        return mixed.transpose(1, 2).unflatten(0, (batch, chunks)).unflatten(2, (chunk, tokens)).flatten(1, 2)
 
 
 class CausalAttention(nn.Module):
@@ -137,6 +112,44 @@ class CausalAttention(nn.Module):
             parts.append(F.scaled_dot_product_attention(part, keys[:, :, :end], values[:, :, :end], attn_mask=mask))
         mixed = torch.cat(parts, dim=2).transpose(1, 2).flatten(2).to(x.dtype)
         return self.out_proj(mixed).unflatten(1, (frames, h, w)), {"past_keys": keys, "past_values": values}
+
+
+def windowed_attention(
+    query: Tensor, keys: Tensor, values: Tensor, chunk: int, window: int, unknown: int = 0
+) -> Tensor:
+    """Attention of every chunk to its window: (B, T, S, heads, d) -> the same shape.
+
+    Args:
+        keys, values: (B, window - chunk + T, S, heads, d), beginning with the tail before the first frame.
+        unknown: frames of the tail that never were, from before the first frame.
+    """
+    frames, tokens, tail = query.shape[1], query.shape[2], window - chunk
+    first = min(-(-unknown // chunk), frames // chunk) * chunk  # frames whose chunks' windows reach there
+    parts = []
+    if first > 0:
+        times = torch.arange(window, device=query.device) + torch.arange(0, first, chunk, device=query.device)[:, None]
+        known = (times >= unknown).repeat_interleave(tokens, dim=1)  # (chunks, keys)
+        parts.append(
+            _attend(query[:, :first], keys[:, : first + tail], values[:, : first + tail], chunk, window, known)
+        )
+    if first < frames:
+        parts.append(_attend(query[:, first:], keys[:, first:], values[:, first:], chunk, window, None))
+    return torch.cat(parts, dim=1)
+
+
+def _attend(query: Tensor, keys: Tensor, values: Tensor, chunk: int, window: int, known: Tensor | None) -> Tensor:
+    """`known` (T / chunk, window · S) bool: the keys that there are; None: all."""
+    batch, frames, tokens = query.shape[:3]
+    chunks = frames // chunk
+    q = query.unflatten(1, (chunks, chunk)).flatten(2, 3).flatten(0, 1).transpose(1, 2)
+    k, v = (
+        # (B, chunks, S, heads, d, window) -> (B · chunks, heads, window · S, d)
+        tensor.unfold(1, window, chunk).permute(0, 1, 3, 5, 2, 4).flatten(3, 4).flatten(0, 1)
+        for tensor in (keys, values)
+    )
+    mask = None if known is None else known.repeat(batch, 1)[:, None, None]  # (B · chunks, 1, 1, window · S)
+    mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)  # (B · chunks, heads, chunk · S, d)
+    return mixed.transpose(1, 2).unflatten(0, (batch, chunks)).unflatten(2, (chunk, tokens)).flatten(1, 2)
 
 
 def rotary_angles(

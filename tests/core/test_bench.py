@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from lssvwm_core.bench import timing as bench
+from lssvwm_core.bench.attention import ways
 from lssvwm_core.bench.costs import Point, plot, ratios
 from lssvwm_core.bench.timing import BenchOptions, bench_rollout
+from lssvwm_core.model.config import preset
 from tests.conftest import lssvwm
 
 
@@ -60,3 +62,13 @@ def test_sizes_beyond_the_limit_are_left_out(monkeypatch: pytest.MonkeyPatch) ->
 )
 def test_bad_options_are_told(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     assert "expected" in lssvwm(tmp_path, "bench", "train", *arguments, fails=True).stderr
+
+
+def test_every_way_of_attention_gives_the_same() -> None:
+    config = preset("tiny", (4, 4, 4), chunk_sizes=(5, 1), frame_window=10)
+    rng = torch.Generator().manual_seed(0)
+    query, key, value = torch.randn(3, 2, 20, 4, 2, 16, generator=rng).unbind(0)
+    found = {name: way(query, key, value) for name, way in ways(config, 20, torch.device("cpu")).items()}
+    assert {"windows", "dense mask"} <= set(found)
+    for mixed in found.values():
+        torch.testing.assert_close(mixed, found["dense mask"])
