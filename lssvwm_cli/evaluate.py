@@ -1,4 +1,4 @@
-"""`lssvwm eval`: the paper's tasks."""
+"""`lssvwm eval`: the paper's tasks, and the full turn."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -13,10 +13,16 @@ class TaskName(StrEnum):
     RETRIEVAL = "retrieval"
     REASONING = "reasoning"
     LONG = "long"
+    TURN = "turn"
 
 
 def evaluate(
-    task: Annotated[TaskName, typer.Argument(help="Back along the context's poses; on from the context; on for long.")],
+    task: Annotated[
+        TaskName,
+        typer.Argument(
+            help="Back along the context's poses; on from the context; on for long; once around, by actions alone."
+        ),
+    ],
     checkpoint: Annotated[
         str | None, typer.Option(help="A run, a world's folder, a shipped name or a hub id. [default: the latest run]")
     ] = None,
@@ -26,8 +32,8 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the report. [default: evaluations/<task>-<world>]")
     ] = None,
-    context: Annotated[int | None, typer.Option(help="Frames seen first. [default: 400, 576, 240]")] = None,
-    frames: Annotated[int | None, typer.Option(help="Frames to generate. [default: 400, 224, 560]")] = None,
+    context: Annotated[int | None, typer.Option(help="Frames seen first. [default: 400, 576, 240, 100]")] = None,
+    frames: Annotated[int | None, typer.Option(help="Frames to generate. [default: 400, 224, 560, 20]")] = None,
     episodes: Annotated[int, typer.Option(min=1, help="Validation episodes, at most.")] = 8,
     seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
     seeds: Annotated[int, typer.Option(min=1, help="Rollouts of each episode, with seeds of their own.")] = 1,
