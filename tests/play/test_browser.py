@@ -84,6 +84,8 @@ def test_playing_in_a_browser(browser: Any, serve: Serve, tmp_path: Path) -> Non
     server, link = serve(0)
     page = open_page(browser, link)
     assert page.text_content("#link") == "live"
+    assert page.text_content("#title") == "test, step 4"
+    assert page.text_content("#steps-shown") == "1"
     assert page.is_visible("#map")
     before, drawn = pixels(page), page.evaluate("document.getElementById('map').toDataURL()")
 
