@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from lssvwm_cli.completion import runs
 from lssvwm_cli.console import progress, say, show_json
 
 
@@ -24,7 +25,10 @@ def evaluate(
         ),
     ],
     checkpoint: Annotated[
-        str | None, typer.Option(help="A run, a world's folder, a shipped name or a hub id. [default: the latest run]")
+        str | None,
+        typer.Option(
+            help="A run, a world's folder, a shipped name or a hub id. [default: the latest run]", autocompletion=runs
+        ),
     ] = None,
     data: Annotated[
         Path | None, typer.Option(help="Shards or recordings, held out. [default: data/maze, else the samples]")

@@ -5,13 +5,16 @@ from typing import Annotated
 
 import typer
 
+from lssvwm_cli.completion import runs
 from lssvwm_cli.console import say
 
 
 def play(
     checkpoint: Annotated[
         str | None,
-        typer.Argument(help="A run, a world's folder, a shipped name or a hub id. [default: the latest run]"),
+        typer.Argument(
+            help="A run, a world's folder, a shipped name or a hub id. [default: the latest run]", autocompletion=runs
+        ),
     ] = None,
     data: Annotated[
         Path | None,
