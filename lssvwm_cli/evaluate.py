@@ -1,4 +1,4 @@
-"""`lssvwm eval`: the paper's tasks."""
+"""`lssvwm eval`: the paper's tasks, and the full turn."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from lssvwm_cli.completion import runs
 from lssvwm_cli.console import progress, say, show_json
 
 
@@ -13,12 +14,21 @@ class TaskName(StrEnum):
     RETRIEVAL = "retrieval"
     REASONING = "reasoning"
     LONG = "long"
+    TURN = "turn"
 
 
 def evaluate(
-    task: Annotated[TaskName, typer.Argument(help="Back along the context's poses; on from the context; on for long.")],
+    task: Annotated[
+        TaskName,
+        typer.Argument(
+            help="Back along the context's poses; on from the context; on for long; once around, by actions alone."
+        ),
+    ],
     checkpoint: Annotated[
-        str | None, typer.Option(help="A run, a world's folder, a shipped name or a hub id. [default: the latest run]")
+        str | None,
+        typer.Option(
+            help="A run, a world's folder, a shipped name or a hub id. [default: the latest run]", autocompletion=runs
+        ),
     ] = None,
     data: Annotated[
         Path | None, typer.Option(help="Shards or recordings, held out. [default: data/maze, else the samples]")
@@ -26,8 +36,8 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the report. [default: evaluations/<task>-<world>]")
     ] = None,
-    context: Annotated[int | None, typer.Option(help="Frames seen first. [default: 400, 576, 240]")] = None,
-    frames: Annotated[int | None, typer.Option(help="Frames to generate. [default: 400, 224, 560]")] = None,
+    context: Annotated[int | None, typer.Option(help="Frames seen first. [default: 400, 576, 240, 100]")] = None,
+    frames: Annotated[int | None, typer.Option(help="Frames to generate. [default: 400, 224, 560, 20]")] = None,
     episodes: Annotated[int, typer.Option(min=1, help="Validation episodes, at most.")] = 8,
     seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
     seeds: Annotated[int, typer.Option(min=1, help="Rollouts of each episode, with seeds of their own.")] = 1,

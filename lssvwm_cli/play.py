@@ -5,13 +5,16 @@ from typing import Annotated
 
 import typer
 
+from lssvwm_cli.completion import runs
 from lssvwm_cli.console import say
 
 
 def play(
     checkpoint: Annotated[
         str | None,
-        typer.Argument(help="A run, a world's folder, a shipped name or a hub id. [default: the latest run]"),
+        typer.Argument(
+            help="A run, a world's folder, a shipped name or a hub id. [default: the latest run]", autocompletion=runs
+        ),
     ] = None,
     data: Annotated[
         Path | None,
@@ -46,6 +49,7 @@ def play(
     from lssvwm_core.play.game import Game
     from lssvwm_core.play.session import Session
     from lssvwm_core.resolve import resolve_shards, resolve_world
+    from lssvwm_core.training.runs import run_facts
     from lssvwm_core.world import load_world
     from lssvwm_datasets.errors import LssvwmError
     from lssvwm_datasets.shards import INDEX_FILE
@@ -67,15 +71,16 @@ def play(
         default = Path("data") / world.header.dataset
         data = default if (default / INDEX_FILE).exists() else sample_recordings()
     data = resolve_shards(data)
-    say(f"world: {folder}\nstart: {data}")
+    title = run_facts(folder).title
+    say(f"world: {title} ({folder}), {steps} denoising steps a frame\nstart: {data}")
     game = Game(world, data, slots, context, seed)
     with Session(game, fps) as session:
         if terminal:
             from lssvwm_core.play.terminal import play as play_here
 
-            play_here(session)
+            play_here(session, title)
         else:
             token = None if web.is_loopback(host) else secrets.token_urlsafe(16)
-            app = web.PlayApp(session, episode_count(data, world), folder.name, host, token)
+            app = web.PlayApp(session, episode_count(data, world), title, host, token)
             say(f"play: {web.link(host, listener.getsockname()[1], token)}   (Ctrl-C ends it)")
             web.serve(app, listener)

@@ -6,15 +6,20 @@ from typing import Annotated
 
 import typer
 
+from lssvwm_cli.completion import choices, runs
 from lssvwm_cli.console import say
 
 WHAT = {"model": ("model",), "dataset": ("dataset",), "both": ("dataset", "model")}
 
 
 def push_hub(
-    run: Annotated[str | None, typer.Argument(help="A run or a world's folder. [default: the latest run]")] = None,
+    run: Annotated[
+        str | None, typer.Argument(help="A run or a world's folder. [default: the latest run]", autocompletion=runs)
+    ] = None,
     repo: Annotated[str | None, typer.Option(help="user/name. [default: you/<the run's name>]")] = None,
-    what: Annotated[str, typer.Option(help="model, dataset (its shards, as <repo>-data), or both.")] = "model",
+    what: Annotated[
+        str, typer.Option(help="model, dataset (its shards, as <repo>-data), or both.", autocompletion=choices(*WHAT))
+    ] = "model",
     private: Annotated[bool, typer.Option("--private", help="Only you can see it.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Build and show the folder; upload nothing.")] = False,
     out: Annotated[Path, typer.Option(help="Where a dry run builds the folder.")] = Path("hub-preview"),

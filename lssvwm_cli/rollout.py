@@ -6,14 +6,18 @@ from typing import Annotated
 
 import typer
 
+from lssvwm_cli.completion import runs
 from lssvwm_cli.console import progress, say, show_json
 
 
 def rollout(
     frames: Annotated[int, typer.Option(min=1, help="Frames of the video, context included.")] = 800,
-    out: Annotated[Path, typer.Option(help="The MP4 to write.")] = Path("video.mp4"),
+    out: Annotated[Path, typer.Option(help="The video to write: .mp4 or .gif.")] = Path("video.mp4"),
     checkpoint: Annotated[
-        str | None, typer.Option(help="A run, a world's folder, a shipped name or a hub id. [default: the latest run]")
+        str | None,
+        typer.Option(
+            help="A run, a world's folder, a shipped name or a hub id. [default: the latest run]", autocompletion=runs
+        ),
     ] = None,
     data: Annotated[
         Path | None,

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from lssvwm_core.training.config import RunConfig
 
+from lssvwm_cli.completion import presets, runs
 from lssvwm_cli.console import duration, progress, say
 
 LONGEST_TIMED_STEP = 1e12  # FLOP
@@ -19,8 +20,12 @@ LONGEST_TIMED_STEP = 1e12  # FLOP
 
 def train(
     data: Annotated[Path, typer.Option(help="Folder of shards, from lssvwm prepare, or a hub id.")] = Path("data/maze"),
-    name: Annotated[str | None, typer.Option(help="Of the run, below runs/. [default: <data>-<preset>]")] = None,
-    preset: Annotated[str | None, typer.Option(help="tiny, small or base. [default: what fits the device]")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Of the run, below runs/. [default: <data>-<preset>]", autocompletion=runs)
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="tiny, small or base. [default: what fits the device]", autocompletion=presets)
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file: preset, [model], [sampling], [train].")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="SECTION.FIELD=VALUE, such as model.depth=6.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Where to end. [default: the stages of the config]")] = None,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lssvwm_core.driving import RECORDED, Drive, steer
 from lssvwm_core.episodes import EncodedEpisode, load_episode
 from lssvwm_core.model.state import ModelState
-from lssvwm_core.video import CONTEXT_COLOUR, GENERATED_COLOUR, Frames, caption, draw_map, mp4_writer, upscale
+from lssvwm_core.video import CONTEXT_COLOUR, GENERATED_COLOUR, Frames, caption, draw_map, upscale, video_writer
 from lssvwm_core.world import World
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.files import written_whole
@@ -83,7 +83,7 @@ def render(
     progress = RolloutProgress(state_bytes=start.state.nbytes)
     rng = torch.Generator().manual_seed(options.seed)
     truth = episode.frames if episode is not None else None
-    with mp4_writer(out, fps) as video:
+    with video_writer(out, fps) as video:
         for first in range(0, start.context, SPEED_FRAMES):
             shown = _context_frames(world, episode, first, min(first + SPEED_FRAMES, start.context))
             video.append(_compose(shown, shown, first, True, options))

@@ -1,49 +1,76 @@
-"""Pictures people look at: MP4s, captions, contact sheets, maps."""
+"""Pictures people look at: videos, captions, contact sheets, maps."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-import imageio.v2 as imageio
+import imageio_ffmpeg
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.files import written_whole
 
 Frames = NDArray[np.uint8]  # (T, H, W, 3) RGB
 
+PALETTE_FRAMES = 200  # whose colours make a GIF's palette; as many wait in memory
+PALETTE = (
+    f"split[a][b];[a]trim=end_frame={PALETTE_FRAMES},palettegen=max_colors=128[p];"
+    "[b][p]paletteuse=dither=none:diff_mode=rectangle"
+)
+FORMATS: dict[str, dict[str, Any]] = {
+    ".mp4": {
+        "codec": "libx264",
+        "pix_fmt_out": "yuv420p",
+        "output_params": ["-crf", "16", "-movflags", "+faststart"],
+    },
+    ".gif": {"codec": "gif", "pix_fmt_out": "pal8", "output_params": ["-vf", PALETTE]},
+}
 CAPTION_HEIGHT = 20  # pixels
 TILE_WIDTHS = 128, 320  # least and greatest of a frame on a sheet, pixels
 CONTEXT_COLOUR, GENERATED_COLOUR = (70, 130, 220), (40, 40, 40)
 
 
-class Mp4Writer:
-    """Appends frames to an MP4; made by `mp4_writer`."""
+class VideoWriter:
+    """Appends frames to a video; made by `video_writer`."""
 
-    def __init__(self, encoder: Any) -> None:
-        self._encoder = encoder
+    def __init__(self, path: Path, fps: float) -> None:
+        self._path, self._fps = path, fps
+        self._encoder: Any = None
 
     def append(self, frames: Frames) -> None:
         """Encode (T, H, W, 3) uint8 frames at once; nothing is kept."""
         for frame in frames:
             height, width = frame.shape[:2]
             even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")  # yuv420p wants even sizes
-            self._encoder.append_data(even)
+            if self._encoder is None:
+                options = FORMATS[self._path.suffix] | {"fps": self._fps, "ffmpeg_log_level": "error"}
+                size = even.shape[1], even.shape[0]
+                self._encoder = imageio_ffmpeg.write_frames(
+                    self._path, size, quality=None, macro_block_size=2, **options
+                )
+                self._encoder.send(None)
+            self._encoder.send(even)
+
+    def close(self) -> None:
+        if self._encoder is not None:
+            self._encoder.close()
 
 
 @contextmanager
-def mp4_writer(path: Path, fps: float, crf: int = 16) -> Iterator[Mp4Writer]:
-    """An H.264 MP4 (yuv420p, plays everywhere) that appears under its name only when it is whole."""
+def video_writer(path: Path, fps: float) -> Iterator[VideoWriter]:
+    """A video that appears under its name only when it is whole; its suffix says what it is.
+
+    .mp4: H.264, yuv420p, plays everywhere. .gif: for pages, with a palette of the first frames' colours.
+    Raises: LssvwmError for other suffixes.
+    """
+    if path.suffix not in FORMATS:
+        raise LssvwmError(f"{path}: expected a name that ends in {' or '.join(FORMATS)}")
     with written_whole(path) as partial:
-        options = {"codec": "libx264", "pixelformat": "yuv420p", "quality": None, "macro_block_size": 2}
-        output = ["-crf", str(crf), "-movflags", "+faststart"]
-        encoder = imageio.get_writer(
-            partial, format="FFMPEG", mode="I", fps=fps, ffmpeg_log_level="error", output_params=output, **options
-        )
-        with encoder:
-            yield Mp4Writer(encoder)
+        with closing(VideoWriter(partial, fps)) as writer:
+            yield writer
 
 
 def upscale(frames: Frames, factor: int) -> Frames:

@@ -118,8 +118,12 @@ def save_world(
     folder: Path, model: WorldModel, header: ShardHeader, autoencoder: str, dtype: torch.dtype = torch.float32
 ) -> None:
     """Write a world's folder; `autoencoder` is the path of its autoencoder, relative to the folder."""
-    config = {"model": asdict(model.config), "data": asdict(header), "autoencoder": autoencoder}
-    storage.save_model(folder, KIND, config, model, dtype)
+    storage.save_model(folder, KIND, world_config(model, header, autoencoder), model, dtype)
+
+
+def world_config(model: WorldModel, header: ShardHeader, autoencoder: str) -> dict[str, Any]:
+    """What `config.json` of a world's folder says."""
+    return {"model": asdict(model.config), "data": asdict(header), "autoencoder": autoencoder}
 
 
 def load_model(folder: Path) -> tuple[WorldModel, ShardHeader, Path]:

@@ -30,6 +30,8 @@ ABOUT = {
     "reversed",
     "reasoning": "the recording goes on after the context",
     "long": "the recording goes on for long after the context",
+    "turn": "after the context the world is turned left once around, told actions only, no poses; the truth is the "
+    "view that the context ended with",
 }
 
 
@@ -71,12 +73,13 @@ def write_report(
 def summarise(task: Task, results: Sequence[Result]) -> dict[str, Any]:
     """Means over episodes and frames of every row, with the parts the task is about."""
     frames = np.arange(task.frames)
-    parts: dict[str, NDArray[np.bool_]] = {"all": np.ones((len(results), task.frames), bool)}
+    judged = frames == task.frames - 1 if task.turns else np.ones(task.frames, bool)
+    parts: dict[str, NDArray[np.bool_]] = {"all": np.broadcast_to(judged, (len(results), task.frames))}
     if task.back:
         edges = np.linspace(0, task.frames, PARTS + 1).round().astype(int)
         for k, (first, last) in enumerate(pairwise(edges)):
             parts[f"quarter {k + 1}"] = np.broadcast_to((frames >= first) & (frames < last), parts["all"].shape)
-    elif all(result["places_known"] for result in results):
+    elif not task.turns and all(result["places_known"] for result in results):
         seen = np.isfinite(np.stack([result["distance"] for result in results]))
         parts |= {"seen": seen, "unseen": ~seen}
     rows: dict[str, Any] = {}
@@ -86,12 +89,12 @@ def summarise(task: Task, results: Sequence[Result]) -> dict[str, Any]:
             part: {metric: float(values[mask].mean()) if mask.any() else None for metric, values in measured.items()}
             for part, mask in parts.items()
         }
-        means = {metric: values.mean(axis=1) for metric, values in measured.items()}
+        means = {metric: values[:, judged].mean(axis=1) for metric, values in measured.items()}
         rows[name]["rollouts"] = {metric: values.tolist() for metric, values in means.items()}
         rows[name]["psnr_standard_error"] = standard_error(means["psnr"])
         clips = np.concatenate([result["features"][row] for result in results])
         truth = np.concatenate([result["features_truth"] for result in results])
-        rows[name]["frechet"] = frechet_distance(clips, truth) if len(clips) > 1 else None
+        rows[name]["frechet"] = frechet_distance(clips, truth) if len(clips) > 1 and judged.all() else None
     figures = {
         "task": task.name,
         "context": task.context,
@@ -120,7 +123,8 @@ def markdown(task: Task, figures: dict[str, Any]) -> str:
     text = [f"# {task.name}: {figures['world']}"]
     text.append(
         f"{task.context} + {task.frames} frames: {ABOUT[task.name]}. {figures['episodes']} held-out episodes, "
-        f"{figures['rollouts']} rollouts; means over all generated frames (± standard error over rollouts), against "
+        f"{figures['rollouts']} rollouts; means over {'the last frames' if task.turns else 'all generated frames'} "
+        "(± standard error over rollouts), against "
         + ("exact frames." if figures["exact_truth"] else "decoded latents, as the data keeps no exact frames.")
     )
     text.append(training_note(task, figures["trained_frames"]))

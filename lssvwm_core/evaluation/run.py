@@ -27,7 +27,7 @@ from lssvwm_core.evaluation.results import (
     save_result,
 )
 from lssvwm_core.evaluation.tasks import Task, Trial, make_trial
-from lssvwm_core.video import CONTEXT_COLOUR, GENERATED_COLOUR, Frames, caption, mp4_writer, upscale
+from lssvwm_core.video import CONTEXT_COLOUR, GENERATED_COLOUR, Frames, caption, upscale, video_writer
 from lssvwm_core.world import World
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.files import remove_partial_files, write_json
@@ -188,7 +188,7 @@ def _write_video(world: World, trial: Trial, dreams: dict[str, Frames], path: Pa
     context = np.concatenate([trial.context_frames] * (1 + len(dreams)), axis=2)
     generated = np.concatenate([trial.truth, *dreams.values()], axis=2)
     names = " | ".join(["truth", *dreams])
-    with mp4_writer(path, FPS_FACTOR * world.header.fps) as video:
+    with video_writer(path, FPS_FACTOR * world.header.fps) as video:
         for word, frames, first, colour in (
             ("context", context, 0, CONTEXT_COLOUR),
             ("generated", generated, len(context), GENERATED_COLOUR),

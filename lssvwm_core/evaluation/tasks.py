@@ -1,5 +1,6 @@
-"""The paper's tasks: which frames a world sees, which it must generate, and what they are compared with."""
+"""The paper's tasks and the full turn: what a world sees, what it must generate, what that is compared with."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,10 +11,13 @@ from torch import Tensor
 from lssvwm_core.episodes import EncodedEpisode
 from lssvwm_core.world import World
 from lssvwm_datasets.errors import LssvwmError
+from lssvwm_datasets.memory_maze.explorer import TURN_PER_STEP
 
 HEADING = ("cos", "sin")  # pose columns
 PLACE = ("x", "y")
 SIMILAR_HEADING = np.cos(np.radians(45))
+TURN = "left"  # action column
+FULL_TURN = round(math.tau / TURN_PER_STEP)  # frames
 
 
 @dataclass(frozen=True)
@@ -29,11 +33,18 @@ class Task:
         """Retrieval: the walk goes back along the context's poses, so that the truth is the context reversed."""
         return self.name == "retrieval"
 
+    @property
+    def turns(self) -> bool:
+        """A full turn on the spot by actions alone: the last frame should show again what the context ended with."""
+        return self.name == "turn"
+
     def order(self) -> NDArray[np.intp]:
         """(context + frames,) the recorded frame that each frame of the task shows."""
         if self.back:
             forth = np.arange(self.context)
             return np.concatenate([forth, forth[::-1]])[: self.context + self.frames]
+        if self.turns:
+            return np.minimum(np.arange(self.context + self.frames), self.context - 1)
         return np.arange(self.context + self.frames)
 
     def check(self, world: World, streams: tuple[str, ...]) -> None:
@@ -43,6 +54,12 @@ class Task:
                 f"--context {self.context} --frames {self.frames}: expected a context of a multiple of the chunk, "
                 f"{world.chunk}, and at least one frame to generate"
             )
+        if self.turns and (TURN not in world.header.action_names or "action" not in streams):
+            raise LssvwmError(
+                f"a turn needs the action {TURN!r} among --conditions; the world has {world.header.action_names}"
+            )
+        if self.turns and self.frames % FULL_TURN:
+            raise LssvwmError(f"--frames {self.frames}: a full turn takes {FULL_TURN}")
         if not self.back:
             return
         if not world.header.pose_names:
@@ -58,7 +75,15 @@ class Task:
             )
 
 
-TASKS = {task.name: task for task in (Task("retrieval", 400, 400), Task("reasoning", 576, 224), Task("long", 240, 560))}
+TASKS = {
+    task.name: task
+    for task in (
+        Task("retrieval", 400, 400),
+        Task("reasoning", 576, 224),
+        Task("long", 240, 560),
+        Task("turn", 100, FULL_TURN),
+    )
+}
 
 
 @dataclass(frozen=True)
@@ -89,7 +114,11 @@ def make_trial(task: Task, number: int, episode: EncodedEpisode, world: World, s
     steps = np.diff(order, prepend=-1)
     actions = episode.actions[order]
     actions[steps != 1] = np.nan  # as in training: only a step forward in time has its action
-    rows = {"action": actions, "pose": None if episode.poses is None else episode.poses[order]}
+    poses = None if episode.poses is None else episode.poses[order]
+    if task.turns:
+        actions[task.context :] = [name == TURN for name in world.header.action_names]
+        poses = None if poses is None else np.full_like(poses, np.nan)
+    rows = {"action": actions, "pose": poses}
     padding = -task.frames % world.chunk
     conditions = {}
     for name in streams:
@@ -101,8 +130,8 @@ def make_trial(task: Task, number: int, episode: EncodedEpisode, world: World, s
     frames = episode.frames if episode.frames is not None else world.decode(latents)
     ahead = order[task.context :]
     distance = np.full(task.frames, np.nan)
-    known = task.back
-    if task.back:
+    known = task.back or task.turns
+    if known:
         distance = np.arange(task.context, task.context + task.frames) - ahead.astype(float)
     elif episode.poses is not None and set(PLACE + HEADING) <= set(world.header.pose_names):
         distance, known = distance_to_seen(episode.poses, world.header.pose_names, task.context, task.frames), True

@@ -10,6 +10,8 @@ from lssvwm_core.model.storage import AUTOENCODER_FOLDER
 from lssvwm_core.training.runs import RunFacts
 
 Report = dict[str, Any]
+HUB = "https://huggingface.co"  # where cards are read; a video plays from its whole address only
+HEADINGS = {"psnr": "PSNR ↑ (dB)", "ssim": "SSIM ↑", "lpips": "LPIPS ↓"}
 
 
 def data_card(repo: str, index: dict[str, Any]) -> str:
@@ -35,11 +37,14 @@ lssvwm train --data {repo}
 """
 
 
-def model_card(repo: str, config: dict[str, Any], facts: RunFacts, reports: Sequence[Report] = ()) -> str:
-    """`reports` are the report.json of `lssvwm eval` on these very weights."""
+def model_card(repo: str, config: dict[str, Any], facts: RunFacts | None = None, reports: Sequence[Report] = ()) -> str:
+    """`facts` of its training, where known; `reports`, the report.json of `lssvwm eval` on these very weights."""
     data, model = config["data"], config["model"]
-    sample = f'<video controls src="{SAMPLE_FILE}"></video>\n\n' if facts.sample else ""
-    recipe = f"Trained for {facts.step} steps with this config:\n\n```toml\n{facts.config}```\n" if facts.config else ""
+    sample, recipe = "", "The recipe was not recorded.\n"
+    if facts is not None and facts.sample is not None:
+        sample = f'<video controls loop src="{HUB}/{repo}/resolve/main/{SAMPLE_FILE}"></video>\n\n'
+    if facts is not None and facts.config is not None:
+        recipe = f"Trained for {facts.step} steps with this config:\n\n```toml\n{facts.config}```\n"
     return f"""---
 {_metadata(repo, data["dataset"], reports)}
 ---
@@ -56,7 +61,7 @@ lssvwm rollout --checkpoint {repo} --frames 800 --out video.mp4
 ```
 
 {_measured(reports)}## Training
-{recipe or "The recipe was not recorded."}
+{recipe}
 Autoencoder: `{data["autoencoder"]}` (sha256 {data["autoencoder_sha256"][:12]}), in `{AUTOENCODER_FOLDER}/`.
 
 ## Citation
@@ -80,6 +85,7 @@ def _metadata(repo: str, dataset: str, reports: Sequence[Report]) -> str:
             task_name=_task(report),
             dataset_type=dataset,
             dataset_name=dataset,
+            dataset_config=_task(report),  # the index joins figures that differ in the metric alone
             metric_type=metric,
             metric_name=metric.upper(),
             metric_value=round(value, 4),
@@ -98,24 +104,21 @@ def _metadata(repo: str, dataset: str, reports: Sequence[Report]) -> str:
 
 
 def _measured(reports: Sequence[Report]) -> str:
-    lines = [
-        f"| {_task(report)} | {name} | {row['all']['psnr']:.2f} | {row['all']['ssim']:.3f} |"
-        for report in reports
-        for name, row in report["rows"].items()
-    ]
-    if not lines:
+    """Every row of every report in a table; empty without reports."""
+    if not reports:
         return ""
-    return "\n".join(
-        [
-            "## Long memory",
-            f"Measured by `lssvwm eval` on {reports[0]['episodes']} held-out episodes; *memory cut* is the same model "
-            "with nothing but its attention window.",
-            "",
-            "| task | | PSNR ↑ (dB) | SSIM ↑ |",
-            "|---|---|---|---|",
-            *lines,
-            "\n",
-        ]
+    metrics = [metric for metric in HEADINGS if any(metric in report["rows"]["model"]["all"] for report in reports)]
+    lines = [["task", "episodes", "", *(HEADINGS[metric] for metric in metrics)]]
+    lines.append(["---"] * len(lines[0]))
+    for report in reports:
+        for name, row in report["rows"].items():
+            figures = [f"{row['all'][metric]:.3f}" if metric in row["all"] else "–" for metric in metrics]
+            lines.append([_task(report), str(report["episodes"]), name, *figures])
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return (
+        "## Long memory\nMeasured by `lssvwm eval` on held-out episodes: frames seen + generated; means over the "
+        "generated frames, of a turn over the last. *Memory cut*: the same model with its attention window alone.\n\n"
+        f"{table}\n\n"
     )
 
 

@@ -51,7 +51,7 @@ def copy_autoencoder(autoencoder: Path, folder: Path) -> None:
     target = folder / AUTOENCODER_FOLDER
     target.mkdir(parents=True, exist_ok=True)
     for name in (storage.CONFIG_FILE, storage.weights_file(autoencoder).name, "recipe.json"):
-        if (autoencoder / name).is_file():
+        if (autoencoder / name).is_file() and autoencoder.resolve() != target.resolve():
             shutil.copyfile(autoencoder / name, target / name)
 
 

@@ -9,10 +9,9 @@ from huggingface_hub import ModelCard, ModelHubMixin, snapshot_download
 from lssvwm_core.hub.cards import model_card
 from lssvwm_core.hub.client import LOADED, MODEL
 from lssvwm_core.hub.folders import copy_autoencoder
-from lssvwm_core.model import storage
 from lssvwm_core.model.storage import AUTOENCODER_FOLDER
-from lssvwm_core.training.runs import run_facts
-from lssvwm_core.world import KIND, World, load_world, save_world
+from lssvwm_core.world import World, load_world, save_world, world_config
+from lssvwm_datasets.errors import LssvwmError
 
 
 class PretrainedWorld(World, ModelHubMixin):
@@ -20,10 +19,8 @@ class PretrainedWorld(World, ModelHubMixin):
 
     `PretrainedWorld.from_pretrained("user/name", revision=…, device="cuda")` reads what `lssvwm push-hub` writes, and
     `world.push_to_hub("user/name")` writes what every command of lssvwm reads. A folder does instead of a hub id.
+    Weights are those in memory, so the card tells nothing of their training; that of `lssvwm push-hub` does.
     """
-
-    folder: Path
-    """Where it was loaded from."""
 
     @classmethod
     def _from_pretrained(
@@ -51,18 +48,17 @@ class PretrainedWorld(World, ModelHubMixin):
                     allow_patterns=list(LOADED[MODEL]),
                 )
             )
-        world = cls(**vars(load_world(folder, torch.device(device))))
-        world.folder = folder
-        return world
+        return cls(**vars(load_world(folder, torch.device(device))))
 
     def _save_pretrained(self, save_directory: Path) -> None:
+        if self.autoencoder.folder is None:
+            raise LssvwmError("the autoencoder was made in memory; save it, and load it with load_autoencoder")
         save_world(save_directory, self.model, self.header, AUTOENCODER_FOLDER)
-        copy_autoencoder(self.folder / storage.load_config(self.folder, KIND)["autoencoder"], save_directory)
+        copy_autoencoder(self.autoencoder.folder, save_directory)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """As of the mixin, with a card that names the repository."""
         return super().push_to_hub(repo_id, model_card_kwargs={"repo_id": repo_id}, **options)
 
-    def generate_model_card(self, *args: Any, repo_id: str = "", **kwargs: Any) -> ModelCard:
-        config = storage.load_config(self.folder, KIND)
-        return ModelCard(model_card(repo_id or self.folder.name, config, run_facts(self.folder)))
+    def generate_model_card(self, *args: Any, repo_id: str = "user/name", **kwargs: Any) -> ModelCard:
+        return ModelCard(model_card(repo_id, world_config(self.model, self.header, AUTOENCODER_FOLDER)))

@@ -95,8 +95,12 @@ def save_autoencoder(folder: Path, model: Autoencoder, dtype: torch.dtype = torc
 
 def load_autoencoder(folder: Path) -> FrameCodec:
     """Read a folder written by `save_autoencoder`, or a diffusers VAE. Raises: LssvwmError."""
-    if storage.diffusers_class(folder) == CLASS_NAME:
-        return load_image_vae(folder)
+    model = load_image_vae(folder) if storage.diffusers_class(folder) == CLASS_NAME else _load_own(folder)
+    model.folder = folder
+    return model
+
+
+def _load_own(folder: Path) -> Autoencoder:
     fields = storage.load_config(folder, KIND)
     model = Autoencoder(storage.config_from(folder / storage.CONFIG_FILE, AutoencoderConfig, fields))
     storage.load_weights(folder, model)

@@ -1,5 +1,7 @@
 """What every autoencoder of frames does alike: pixels from bytes, latents of unit variance, sizes that fit."""
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
@@ -8,7 +10,12 @@ class FrameCodec(nn.Module):
     """Frames (N, H, W, 3) uint8 <-> latents (N, C, H/f, W/f) of unit variance, f = `compression`.
 
     A subclass gives the networks: `raw_latents` and `raw_pixels`.
+
+    Attributes:
+        folder: where it was loaded from; None for one made in memory.
     """
+
+    folder: Path | None = None
 
     latent_mean: Tensor
     latent_std: Tensor

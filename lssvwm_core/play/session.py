@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lssvwm_core.play.game import Game
-from lssvwm_core.video import Mp4Writer, mp4_writer, upscale
+from lssvwm_core.video import VideoWriter, upscale, video_writer
 from lssvwm_datasets.errors import LssvwmError
 
 QUEUE = 2  # pictures that wait for a slow viewer; older ones are dropped
@@ -83,7 +83,7 @@ class Session:
         self._changed = threading.Condition()
         self._closed = False
         self._recording = ExitStack()
-        self._video: Mp4Writer | None = None
+        self._video: VideoWriter | None = None
         self._times: deque[float] = deque(maxlen=TIMED_FRAMES)
         self._milliseconds = 0.0
         self._notice = ""
@@ -151,7 +151,7 @@ class Session:
         """Start or end an MP4 in the folder of the slots; for `submit`."""
         if wanted and self._video is None:
             path = self.game.slots_folder / time.strftime("%Y%m%d-%H%M%S.mp4")
-            self._video = self._recording.enter_context(mp4_writer(path, self.fps))
+            self._video = self._recording.enter_context(video_writer(path, self.fps))
         elif not wanted and self._video is not None:
             self._video = None
             self._recording.close()

@@ -35,8 +35,8 @@ STATUS_LINES = 4
 WAIT = 0.05  # seconds between looks at the keyboard and at the mailbox
 
 
-def play(session: Session) -> None:
-    """Until x, Esc or Ctrl-C. Raises: LssvwmError without a terminal."""
+def play(session: Session, title: str) -> None:
+    """Until x, Esc or Ctrl-C; `title` names the world. Raises: LssvwmError without a terminal."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise LssvwmError("--terminal needs a terminal; without it, lssvwm play serves a page for a browser")
     names = session.game.world.header.action_names
@@ -56,13 +56,13 @@ def play(session: Session) -> None:
                 session.press(viewer, names.index(action))
                 session.release(viewer)  # a terminal does not tell when keys are let go
             if (picture := viewer.take()) is not None:
-                live.update(Group(*draw(picture, names, console.width, console.height)), refresh=True)
+                live.update(Group(*draw(picture, title, names, console.width, console.height)), refresh=True)
         session.leave(viewer)
     if session.failure is not None:
         raise LssvwmError(f"the simulation failed: {session.failure}")
 
 
-def draw(picture: Picture, names: tuple[str, ...], width: int, height: int) -> list[Text]:
+def draw(picture: Picture, title: str, names: tuple[str, ...], width: int, height: int) -> list[Text]:
     """The picture, as large as it fits into width × height characters, and what is to be known below it."""
     rows, columns = picture.frame.shape[:2]
     scale = min(width / columns, 2 * (height - STATUS_LINES) / rows)
@@ -77,7 +77,8 @@ def draw(picture: Picture, names: tuple[str, ...], width: int, height: int) -> l
     status = picture.status
     keys = "WASD or arrows, Q E: forward and turn" if "forward" in names else f"1-{len(names)}: {' '.join(names)}"
     facts = (
-        f"frame {status['frames']}  {status['fps']:.1f} fps  {status['milliseconds']:.0f} ms  "
+        f"{title}  frame {status['frames']}  {status['fps']:.1f} fps  {status['milliseconds']:.0f} ms  "
+        f"{status['steps']} steps  "
         f"state {status['state_bytes']:,} bytes  memory {'cut' if status['cut_memory'] else 'on'}"
     )
     help = f"{keys} · m: cut the memory · x: quit"

@@ -78,12 +78,20 @@ class RunFacts:
     step: int | None
     sample: Path | None
 
+    @property
+    def title(self) -> str:
+        return self.name if self.step is None else f"{self.name}, step {self.step}"
+
 
 def run_facts(world: Path) -> RunFacts:
-    """The facts of a world, from its run where it lies in one (`runs/<name>/checkpoints/<step>/model`)."""
+    """The facts of a world, from its run where it lies in one (`runs/<name>/checkpoints/<step>/model`).
+
+    A world from the hub lies in the hub's cache, `models--<user>--<name>/snapshots/<revision>`.
+    """
     checkpoint, run = world.resolve().parent, world.resolve().parents[2]
     if not (checkpoint.name.isdigit() and (run / "config.toml").is_file()):
-        return RunFacts(world.name, None, None, None, None)
+        name = world.parents[1].name.rpartition("--")[2] if world.parent.name == "snapshots" else world.name
+        return RunFacts(name, None, None, None, None)
     samples = sorted((run / "samples").glob("*.mp4"))
     config = tomllib.loads((run / "config.toml").read_text())
     data = Path(config.pop("data"))

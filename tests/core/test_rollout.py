@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from lssvwm_core.driving import Drive, parse_actions, steer
 from lssvwm_datasets.errors import LssvwmError
@@ -32,6 +32,16 @@ def test_video_has_all_frames_and_marks_the_context(workspace: Path, tmp_path: P
     assert blue[:20].all()
     assert not blue[20:].any()
     assert Image.open(tmp_path / "v.map.png").size == (432, 432)
+
+
+def test_a_gif_for_pages(workspace: Path, tmp_path: Path) -> None:
+    for name in ("v.mp4", "v.gif"):
+        lssvwm(workspace, *SHORT, "--out", str(tmp_path / name), "--side-by-side", "--fps", "10")
+    with Image.open(tmp_path / "v.gif") as gif:
+        assert (gif.n_frames, gif.size, gif.info["duration"], gif.info["loop"]) == (40, (128, 84), 100, 0)
+        frames = np.stack([np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(gif)])
+    assert np.abs(frames.astype(int) - video(tmp_path / "v.mp4")).mean() < 8
+    assert (tmp_path / "v.gif").stat().st_size < 500_000
 
 
 def test_same_seed_same_video(workspace: Path, tmp_path: Path) -> None:
@@ -81,6 +91,7 @@ def test_memory_does_not_grow_with_the_video(workspace: Path, tmp_path: Path) ->
         (["--context", "1100", "--frames", "1200"], "has 1001 frames"),
         (["--context", "40"], "nothing is left to generate"),
         (["--episode", "9"], "validation episodes 0..0"),
+        (["--out", "v.webm"], "v.webm: expected a name that ends in .mp4 or .gif"),
         (["--actions", "fly*3"], "'fly*3' is not an action"),
         (["--chunk", "3"], "was trained for (5, 1)"),
         (["--conditions", "mood"], "conditions mood; the world has action, pose"),

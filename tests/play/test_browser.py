@@ -5,12 +5,14 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from tests.conftest import CLI
 
@@ -84,6 +86,8 @@ def test_playing_in_a_browser(browser: Any, serve: Serve, tmp_path: Path) -> Non
     server, link = serve(0)
     page = open_page(browser, link)
     assert page.text_content("#link") == "live"
+    assert page.text_content("#title") == "test, step 4"
+    assert page.text_content("#steps-shown") == "1"
     assert page.is_visible("#map")
     before, drawn = pixels(page), page.evaluate("document.getElementById('map').toDataURL()")
 
@@ -148,3 +152,14 @@ def test_touch(browser: Any, serve: Serve) -> None:
     started = time.monotonic()
     page.context.close()
     assert time.monotonic() - started < 10
+
+
+def test_the_film_for_the_readme(workspace: Path, tmp_path: Path) -> None:
+    code = "import sys, pathlib, play_gif; play_gif.WALK = (('w', 2), ('a', 1)); "
+    code += "play_gif.main(pathlib.Path(sys.argv[1]), 'test')"
+    docs = Path(__file__).parents[2] / "docs"
+    environment = os.environ | {"PYTHONPATH": f"{docs}:{os.environ.get('PYTHONPATH', '')}", "OMP_NUM_THREADS": "1"}
+    out = tmp_path / "play.gif"
+    subprocess.run([sys.executable, "-c", code, str(out)], cwd=workspace, env=environment, check=True, timeout=120)
+    with Image.open(out) as gif:
+        assert (gif.n_frames, gif.width) == (3, 600)

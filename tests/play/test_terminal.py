@@ -16,23 +16,32 @@ from lssvwm_core.play.terminal import draw, raw_keys, read_key
 from lssvwm_datasets.memory_maze import ACTION_NAMES
 from tests.conftest import CLI, lssvwm
 
-STATUS = {"frames": 3, "fps": 4.0, "milliseconds": 99.0, "state_bytes": 1000, "cut_memory": True, "notice": "well"}
+STATUS = {
+    "frames": 3,
+    "fps": 4.0,
+    "milliseconds": 99.0,
+    "state_bytes": 1000,
+    "steps": 4,
+    "cut_memory": True,
+    "notice": "well",
+}
 
 
 def test_two_pixels_a_character() -> None:
     frame = np.zeros((4, 6, 3), np.uint8)
     frame[0, 0], frame[1, 0] = (255, 0, 0), (0, 0, 255)
-    *lines, facts, _, notice = draw(Picture(frame, b"", STATUS), ACTION_NAMES, 6, 40)
+    *lines, facts, _, notice = draw(Picture(frame, b"", STATUS), "maze-world", ACTION_NAMES, 6, 40)
     assert [line.plain for line in lines] == ["▀" * 6] * 2
     assert Style.parse(str(lines[0].spans[0].style)) == Style.parse("rgb(255,0,0) on rgb(0,0,255)")
-    assert "frame 3" in facts.plain
+    assert "maze-world  frame 3" in facts.plain
+    assert "4 steps" in facts.plain
     assert "memory cut" in facts.plain
     assert notice.plain == "well"
 
 
 @pytest.mark.parametrize("size", [(80, 24), (20, 6), (300, 100)])
 def test_the_picture_fits(size: tuple[int, int]) -> None:
-    lines = draw(Picture(np.zeros((64, 64, 3), np.uint8), b"", STATUS), ACTION_NAMES, *size)
+    lines = draw(Picture(np.zeros((64, 64, 3), np.uint8), b"", STATUS), "maze-world", ACTION_NAMES, *size)
     assert len(lines) <= size[1]
     assert all(len(line.plain) <= size[0] for line in lines[:-3])
 

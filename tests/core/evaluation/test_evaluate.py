@@ -167,6 +167,35 @@ def test_parts_and_the_memory_are_means_over_their_frames() -> None:
     assert figures["frames_in_part"] == {"all": 8, "seen": 3, "unseen": 5}
 
 
+def test_a_turn_is_judged_by_its_last_frame() -> None:
+    result = {
+        "id": np.array("a"),
+        "rows": np.array([MODEL, CUT]),
+        "exact": np.array(True),
+        "places_known": np.array(True),
+        "distance": 1 + np.arange(20.0),
+        "psnr": np.stack([np.arange(20.0), np.arange(20.0) / 2]),
+        "ssim": np.zeros((2, 20)),
+        "features": np.zeros((2, 1, 3)),
+        "features_truth": np.zeros((1, 3)),
+    }
+    figures = summarise(Task("turn", 100, 20), [result, result])
+    assert figures["rows"][MODEL]["all"]["psnr"] == 19
+    assert figures["rows"][MODEL]["rollouts"]["psnr"] == [19, 19]
+    assert figures["memory_db"] == 9.5
+    assert figures["frames_in_part"] == {"all": 2}
+    assert figures["rows"][MODEL]["frechet"] is None
+
+
+def test_the_turn_command(workspace: Path, tmp_path: Path) -> None:
+    options = ("--checkpoint", "test", "--steps", "1", "--context", "20", "--videos", "0", "--out", str(tmp_path))
+    figures = json.loads(lssvwm(workspace, "eval", "turn", *options, "--json").stdout)
+    with np.load(tmp_path / "episodes/0000-seed0.npz") as kept:
+        assert figures["rows"][MODEL]["all"]["psnr"] == kept["psnr"][0][19]
+        assert (kept["psnr"][2] > 70).all()  # the first view is the truth
+    assert "turned left once around" in (tmp_path / "report.md").read_text()
+
+
 def test_bins_leave_unknown_distances_out() -> None:
     x, y = binned(np.array([1.0, np.nan, 1.0, 9.0]), np.array([2.0, 50.0, 4.0, 7.0]))
     assert (x, y) == ([1, 9], [3, 7])

@@ -9,15 +9,17 @@ import pytest
 import torch
 
 from lssvwm_core.episodes import EncodedEpisode
-from lssvwm_core.evaluation.tasks import TASKS, Task, distance_to_seen, make_trial
+from lssvwm_core.evaluation.tasks import FULL_TURN, TASKS, TURN, Task, distance_to_seen, make_trial
 from lssvwm_datasets.errors import LssvwmError
+from lssvwm_datasets.memory_maze import ACTION_NAMES
+from lssvwm_datasets.memory_maze.explorer import TURN_PER_STEP, walk
 
 NAMES = ("x", "y", "cos", "sin")
 STREAMS = ("action", "pose")
 
 
-def world(pose_names: tuple[str, ...] = NAMES, chunk: int = 5) -> Any:
-    header = SimpleNamespace(pose_names=pose_names, dataset="mine")
+def world(pose_names: tuple[str, ...] = NAMES, action_names: tuple[str, ...] = ACTION_NAMES, chunk: int = 5) -> Any:
+    header = SimpleNamespace(pose_names=pose_names, action_names=action_names, dataset="mine")
     return SimpleNamespace(header=header, chunk=chunk, decode=lambda latents: latents[:, :3, :, :].numpy())
 
 
@@ -58,6 +60,24 @@ def test_retrieval_conditions_are_those_of_a_folded_clip_in_training(workspace: 
         assert torch.equal(rows[turn:], rows[2 * turn - 40 : turn].flip(0))
 
 
+def test_a_turn_ends_with_the_first_view_and_knows_actions_only(episode: EncodedEpisode) -> None:
+    turning = world(action_names=("forward", "left"))
+    trial = make_trial(Task("turn", 20, FULL_TURN), 0, episode, turning, STREAMS)
+    assert (trial.truth == 19).all()
+    np.testing.assert_array_equal(trial.context[:, 0, 0, 0], np.arange(20))
+    np.testing.assert_array_equal(trial.conditions["action"][:20, 0], np.arange(20))
+    np.testing.assert_array_equal(trial.conditions["action"][20:], [[0, 1]] * FULL_TURN)
+    assert trial.conditions["pose"].isnan().all()
+    np.testing.assert_array_equal(trial.distance, 1 + np.arange(FULL_TURN))
+
+
+def test_turning_on_for_a_full_turn_comes_around() -> None:
+    pose = np.array([4.5, 4.5, 1, 0], np.float32)
+    for _ in range(FULL_TURN):
+        pose = walk(None, pose, ACTION_NAMES.index(TURN))
+    assert abs(np.degrees(np.arctan2(pose[3], pose[2]))) < np.degrees(TURN_PER_STEP) / 2
+
+
 def test_reasoning_goes_on_and_pads_its_conditions_to_whole_chunks(episode: EncodedEpisode) -> None:
     trial = make_trial(Task("reasoning", 30, 12), 0, episode, world(), STREAMS)
     np.testing.assert_array_equal(trial.truth[:, 0, 0, 0], np.arange(30, 42))
@@ -95,6 +115,8 @@ def test_places_need_a_pose_of_the_maze_kind(episode: EncodedEpisode) -> None:
         (Task("retrieval", 20, 20), ("action",), (), "cannot be walked back"),
         (Task("retrieval", 20, 20), ("action",), NAMES, "leads the world back by poses"),
         (Task("retrieval", 20, 25), STREAMS, NAMES, "way back from 20 frames"),
+        (Task("turn", 20, 20), ("pose",), NAMES, "needs the action 'left' among --conditions"),
+        (Task("turn", 20, 30), STREAMS, NAMES, "a full turn takes 20"),
         (Task("reasoning", 22, 10), STREAMS, NAMES, "multiple of the chunk, 5"),
         (Task("reasoning", 0, 10), STREAMS, NAMES, "multiple of the chunk, 5"),
     ],
@@ -111,4 +133,5 @@ def test_the_papers_lengths() -> None:
         "retrieval": (400, 400),
         "reasoning": (576, 224),
         "long": (240, 560),
+        "turn": (100, 20),
     }

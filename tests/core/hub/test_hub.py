@@ -1,15 +1,18 @@
 """What is shared: the folder for the hub, and what is said when the hub says no."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from huggingface_hub import ModelCard
 
+from lssvwm_core.hub.cards import model_card
 from lssvwm_core.hub.client import own_repository, push
 from lssvwm_core.hub.folders import build_world
 from lssvwm_core.hub.pretrained import PretrainedWorld
@@ -63,8 +66,36 @@ def test_the_card_tells_what_eval_found_about_these_weights_and_no_others(worksp
     found = {result.metric_type: result.metric_value for result in card.data.eval_results}
     assert found == {metric: round(value, 4) for metric, value in report.items()}
     assert card.data.eval_results[0].task_name == "retrieval 20 + 10"
-    assert f"| retrieval 20 + 10 | model | {report['psnr']:.2f} |" in card.text
+    assert f"| retrieval 20 + 10 | 1 | model | {report['psnr']:.3f} |" in card.text
     assert card.text.count("| memory cut |") == 1
+
+
+def test_the_cards_figures_keep_their_tasks(built: Path) -> None:
+    def report(task: str, episodes: int, **figures: float) -> dict[str, Any]:
+        rows = {name: {"all": figures} for name in ("model", "memory cut")}
+        return {"task": task, "context": 20, "frames": 10, "episodes": episodes, "rows": rows}
+
+    reports = [report("retrieval", 8, psnr=21.0, ssim=0.5), report("reasoning", 3, psnr=17.0, ssim=0.25, lpips=0.125)]
+    card = ModelCard(model_card("me/maze", json.loads((built / "config.json").read_text()), reports=reports))
+    assert card.data.eval_results is not None
+    found = {(result.task_name, result.metric_type): result.metric_value for result in card.data.eval_results}
+    assert found["retrieval 20 + 10", "psnr"] == 21.0
+    assert found["reasoning 20 + 10", "lpips"] == 0.125
+    assert len(found) == 5
+    assert "| retrieval 20 + 10 | 8 | memory cut | 21.000 | 0.500 | – |" in card.text
+    assert "| reasoning 20 + 10 | 3 | model | 17.000 | 0.250 | 0.125 |" in card.text
+
+
+def test_the_card_shows_the_last_sample(workspace: Path, tmp_path: Path) -> None:
+    shutil.copytree(workspace / "runs/test", tmp_path / "runs/test", symlinks=True)
+    samples = tmp_path / "runs/test/samples"
+    samples.mkdir(exist_ok=True)
+    for step in (2, 4):
+        (samples / f"{step:06d}.mp4").write_bytes(bytes([step]))
+    build_world(Run(tmp_path / "runs/test").world, tmp_path / "hub", "me/maze")
+    address = "https://huggingface.co/me/maze/resolve/main/sample.mp4"
+    assert f'<video controls loop src="{address}">' in (tmp_path / "hub/README.md").read_text()
+    assert (tmp_path / "hub/sample.mp4").read_bytes() == bytes([4])
 
 
 def test_dry_run_shows_the_folder_and_uploads_nothing(workspace: Path, tmp_path: Path) -> None:
@@ -125,13 +156,15 @@ def test_a_world_goes_to_the_hub_and_comes_back_identical(workspace: Path, tmp_p
 
 SHARE = """
 import sys, torch
+from dataclasses import replace
 from lssvwm_core.hub.pretrained import PretrainedWorld
 world = PretrainedWorld.from_pretrained(sys.argv[1], device="cpu")
 with torch.no_grad():
     next(world.model.parameters()).add_(1)
 world.push_to_hub(sys.argv[2])
 again = PretrainedWorld.from_pretrained(sys.argv[2])
-again.save_pretrained("saved")
+replace(again, steps=1).save_pretrained("saved")
+PretrainedWorld.from_pretrained("saved").save_pretrained("saved")  # over itself
 """
 
 
@@ -142,6 +175,7 @@ def test_a_world_shares_itself_by_the_mixin_of_the_hub(workspace: Path, tmp_path
     weights = {"config.json", "model.safetensors"}
     assert set(files) == weights | {f"autoencoder/{name}" for name in weights} | {"README.md"}
     assert b"lssvwm rollout --checkpoint ada/own" in files["README.md"]
+    assert b"Trained for" not in files["README.md"]  # its weights were changed
     pushed, saved = (tmp_path / name for name in ("pushed", "saved"))
     for name, content in files.items():
         (pushed / name).parent.mkdir(parents=True, exist_ok=True)
