@@ -56,7 +56,7 @@ class PretrainedWorld(World, ModelHubMixin):
         return world
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        save_world(save_directory, self.model, self.header, AUTOENCODER_FOLDER)
+        save_world(save_directory, self.model, self.header, AUTOENCODER_FOLDER, self.steps)
         copy_autoencoder(self.folder / storage.load_config(self.folder, KIND)["autoencoder"], save_directory)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
