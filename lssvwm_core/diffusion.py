@@ -51,7 +51,12 @@ def flow_loss(
 ) -> Tensor:
     """Mean squared error of the velocity over the noised frames of each clip, then over the clips."""
     velocity, _ = model(add_noise(latents, noise, noise_levels), noise_levels, conditions, chunk=chunk)
-    error = (velocity - (noise - latents)).square().mean(dim=(2, 3, 4))  # (B, T)
+    return velocity_error(velocity, noise - latents, noise_levels)
+
+
+def velocity_error(velocity: Tensor, target: Tensor, noise_levels: Tensor) -> Tensor:
+    """Mean square over the noised frames of each clip, then over the clips; velocities are (B, T, C, h, w)."""
+    error = (velocity - target).square().mean(dim=(2, 3, 4))  # (B, T)
     noised = (noise_levels > 0).float()
     return ((error * noised).sum(dim=1) / noised.sum(dim=1)).mean()
 
