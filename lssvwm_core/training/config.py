@@ -1,6 +1,7 @@
 """The config of a training run: dataclasses, TOML files, and overrides from the command line."""
 
 import dataclasses
+import json
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -162,7 +163,7 @@ def with_model(config: RunConfig, model: ModelConfig) -> RunConfig:
     """The config with the shape of this model; what the data gives stays the data's."""
     given_by_data = ("latent_shape", "action_names", "pose_names", "action_scaling")
     fields = {name: value for name, value in dataclasses.asdict(model).items() if name not in given_by_data}
-    return dataclasses.replace(config, model=fields)
+    return dataclasses.replace(config, model=json.loads(json.dumps(fields)))  # with lists, as TOML reads them
 
 
 def with_distillation(config: RunConfig, model: ModelConfig, teacher: str, teacher_steps: int, steps: int) -> RunConfig:

@@ -144,7 +144,7 @@ def test_a_student_learns_its_teachers_steps(teacher: Path) -> None:
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        losses.append(float(loss))
+        losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0]
     assert all(parameter.grad is None for parameter in objective.teacher.parameters())
 
