@@ -139,7 +139,8 @@ def _quality(
     options, worlds = QualityOptions(**wanted), {}
     for checkpoint in checkpoints:
         folder = resolve_world(checkpoint)
-        worlds[run_facts(folder).name] = load_world(folder, device).sampled_with(chunk=chunk)
+        name = run_facts(folder).name
+        worlds[str(checkpoint) if name in worlds else name] = load_world(folder, device).sampled_with(chunk=chunk)
     rollouts, total = [], options.episodes * len(worlds) * (1 + len(settings(options)))
     with progress("Measuring quality", total, "rollouts") as update:
         for rollout in bench_quality(worlds, data, options):

@@ -12,10 +12,7 @@ DEFAULTS = ("train.learning_rate=2e-4", "train.warmup_steps=20", "train.prefix_p
 
 
 def distill(
-    teacher: Annotated[
-        str | None,
-        typer.Argument(help="A run, a world's folder, a shipped name or a hub id. [default: the latest run]"),
-    ] = None,
+    teacher: Annotated[str, typer.Argument(help="A run, a world's folder, a shipped name or a hub id.")],
     sampling_steps: Annotated[int, typer.Option(min=1, help="Denoising steps a chunk of the student.")] = 2,
     teacher_steps: Annotated[
         int | None, typer.Option(min=2, help="Those it learns from, a multiple. [default: the teacher's]")

@@ -39,7 +39,6 @@ def rollout(
     json: Annotated[bool, typer.Option("--json", help="Print the summary to stdout as JSON.")] = False,
 ) -> None:
     """Roll a world out into a video, at constant cost a frame."""
-
     from lssvwm_core.device import pick_device
     from lssvwm_core.episodes import load_episode
     from lssvwm_core.resolve import resolve_shards, resolve_world

@@ -76,9 +76,10 @@ def test_quality_is_measured_against_steps_for_worlds_beside_each_other(workspac
 
 def test_quality_is_what_the_evaluation_measures(workspace: Path, tmp_path: Path) -> None:
     """The same episode, seed and steps give the PSNR that `lssvwm eval` finds."""
-    short = ("--context", "10", "--frames", "10", "--episodes", "1", "--out", str(tmp_path), "--json")
-    bench_ = json.loads(lssvwm(workspace, "bench", "quality", "--steps", "3", *short).stdout)
-    report = json.loads(lssvwm(workspace, "eval", "retrieval", "--steps", "3", "--videos", "0", *short).stdout)
+    short = ("--checkpoint", "runs/test", "--context", "10", "--frames", "10", "--episodes", "1")
+    more = ("--steps", "3", "--out", str(tmp_path), "--json")
+    bench_ = json.loads(lssvwm(workspace, "bench", "quality", *short, *more).stdout)
+    report = json.loads(lssvwm(workspace, "eval", "retrieval", "--videos", "0", *short, *more).stdout)
     mine = {row["world"]: row["psnr"] for row in bench_["rows"]}
     theirs = report["rows"]
     assert mine["test"] == pytest.approx(theirs["model"]["all"]["psnr"], abs=0.01)

@@ -199,17 +199,13 @@ def test_config_with_a_distillation_is_read_back(workspace: Path, tmp_path: Path
         load_config(file)
 
 
-def test_the_command_makes_a_world_with_its_own_steps(workspace: Path) -> None:
-    small = ("--clip-frames", "10", "--batch-size", "1", "--threads", "1")
-    done = lssvwm(workspace, "distill", "test", "--steps", "2", "--name", "student", *small)
-    assert "step 2 of 2" in done.stderr
-    again = lssvwm(workspace, "distill", "test", "--steps", "3", "--name", "student", *small)
-    assert "continuing runs/student from step 2" in again.stderr
-    short = ("--frames", "10", "--episodes", "1", "--json", "--videos", "0")
-    figures = json.loads(
-        lssvwm(workspace, "eval", "retrieval", "--checkpoint", "student", "--context", "10", *short).stdout
-    )
-    assert figures["steps"] == 2
+def test_the_command_makes_a_world_with_its_own_steps(workspace: Path, tmp_path: Path) -> None:
+    data = ("--data", str(workspace / "data/maze"))
+    command = ("distill", str(workspace / "runs/test"), *data, "--clip-frames", "10", "--batch-size", "1")
+    assert "step 2 of 2" in lssvwm(tmp_path, *command, "--steps", "2").stderr
+    assert "continuing runs/test-2-steps from step 2" in lssvwm(tmp_path, *command, "--steps", "3").stderr
+    short = ("--context", "10", "--frames", "10", "--episodes", "1", "--json", "--videos", "0")
+    assert json.loads(lssvwm(tmp_path, "eval", "retrieval", *data, *short).stdout)["steps"] == 2
 
 
 @pytest.mark.parametrize(
