@@ -10,6 +10,7 @@ import typer
 from lssvwm_cli import (
     bench,
     compare,
+    distill,
     evaluate,
     info,
     inspect,
@@ -36,6 +37,7 @@ app.command("index")(prepare.index)
 app.command("inspect")(inspect.inspect)
 app.command("train-autoencoder")(train_autoencoder.train_autoencoder)
 app.command("train")(train.train)
+app.command("distill")(distill.distill)
 app.command("rollout")(rollout.rollout)
 app.command("play")(play.play)
 app.command("eval")(evaluate.evaluate)

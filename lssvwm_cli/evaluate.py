@@ -41,7 +41,7 @@ def evaluate(
     episodes: Annotated[int, typer.Option(min=1, help="Validation episodes, at most.")] = 8,
     seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
     seeds: Annotated[int, typer.Option(min=1, help="Rollouts of each episode, with seeds of their own.")] = 1,
-    steps: Annotated[int, typer.Option(min=1, help="Denoising steps a chunk.")] = 8,
+    steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps a chunk. [default: the world's]")] = None,
     chunk: Annotated[int | None, typer.Option(help="Frames generated together. [default: the model's first]")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Rollouts side by side.")] = 4,
     conditions: Annotated[str, typer.Option(help="Streams that drive the world: pose,action or one of them.")] = "",
@@ -74,17 +74,12 @@ def evaluate(
     from lssvwm_core.resolve import resolve_world
     from lssvwm_core.training.runs import run_facts, trained_frames
     from lssvwm_core.world import load_world
-    from lssvwm_datasets.errors import LssvwmError
     from lssvwm_datasets.shards import INDEX_FILE
     from lssvwm_datasets.sources import sample_recordings
 
     folder = resolve_world(checkpoint)
     where = pick_device(device)
-    world = load_world(folder, where)
-    chunk = chunk or world.chunk
-    if chunk not in world.model.config.chunk_sizes:
-        raise LssvwmError(f"--chunk {chunk}: the world was trained for {world.model.config.chunk_sizes}")
-    world = replace(world, steps=steps, chunk=chunk)
+    world = load_world(folder, where).sampled_with(steps, chunk)
     if data is None:
         default = Path("data") / world.header.dataset
         data = default if (default / INDEX_FILE).exists() else sample_recordings()
@@ -109,7 +104,7 @@ def evaluate(
         say(f"\nstopped; the episodes done so far are in {out}, and the same command goes on from there")
         raise
     missing = None if isinstance(lpips, Lpips) else lpips
-    facts = {"data": str(data), "steps": steps, "chunk": chunk, "seed": seed, "seeds": seeds}
+    facts = {"data": str(data), "steps": world.steps, "chunk": world.chunk, "seed": seed, "seeds": seeds}
     figures = write_report(out, wanted, load_results(out), name, trained_frames(folder), features.name, missing, facts)
     if json:
         show_json(figures)

@@ -8,6 +8,8 @@ import typer
 from lssvwm_cli.completion import runs
 from lssvwm_cli.console import say
 
+PLAYED_STEPS = 4  # at most, by default: a key is answered sooner
+
 
 def play(
     checkpoint: Annotated[
@@ -21,7 +23,9 @@ def play(
         typer.Option(help="Shards, recordings or a hub id to start from. [default: data/maze, else the samples]"),
     ] = None,
     context: Annotated[int, typer.Option(min=1, help="Recorded frames that the world sees first.")] = 100,
-    steps: Annotated[int, typer.Option(min=1, max=32, help="Denoising steps a frame.")] = 4,
+    steps: Annotated[
+        int | None, typer.Option(min=1, max=32, help="Denoising steps a frame. [default: the world's, 4 at most]")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Same seed and keys, same frames.")] = 0,
     fps: Annotated[float | None, typer.Option(min=0.1, max=60, help="Pace. [default: the recording's]")] = None,
     terminal: Annotated[bool, typer.Option("--terminal", help="Play here, without a browser.")] = False,
@@ -39,7 +43,6 @@ def play(
     import secrets
     import signal
     import sys
-    from dataclasses import replace
 
     import torch
 
@@ -66,7 +69,8 @@ def play(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the session: a recording is finished
     torch.set_num_threads(threads or max(1, core_count("auto") // 2))
     folder = resolve_world(checkpoint)
-    world = replace(load_world(folder, pick_device(device)), steps=steps)
+    world = load_world(folder, pick_device(device))
+    world = world.sampled_with(steps or min(world.steps, PLAYED_STEPS))
     if data is None:
         default = Path("data") / world.header.dataset
         data = default if (default / INDEX_FILE).exists() else sample_recordings()

@@ -29,7 +29,7 @@ def rollout(
         str, typer.Option(help="recorded (then the explorer), explore, or a list: 'forward*10,left*5'.")
     ] = "recorded",
     conditions: Annotated[str, typer.Option(help="Streams that drive the world: pose,action or one of them.")] = "",
-    steps: Annotated[int, typer.Option(min=1, help="Denoising steps a chunk.")] = 8,
+    steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps a chunk. [default: the world's]")] = None,
     chunk: Annotated[int | None, typer.Option(help="Frames generated together. [default: the model's first]")] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same video.")] = 0,
     side_by_side: Annotated[bool, typer.Option("--side-by-side", help="Put the recording beside it.")] = False,
@@ -43,23 +43,16 @@ def rollout(
     json: Annotated[bool, typer.Option("--json", help="Print the summary to stdout as JSON.")] = False,
 ) -> None:
     """Roll a world out into a video, at constant cost a frame."""
-    from dataclasses import replace
-
     from lssvwm_core.device import pick_device
     from lssvwm_core.episodes import load_episode
     from lssvwm_core.resolve import resolve_shards, resolve_world
     from lssvwm_core.rollout import RolloutOptions, render
     from lssvwm_core.world import compile_where_possible, load_world
-    from lssvwm_datasets.errors import LssvwmError
     from lssvwm_datasets.shards import INDEX_FILE
     from lssvwm_datasets.sources import sample_recordings
 
     folder = resolve_world(checkpoint)
-    world = load_world(folder, pick_device(device))
-    chunk = chunk or world.chunk
-    if chunk not in world.model.config.chunk_sizes:
-        raise LssvwmError(f"--chunk {chunk}: the world was trained for {world.model.config.chunk_sizes}")
-    world = replace(world, steps=steps, chunk=chunk)
+    world = load_world(folder, pick_device(device)).sampled_with(steps, chunk)
     if compile:
         compile_where_possible(world.model, world.device)
     if data is None:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import torch
 
     from lssvwm_core.training.config import RunConfig
+    from lssvwm_core.training.runs import Run
 
 from lssvwm_cli.completion import presets, runs
 from lssvwm_cli.console import duration, progress, say
@@ -53,10 +54,7 @@ def train(
 
     from lssvwm_core.device import pick_device
     from lssvwm_core.resolve import resolve_shards, resolve_world
-    from lssvwm_core.rollout import write_sample
     from lssvwm_core.training.config import make_config, with_model
-    from lssvwm_core.training.loop import Outcome
-    from lssvwm_core.training.loop import train as run_training
     from lssvwm_core.training.runs import RUNS
     from lssvwm_core.training.setup import open_run
     from lssvwm_core.world import load_model
@@ -85,18 +83,28 @@ def train(
     if estimate:
         _estimate(settings, where)
         return
-    total = settings.train.total_steps
-    start = int(opened.last.name) if opened.last else 0
+    run_and_tell(opened, settings, where, minutes, initial, shards)
+
+
+def run_and_tell(
+    run: "Run", config: "RunConfig", device: "torch.device", minutes: float | None, initial: Path | None, shards: Path
+) -> None:
+    """Train with a progress bar, and say how it ended and how to go on."""
+    from lssvwm_core.rollout import write_sample
+    from lssvwm_core.training.loop import Outcome, train
+
+    folder, total = run.folder, config.train.total_steps
+    start = int(run.last.name) if run.last else 0
     if start:
         say(f"continuing {folder} from step {start}")
     outcome, started = Outcome(), time.monotonic()
     timed = minutes is not None
     extent = (math.ceil(60 * minutes), "seconds", 0) if minutes is not None else (total, "steps", start)
     with progress(f"Training {folder.name}", *extent) as update:
-        reports = run_training(
-            opened,
-            settings,
-            where,
+        reports = train(
+            run,
+            config,
+            device,
             minutes=minutes,
             init_from=initial,
             make_sample=lambda world, step: write_sample(world, shards, folder / "samples" / f"{step:06d}.mp4"),

@@ -51,19 +51,37 @@ def flow_loss(
 ) -> Tensor:
     """Mean squared error of the velocity over the noised frames of each clip, then over the clips."""
     velocity, _ = model(add_noise(latents, noise, noise_levels), noise_levels, conditions, chunk=chunk)
-    error = (velocity - (noise - latents)).square().mean(dim=(2, 3, 4))  # (B, T)
+    return velocity_error(velocity, noise - latents, noise_levels)
+
+
+def velocity_error(velocity: Tensor, target: Tensor, noise_levels: Tensor) -> Tensor:
+    """Mean square over the noised frames of each clip, then over the clips; velocities are (B, T, C, h, w)."""
+    error = (velocity - target).square().mean(dim=(2, 3, 4))  # (B, T)
     noised = (noise_levels > 0).float()
     return ((error * noised).sum(dim=1) / noised.sum(dim=1)).mean()
 
 
+def sampling_levels(steps: int, shift: float = 1.0) -> list[float]:
+    """The noise levels that `steps` Euler steps go through, from 1 to 0: evenly spaced, then shifted.
+
+    A `shift` above 1 takes finer steps at high noise (Esser et al., 2024, equation 23).
+    """
+    even = torch.linspace(1, 0, steps + 1).tolist()
+    return [shift * level / (1 + (shift - 1) * level) for level in even]
+
+
 def denoise(
-    model: WorldModel, noise: Tensor, conditions: Mapping[str, Tensor], state: ModelState, steps: int
+    model: WorldModel,
+    noise: Tensor,
+    conditions: Mapping[str, Tensor],
+    state: ModelState,
+    steps: int,
+    shift: float = 1.0,
 ) -> Tensor:
     """Integrate one chunk from noise (B, c, C, h, w) to a clean latent in `steps` Euler steps, `state` frozen."""
     x = noise
     batch, chunk = noise.shape[:2]
-    times = torch.linspace(1, 0, steps + 1).tolist()
-    for now, after in pairwise(times):
+    for now, after in pairwise(sampling_levels(steps, shift)):
         levels = torch.full((batch, chunk), now, device=noise.device)
         velocity, _ = model(x, levels, conditions, state, chunk)
         x = x + (after - now) * velocity

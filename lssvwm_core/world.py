@@ -7,7 +7,7 @@ chunk = world.generate(state, conditions, rng)   denoise against the frozen stat
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from lssvwm_datasets.shards import ShardHeader
 logger = logging.getLogger(__name__)
 KIND = "world-model"
 OBSERVE_FRAMES = 100  # committed at once, at most: bounds the memory of a long context
+SAMPLING_STEPS = 8  # of a world that was not distilled to fewer
 DECODE_PIXELS = 128 * 64 * 64  # decoded at once: bounds the memory of large frames
 
 Conditions = Mapping[str, Tensor]
@@ -42,7 +43,8 @@ class World:
     Attributes:
         header: the data it was trained on: columns of the condition streams, frame size, autoencoder.
         chunk: frames generated together; one of the model's chunk sizes.
-        steps: denoising steps a chunk.
+        steps: denoising steps a chunk; what the world was trained for unless it is told otherwise.
+        shift: of the noise levels of these steps; see `diffusion.sampling_levels`.
     """
 
     model: WorldModel
@@ -50,7 +52,15 @@ class World:
     header: ShardHeader
     device: torch.device
     chunk: int = 5
-    steps: int = 8
+    steps: int = SAMPLING_STEPS
+    shift: float = 1.0
+
+    def sampled_with(self, steps: int | None = None, chunk: int | None = None) -> "World":
+        """The same world with its own steps and chunk, or others. Raises: LssvwmError for a chunk it does not know."""
+        chunk, known = chunk or self.chunk, self.model.config.chunk_sizes
+        if chunk not in known:
+            raise LssvwmError(f"--chunk {chunk}: the world was trained for {', '.join(map(str, known))}")
+        return replace(self, steps=steps or self.steps, chunk=chunk)
 
     def reset(self, batch: int = 1) -> ModelState:
         """The memory of `batch` worlds that have seen nothing."""
@@ -87,7 +97,7 @@ class World:
             noise = torch.stack([torch.randn(*shape, generator=one) for one in rng]).to(self.device)
         conditions = {name: rows.to(self.device) for name, rows in conditions.items()}
         with autocast(self.device, fastest_precision(self.device)):
-            return denoise(self.model, noise, conditions, state, self.steps)
+            return denoise(self.model, noise, conditions, state, self.steps, self.shift)
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> NDArray[np.uint8]:
@@ -115,15 +125,25 @@ def compile_where_possible(model: WorldModel, device: torch.device) -> None:
 
 
 def save_world(
-    folder: Path, model: WorldModel, header: ShardHeader, autoencoder: str, dtype: torch.dtype = torch.float32
+    folder: Path,
+    model: WorldModel,
+    header: ShardHeader,
+    autoencoder: str,
+    steps: int = SAMPLING_STEPS,
+    dtype: torch.dtype = torch.float32,
 ) -> None:
     """Write a world's folder; `autoencoder` is the path of its autoencoder, relative to the folder."""
-    storage.save_model(folder, KIND, world_config(model, header, autoencoder), model, dtype)
+    storage.save_model(folder, KIND, world_config(model, header, autoencoder, steps), model, dtype)
 
 
-def world_config(model: WorldModel, header: ShardHeader, autoencoder: str) -> dict[str, Any]:
+def world_config(model: WorldModel, header: ShardHeader, autoencoder: str, steps: int) -> dict[str, Any]:
     """What `config.json` of a world's folder says."""
-    return {"model": asdict(model.config), "data": asdict(header), "autoencoder": autoencoder}
+    return {
+        "model": asdict(model.config),
+        "data": asdict(header),
+        "autoencoder": autoencoder,
+        "sampling_steps": steps,
+    }
 
 
 def load_model(folder: Path) -> tuple[WorldModel, ShardHeader, Path]:
@@ -146,4 +166,13 @@ def load_world(folder: Path, device: torch.device) -> World:
     if storage.weights_sha256(autoencoder_folder) != header.autoencoder_sha256:
         raise LssvwmError(f"{autoencoder_folder}: not the autoencoder that {folder} was trained with")
     autoencoder = load_autoencoder(autoencoder_folder).to(device)
-    return World(model.to(device), autoencoder, header, device, chunk=model.config.chunk_sizes[0])
+    steps = sampling_steps(folder)
+    return World(model.to(device), autoencoder, header, device, chunk=model.config.chunk_sizes[0], steps=steps)
+
+
+def sampling_steps(folder: Path) -> int:
+    """Denoising steps a chunk that the world in a folder is sampled with by default. Raises: LssvwmError."""
+    steps = storage.load_config(folder, KIND).get("sampling_steps", SAMPLING_STEPS)
+    if not isinstance(steps, int) or steps < 1:
+        raise LssvwmError(f"{folder / storage.CONFIG_FILE}: sampling_steps is {steps!r}, expected at least 1")
+    return steps

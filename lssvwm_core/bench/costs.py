@@ -28,13 +28,20 @@ def summary(what: str, points: Sequence[Point], options: dict[str, Any], device:
     names = dict.fromkeys(point.name for point in points)
     return {
         "bench": what,
+        **machine(device),
+        "options": options,
+        "points": [asdict(point) for point in points],
+        "ratios": {name: ratios([point for point in points if point.name == name]) for name in names},
+    }
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What figures were measured on."""
+    return {
         "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "precision": fastest_precision(device),
-        "options": options,
-        "points": [asdict(point) for point in points],
-        "ratios": {name: ratios([point for point in points if point.name == name]) for name in names},
     }
 
 

@@ -1,4 +1,4 @@
-"""How near generated frames are to the truth: PSNR and SSIM of each frame, Fréchet distance between sets of clips."""
+"""How near generated frames are to the truth: PSNR, SSIM and sharpness, Fréchet distance between sets of clips."""
 
 import numpy as np
 import torch
@@ -28,6 +28,20 @@ def ssim(frames: NDArray[np.uint8], truth: NDArray[np.uint8]) -> NDArray[np.floa
     similar = (2 * mean_x * mean_y + SSIM_C1) * (2 * covariance + SSIM_C2)
     similar /= (mean_x**2 + mean_y**2 + SSIM_C1) * (variance_x + variance_y + SSIM_C2)
     return similar.mean(dim=(1, 2, 3)).unflatten(0, (len(frames), 3)).mean(dim=1).numpy()
+
+
+def sharpness(frames: NDArray[np.uint8], truth: NDArray[np.uint8]) -> float:
+    """Mean gradient magnitude over (T, H, W, 3) frames, relative to the truth's: below 1 is blurred, above 1 is noisy.
+
+    PSNR alone rewards blur: the mean of all that may be seen has the highest.
+    """
+    return float(_gradient_magnitude(frames) / max(_gradient_magnitude(truth), 1e-9))
+
+
+def _gradient_magnitude(frames: NDArray[np.uint8]) -> float:
+    pixels = frames.astype(np.float32)
+    down, right = np.diff(pixels, axis=1)[:, :, :-1], np.diff(pixels, axis=2)[:, :-1]
+    return float(np.hypot(down, right).mean())
 
 
 def _blur(images: Tensor) -> Tensor:

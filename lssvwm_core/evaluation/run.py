@@ -87,7 +87,7 @@ def evaluate(
     done = min(total, len(result_files(out)) * options.task.frames)
     yield EvalProgress(done, total)
     batch: list[tuple[Path, Trial, int]] = []
-    for number, episode in islice(_long_enough(source, world, options.task), count):
+    for number, episode in islice(long_enough(source, world, options.task), count):
         for seed in seeds:
             path = out / EPISODES_FOLDER / f"{number:04d}-seed{seed}.npz"
             if not path.exists():
@@ -101,7 +101,7 @@ def evaluate(
             yield EvalProgress(done + frames, total)
 
 
-def _long_enough(source: Path, world: World, task: Task) -> Iterator[tuple[int, EncodedEpisode]]:
+def long_enough(source: Path, world: World, task: Task) -> Iterator[tuple[int, EncodedEpisode]]:
     """Raises: LssvwmError when no episode is."""
     needed, longest, found = int(task.order().max()) + 1, 0, False
     for number in range(episode_count(source, world)):
@@ -158,7 +158,7 @@ def _roll_out(
     conditions = {name: torch.stack([t.conditions[name] for t in trials]) for name in trials[0].conditions}
     latents = torch.stack([trial.context for trial in trials])
     for share, row in enumerate(names):
-        rngs = [_generator(seed, trial.number) for seed, trial in zip(seeds, trials, strict=True)]
+        rngs = [dream_generator(seed, trial.number) for seed, trial in zip(seeds, trials, strict=True)]
         parts: list[list[Frames]] = [[] for _ in trials]
         state = world.reset(len(trials))
         if row == MODEL:
@@ -180,7 +180,7 @@ def _roll_out(
         rolled[row] = [np.concatenate(part)[:frames] for part in parts]
 
 
-def _generator(seed: int, number: int) -> torch.Generator:
+def dream_generator(seed: int, number: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(np.random.SeedSequence([seed, number]).generate_state(1)[0]))
 
 

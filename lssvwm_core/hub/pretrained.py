@@ -53,7 +53,7 @@ class PretrainedWorld(World, ModelHubMixin):
     def _save_pretrained(self, save_directory: Path) -> None:
         if self.autoencoder.folder is None:
             raise LssvwmError("the autoencoder was made in memory; save it, and load it with load_autoencoder")
-        save_world(save_directory, self.model, self.header, AUTOENCODER_FOLDER)
+        save_world(save_directory, self.model, self.header, AUTOENCODER_FOLDER, self.steps)
         copy_autoencoder(self.autoencoder.folder, save_directory)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
@@ -61,4 +61,4 @@ class PretrainedWorld(World, ModelHubMixin):
         return super().push_to_hub(repo_id, model_card_kwargs={"repo_id": repo_id}, **options)
 
     def generate_model_card(self, *args: Any, repo_id: str = "user/name", **kwargs: Any) -> ModelCard:
-        return ModelCard(model_card(repo_id, world_config(self.model, self.header, AUTOENCODER_FOLDER)))
+        return ModelCard(model_card(repo_id, world_config(self.model, self.header, AUTOENCODER_FOLDER, self.steps)))

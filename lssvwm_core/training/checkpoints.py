@@ -28,12 +28,13 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     header: ShardHeader,
     keep: int,
+    sampling_steps: int,
 ) -> Path:
     """Write a checkpoint whole, point `last` to it, and remove all but the newest `keep`."""
     final = run.checkpoints / f"{step:06d}"
     partial = run.checkpoints / f".{step:06d}.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    save_world(partial / MODEL_FOLDER, average, header, AUTOENCODER_FROM_CHECKPOINT)
+    save_world(partial / MODEL_FOLDER, average, header, AUTOENCODER_FROM_CHECKPOINT, sampling_steps)
     state = partial / STATE_FOLDER
     state.mkdir()
     save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, state / "raw.safetensors")

@@ -1,6 +1,7 @@
 """The config of a training run: dataclasses, TOML files, and overrides from the command line."""
 
 import dataclasses
+import json
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ import tomli_w
 
 from lssvwm_core.model.config import ModelConfig
 from lssvwm_core.training.data import ClipSampling
+from lssvwm_core.world import SAMPLING_STEPS
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.files import written_whole
 
@@ -97,6 +99,25 @@ LEARNING_RATES = {"tiny": 1e-3, "small": 5e-4, "base": 2e-4}
 
 
 @dataclass(frozen=True)
+class DistillConfig:
+    """Of a run whose model is a student: it learns to make in fewer steps what its teacher makes."""
+
+    teacher: str
+    """Its name; the run keeps a copy."""
+    teacher_steps: int
+    """Denoising steps a chunk of the teacher; a multiple of the student's."""
+    steps: int
+    """Those of the student, which its world is sampled with."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.steps >= self.teacher_steps or self.teacher_steps % self.steps:
+            raise ValueError(
+                f"{self.steps} steps of the student for {self.teacher_steps} of the teacher; expected fewer, and a "
+                "number that divides the teacher's"
+            )
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """What a run is: the data, the model, the training. Saved as `config.toml` in the run's folder."""
 
@@ -106,6 +127,12 @@ class RunConfig:
     sampling: ClipSampling = field(default_factory=ClipSampling)
     model: dict[str, Any] = field(default_factory=dict)
     """Fields of the model that differ from the preset's."""
+    distill: DistillConfig | None = None
+
+    @property
+    def sampling_steps(self) -> int:
+        """Denoising steps a chunk that the world is for."""
+        return self.distill.steps if self.distill else SAMPLING_STEPS
 
 
 def make_config(preset: str, data: Path, file: Path | None, overrides: Sequence[str]) -> RunConfig:
@@ -136,7 +163,16 @@ def with_model(config: RunConfig, model: ModelConfig) -> RunConfig:
     """The config with the shape of this model; what the data gives stays the data's."""
     given_by_data = ("latent_shape", "action_names", "pose_names", "action_scaling")
     fields = {name: value for name, value in dataclasses.asdict(model).items() if name not in given_by_data}
-    return dataclasses.replace(config, model=fields)
+    return dataclasses.replace(config, model=json.loads(json.dumps(fields)))  # with lists, as TOML reads them
+
+
+def with_distillation(config: RunConfig, model: ModelConfig, teacher: str, teacher_steps: int, steps: int) -> RunConfig:
+    """The config of a student of this model. Raises: LssvwmError for steps that do not fit the teacher's."""
+    try:
+        distill = DistillConfig(teacher, teacher_steps, steps)
+    except ValueError as error:
+        raise LssvwmError(f"[distill] {error}") from error
+    return dataclasses.replace(with_model(config, model), distill=distill)
 
 
 def parse_override(text: str) -> tuple[str, str, Any]:
@@ -152,8 +188,9 @@ def parse_override(text: str) -> tuple[str, str, Any]:
 
 
 def save_config(path: Path, config: RunConfig) -> None:
+    values = {name: value for name, value in dataclasses.asdict(config).items() if value is not None}
     with written_whole(path) as partial:
-        partial.write_text(tomli_w.dumps(dataclasses.asdict(config)))
+        partial.write_text(tomli_w.dumps(values))
 
 
 def load_config(path: Path) -> RunConfig:
@@ -163,7 +200,10 @@ def load_config(path: Path) -> RunConfig:
     if missing:
         raise LssvwmError(f"{path}: no {', '.join(sorted(missing))}; is it the config of a run?")
     sections = [values.get(name, {}) for name in ("train", "sampling", "model")]
-    return _build(str(path), values["preset"], values["data"], *sections)
+    config = _build(str(path), values["preset"], values["data"], *sections)
+    if "distill" not in values:
+        return config
+    return dataclasses.replace(config, distill=_section(str(path), "distill", DistillConfig, values["distill"]))
 
 
 def read_toml(path: Path) -> dict[str, Any]:

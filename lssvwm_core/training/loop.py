@@ -10,7 +10,7 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -33,6 +33,7 @@ from lssvwm_core.training.checkpoints import drop_metrics_after, load_checkpoint
 from lssvwm_core.training.config import RunConfig, TrainConfig, save_config
 from lssvwm_core.training.cost import flops_a_frame, peak_tflops
 from lssvwm_core.training.data import Batch, ClipDataset
+from lssvwm_core.training.distillation import TEACHER_FOLDER, load_distillation
 from lssvwm_core.training.metrics import Meter, StepReport
 from lssvwm_core.training.runs import Run
 from lssvwm_core.training.setup import action_scaling, build_model, check_same_data, check_trackers, create_run
@@ -43,6 +44,7 @@ from lssvwm_datasets.sources import TRAIN
 
 logger = logging.getLogger(__name__)
 Sampler = Callable[[World, int], None]  # renders a sample of a world at a step
+Objective = Callable[[torch.nn.Module, Tensor, Tensor, Tensor, Mapping[str, Tensor], int], Tensor]  # as `flow_loss`
 
 
 @dataclass
@@ -66,8 +68,8 @@ def train(
     """Train until the configured step, for `minutes` at most, or until SIGINT or SIGTERM, yielding reports.
 
     The state is saved on the way and at the end, whatever ends it; `outcome` tells how it ended. Only weights are taken
-    from `init_from`. Raises: LssvwmError for data that does not fit the model, and when the loss is no longer finite
-    (the last checkpoint is kept).
+    from `init_from`, the teacher where the run distils. Raises: LssvwmError for data that does not fit the model, and
+    when the loss is no longer finite (the last checkpoint is kept).
     """
     keep_freed_memory()
     outcome = outcome or Outcome()
@@ -79,6 +81,8 @@ def train(
     precision = fastest_precision(device) if config.train.precision == "auto" else config.train.precision
     config = replace(config, train=replace(config.train, precision=precision))
     origin = init_from if run.last is None else run.last / "model"
+    if origin is None and config.distill:
+        raise LssvwmError(f"{run.folder}: distils {config.distill.teacher}; start it with: lssvwm distill")
     if origin is None:
         initial, scaling = None, action_scaling(shards)
     else:
@@ -102,18 +106,21 @@ def train(
     if run.last is not None:
         step = outcome.step = load_checkpoint(run.last, model, average, optimizer)
     elif accelerator.is_main_process:
-        create_run(run, shards)
+        create_run(run, shards, initial if config.distill else None)
     if accelerator.is_main_process:
         save_config(run.config_file, config)
         drop_metrics_after(run.metrics_file, step)
+    objective: Objective = flow_loss
+    if config.distill:
+        accelerator.wait_for_everyone()  # until the teacher is copied
+        objective = load_distillation(run.folder / TEACHER_FOLDER, config.distill, accelerator.device)
     if config.train.track:
         accelerator.init_trackers(run.folder.name)
 
     def save() -> None:
         if accelerator.is_main_process:
-            outcome.checkpoint = save_checkpoint(
-                run, step, model, average, optimizer, shards.header, config.train.keep_checkpoints
-            )
+            kept, steps = config.train.keep_checkpoints, config.sampling_steps
+            outcome.checkpoint = save_checkpoint(run, step, model, average, optimizer, shards.header, kept, steps)
         accelerator.wait_for_everyone()
 
     batches = _loader(shards, model.config, config, accelerator, step)
@@ -125,7 +132,7 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate
             chunk = _chunk_of(step, config.train, model.config)
-            loss, norm = _gradients(wrapped, meter.timed(batches), chunk, step, config.train, accelerator)
+            loss, norm = _gradients(wrapped, meter.timed(batches), chunk, step, config.train, accelerator, objective)
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 raise LssvwmError(
                     f"step {step + 1}: loss {loss}, gradient norm {norm}: not finite; stopped. The last good "
@@ -156,7 +163,7 @@ def train(
             every = config.train.sample_every
             if make_sample and every and step % every == 0 and accelerator.is_main_process:
                 try:
-                    make_sample(_sample_world(average, run, shards.header, accelerator.device), step)
+                    make_sample(_sample_world(average, run, shards.header, config, accelerator.device), step)
                 except LssvwmError as error:  # no validation split, say: no reason to end a training
                     logger.warning("no sample at step %d: %s", step, error)
         if step > resumed_at:
@@ -180,6 +187,7 @@ def _gradients(
     step: int,
     config: TrainConfig,
     accelerator: Accelerator,
+    objective: Objective,
 ) -> tuple[float, float]:
     """Accumulate and clip the gradients of one step; returns the loss (mean over processes) and the gradient norm."""
     loss = torch.zeros((), device=accelerator.device)
@@ -187,7 +195,8 @@ def _gradients(
         last = part == config.accumulate - 1
         with contextlib.nullcontext() if last else accelerator.no_sync(model):
             with autocast(accelerator.device, config.precision):
-                part_loss = _loss(model, next(batches), chunk, step, part, config, accelerator) / config.accumulate
+                part_loss = _loss(model, next(batches), chunk, step, part, config, accelerator, objective)
+                part_loss = part_loss / config.accumulate
             accelerator.backward(part_loss)
         loss += part_loss.detach()
     norm = float(accelerator.clip_grad_norm_(model.parameters(), config.clip_norm))
@@ -209,6 +218,7 @@ def _loss(
     part: int,
     config: TrainConfig,
     accelerator: Accelerator,
+    objective: Objective,
 ) -> Tensor:
     latents = batch["latents"]
     levels, noise = [], []
@@ -218,7 +228,7 @@ def _loss(
         noise.append(torch.randn(clip.shape, generator=rng))
     device = accelerator.device
     conditions = {name: rows.to(device) for name, rows in batch["conditions"].items()}
-    return flow_loss(
+    return objective(
         model, latents.to(device), torch.stack(noise).to(device), torch.cat(levels).to(device), conditions, chunk
     )
 
@@ -257,9 +267,9 @@ def _parameter_groups(model: WorldModel, config: TrainConfig) -> list[dict[str, 
     ]
 
 
-def _sample_world(average: WorldModel, run: Run, header: ShardHeader, device: torch.device) -> World:
+def _sample_world(average: WorldModel, run: Run, header: ShardHeader, config: RunConfig, device: torch.device) -> World:
     autoencoder = load_autoencoder(run.folder / AUTOENCODER_FOLDER).to(device)
-    return World(average, autoencoder, header, device, chunk=average.config.chunk_sizes[0])
+    return World(average, autoencoder, header, device, average.config.chunk_sizes[0], config.sampling_steps)
 
 
 def _stop_reason(received: list[str], minutes: float | None, started: float) -> str | None:

@@ -11,7 +11,9 @@ from lssvwm_core.model.config import ModelConfig, preset
 from lssvwm_core.model.storage import AUTOENCODER_FOLDER, weights_sha256
 from lssvwm_core.model.world_model import WorldModel
 from lssvwm_core.training.config import RunConfig, TrainConfig, load_config
+from lssvwm_core.training.distillation import TEACHER_FOLDER
 from lssvwm_core.training.runs import Run
+from lssvwm_core.world import save_world
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.shards import ShardHeader, ShardSet, read_index
 
@@ -34,7 +36,8 @@ def open_run(folder: Path, config: RunConfig, resume: bool = True, adopt: bool =
     """The run to train: a new one, or the one that is there, continued.
 
     A run keeps its settings; how long to train, and whether compiled, may change. With `adopt` the settings of a run
-    that is there are taken as they are, else they must be those of `config`. Raises: LssvwmError.
+    that is there are taken as they are, but for what it distils, else they must be those of `config`. Raises:
+    LssvwmError.
     """
     run = Run(folder)
     if not run.config_file.exists():
@@ -44,7 +47,8 @@ def open_run(folder: Path, config: RunConfig, resume: bool = True, adopt: bool =
     saved = load_config(run.config_file)
     saved = replace(saved, train=replace(saved.train, steps=config.train.steps, compile=config.train.compile))
     wanted = replace(config, train=replace(config.train, precision=saved.train.precision))
-    if run.last is not None and wanted != saved and not adopt:
+    differs = run.last is not None and wanted != saved and not adopt
+    if differs or wanted.distill != saved.distill:
         raise LssvwmError(
             f"{folder}: was started with other settings ({_first_difference(saved, wanted)}); "
             "continue it with its own or choose another --name"
@@ -75,13 +79,15 @@ def check_same_data(header: ShardHeader, shards: ShardSet, owner: Path) -> None:
             )
 
 
-def create_run(run: Run, shards: ShardSet) -> None:
-    """Make the run's folder, with a copy of the autoencoder that lies beside the shards."""
+def create_run(run: Run, shards: ShardSet, teacher: WorldModel | None = None) -> None:
+    """Make the run's folder, with a copy of the autoencoder that lies beside the shards, and of the teacher if any."""
     autoencoder = shards.folder / AUTOENCODER_FOLDER
     if not autoencoder.is_dir() or weights_sha256(autoencoder) != shards.header.autoencoder_sha256:
         raise LssvwmError(f"{autoencoder}: not the autoencoder that made the shards ({shards.header.autoencoder})")
     run.checkpoints.mkdir(parents=True, exist_ok=True)
     shutil.copytree(autoencoder, run.folder / AUTOENCODER_FOLDER, dirs_exist_ok=True)
+    if teacher is not None:
+        save_world(run.folder / TEACHER_FOLDER, teacher, shards.header, f"../{AUTOENCODER_FOLDER}")
 
 
 def _check_stages(config: TrainConfig, model: ModelConfig) -> None:
@@ -101,7 +107,7 @@ def check_trackers(wanted: tuple[str, ...]) -> None:
 
 
 def _first_difference(saved: RunConfig, wanted: RunConfig) -> str:
-    for section in ("preset", "data", "model", "sampling", "train"):
+    for section in ("distill", "preset", "data", "model", "sampling", "train"):
         was, is_ = getattr(saved, section), getattr(wanted, section)
         if was != is_:
             return f"{section}: {was}, now {is_}"

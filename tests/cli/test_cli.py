@@ -17,6 +17,7 @@ COMMANDS = [
     "inspect",
     "train-autoencoder",
     "train",
+    "distill",
     "rollout",
     "eval",
     "compare",

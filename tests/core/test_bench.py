@@ -6,11 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from lssvwm_cli.bench import Bench
+from lssvwm_cli.bench import bench as bench_command
 from lssvwm_core.bench import timing as bench
 from lssvwm_core.bench.attention import ways
 from lssvwm_core.bench.costs import Point, plot, ratios
+from lssvwm_core.bench.quality import Quality, summarise, table
 from lssvwm_core.bench.timing import BenchOptions, bench_rollout
 from lssvwm_core.model.config import preset
+from lssvwm_datasets.errors import LssvwmError
 from tests.conftest import lssvwm
 
 
@@ -55,6 +59,56 @@ def test_sizes_beyond_the_limit_are_left_out(monkeypatch: pytest.MonkeyPatch) ->
     measures = {10: lambda: 1.0, 20: lambda: 5.0, 40: lambda: 1.0}
     found = dict(bench._interleaved(measures, BenchOptions((10, 20, 40), limit=2.0), torch.device("cpu")))  # type: ignore[arg-type]
     assert found == {10: 1.0}
+
+
+def test_quality_is_measured_against_steps_for_worlds_beside_each_other(workspace: Path, tmp_path: Path) -> None:
+    world = str(workspace / "runs/test")
+    few = ("--steps", "1,2", "--shifts", "1,3", "--context", "10", "--frames", "7", "--episodes", "1")
+    more = ("--checkpoint", world, "--out", str(tmp_path), "--json")
+    figures = json.loads(lssvwm(workspace, "bench", "quality", *few, *more).stdout)
+    assert json.loads((tmp_path / "quality.json").read_text()) == figures
+    rows = {(row["world"], row["steps"], row["shift"]): row for row in figures["rows"]}
+    assert list(rows) == [("test", 1, 1), ("test", 2, 1), ("test", 2, 3), ("autoencoder", 0, 1)]
+    assert all(row["frames_per_second"] > 0 for (name, *_), row in rows.items() if name == "test")
+    assert figures["defaults"] == {"test": 8}
+    assert (tmp_path / "quality.png").stat().st_size > 5000
+
+
+def test_quality_is_what_the_evaluation_measures(workspace: Path, tmp_path: Path) -> None:
+    """The same episode, seed and steps give the PSNR that `lssvwm eval` finds."""
+    short = ("--checkpoint", "runs/test", "--context", "10", "--frames", "10", "--episodes", "1")
+    more = ("--steps", "3", "--out", str(tmp_path), "--json")
+    bench_ = json.loads(lssvwm(workspace, "bench", "quality", *short, *more).stdout)
+    report = json.loads(lssvwm(workspace, "eval", "retrieval", "--videos", "0", *short, *more).stdout)
+    mine = {row["world"]: row["psnr"] for row in bench_["rows"]}
+    theirs = report["rows"]
+    assert mine["test"] == pytest.approx(theirs["model"]["all"]["psnr"], abs=0.01)
+    assert mine["autoencoder"] == pytest.approx(theirs["autoencoder"]["all"]["psnr"], abs=0.01)
+
+
+def test_summary_is_the_mean_of_quality_and_the_median_of_speed() -> None:
+    rollouts = [Quality("a", 2, 1.0, psnr, 0.5, 0.75, speed) for psnr, speed in ((20, 5), (21, 100), (25, 6))]
+    assert summarise(rollouts) == [Quality("a", 2, 1.0, 22, 0.5, 0.75, 6)]
+    assert "| a | 2 | 1 | 22.00 | 0.500 | 0.75 | 6.0 |" in table(summarise(rollouts))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(("--context", "5000", "--frames", "10"), "needs 5000 frames"), (("--chunk", "3"), "trained for 5, 1")],
+)
+def test_quality_that_cannot_be_measured_is_told(
+    workspace: Path, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    assert message in lssvwm(workspace, "bench", "quality", "--out", str(tmp_path), *arguments, fails=True).stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("steps", "shifts", "frames"), [("1,x", "1", "10"), ("0", "1", "10"), ("1", "0", "10")])
+def test_bad_numbers_are_told(steps: str, shifts: str, frames: str) -> None:
+    with pytest.raises(LssvwmError, match="expected numbers above 0"):
+        bench_command(Bench.QUALITY, steps=steps, shifts=shifts, frames=frames, device="cpu")
+    with pytest.raises(LssvwmError, match="--frames 10,20: expected one number"):
+        bench_command(Bench.QUALITY, steps="1", shifts="1", frames="10,20", device="cpu")
 
 
 @pytest.mark.parametrize(

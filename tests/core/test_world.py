@@ -1,7 +1,9 @@
 """The rollout contract on a whole world."""
 
+import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from lssvwm_core.evaluation.metrics import psnr
 from lssvwm_core.model.autoencoder import load_autoencoder
 from lssvwm_core.resolve import resolve_model, resolve_world
 from lssvwm_core.training.runs import Run
-from lssvwm_core.world import World, load_world
+from lssvwm_core.world import World, load_world, save_world
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.sources import find_recordings, sample_recordings
 
@@ -65,6 +67,34 @@ def test_generating_commits_what_was_dreamt(world: World, episode: EncodedEpisod
     for one, other in zip(state.mixers, branch.mixers, strict=True):
         for name in one:
             torch.testing.assert_close(one[name], other[name])
+
+
+def test_steps_and_shift_change_the_dream(world: World, episode: EncodedEpisode) -> None:
+    state = world.reset()
+    world.observe(state, torch.from_numpy(episode.latents[:10])[None].float(), conditions(episode, 0, 10))
+    settings = [{}, {"steps": 1}, {"shift": 3.0}]
+    dreams = [
+        replace(world, **setting).dream(state, conditions(episode, 10, 15), torch.Generator().manual_seed(3))
+        for setting in settings
+    ]
+    assert not torch.equal(dreams[0], dreams[1])
+    assert not torch.equal(dreams[0], dreams[2])
+
+
+def test_a_world_keeps_the_steps_it_is_for(workspace: Path, tmp_path: Path, world: World) -> None:
+    autoencoder = str(workspace / "data/maze/autoencoder")
+    save_world(tmp_path, world.model, world.header, autoencoder, steps=3)
+    assert load_world(tmp_path, torch.device("cpu")).steps == 3
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"sampling_steps": 0}))
+    with pytest.raises(LssvwmError, match="sampling_steps is 0, expected at least 1"):
+        load_world(tmp_path, torch.device("cpu"))
+    del config["sampling_steps"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert load_world(tmp_path, torch.device("cpu")).steps == 8
+    assert world.sampled_with(steps=5, chunk=1).chunk == 1
+    with pytest.raises(LssvwmError, match="--chunk 3: the world was trained for 5, 1"):
+        world.sampled_with(chunk=3)
 
 
 def test_a_world_dreams_the_same_alone_and_in_a_batch(world: World, episode: EncodedEpisode) -> None:

@@ -11,7 +11,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import nn
 
 from lssvwm_core.evaluation.features import CLIP_FRAMES, HEADS_FILE, Lpips, i3d_features, load_lpips
-from lssvwm_core.evaluation.metrics import frechet_distance, psnr, ssim
+from lssvwm_core.evaluation.metrics import frechet_distance, psnr, sharpness, ssim
 from lssvwm_datasets.errors import LssvwmError
 
 CPU = torch.device("cpu")
@@ -42,6 +42,20 @@ def test_ssim_is_scikit_images(pair: tuple[np.ndarray, np.ndarray]) -> None:
     expected = [structural_similarity(x, y, channel_axis=-1, **wang) for x, y in zip(*pair, strict=True)]
     np.testing.assert_allclose(ssim(*pair), expected, rtol=1e-6)
     np.testing.assert_allclose(ssim(pair[0], pair[0]), 1)
+
+
+def test_sharpness_falls_with_blur_and_rises_with_noise() -> None:
+    rng = np.random.default_rng(0)
+    truth = np.repeat(np.repeat(rng.integers(60, 200, (3, 8, 8, 3)), 4, axis=1), 4, axis=2).astype(np.uint8)
+    blurred = truth.astype(float)
+    for axis in (1, 2):
+        blurred = (blurred + np.roll(blurred, 1, axis) + np.roll(blurred, 2, axis)) / 3
+    noisy = (truth + rng.normal(0, 10, truth.shape)).clip(0, 255).astype(np.uint8)
+    assert sharpness(truth, truth) == 1
+    assert sharpness(blurred.astype(np.uint8), truth) < 0.95
+    assert sharpness(noisy, truth) > 1.05
+    ramp = np.tile(np.arange(32, dtype=np.uint8), (1, 32, 1))[..., None].repeat(3, axis=3)
+    assert sharpness(3 * ramp, ramp) == pytest.approx(3), "in proportion to the slope"
 
 
 def test_frechet_distance_against_its_formula() -> None:

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lssvwm_core.diffusion import add_noise, denoise, flow_loss, sample_noise_levels
+from lssvwm_core.diffusion import add_noise, denoise, flow_loss, sample_noise_levels, sampling_levels
 
 
 def rng(seed=0):
@@ -112,3 +112,10 @@ def test_denoising_leaves_the_state_as_it_was(model, normal):
     torch.testing.assert_close(state.mixers, before.mixers, rtol=0, atol=0)
     assert torch.equal(denoise(model, noise, {}, state, steps=3), dream)
     assert not torch.equal(denoise(model, noise, {}, model.initial_state(1), steps=3), dream)
+
+
+def test_sampling_levels_fall_from_noise_to_clean_and_a_shift_lingers_at_high_noise():
+    assert sampling_levels(4) == [1.0, 0.75, 0.5, 0.25, 0.0]
+    shifted = sampling_levels(4, shift=3.0)
+    assert shifted == pytest.approx([1.0, 0.9, 0.75, 0.5, 0.0])
+    assert sampling_levels(1, shift=3.0) == [1.0, 0.0]

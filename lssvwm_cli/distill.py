@@ -1,0 +1,66 @@
+"""`lssvwm distill`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lssvwm_cli.train import run_and_tell
+
+FRAMES_A_STEP = 400  # of clips as long as the teacher's
+DEFAULTS = ("train.learning_rate=2e-4", "train.warmup_steps=20", "train.prefix_probability=1.0")
+
+
+def distill(
+    teacher: Annotated[str, typer.Argument(help="A run, a world's folder, a shipped name or a hub id.")],
+    sampling_steps: Annotated[int, typer.Option(min=1, help="Denoising steps a chunk of the student.")] = 2,
+    teacher_steps: Annotated[
+        int | None, typer.Option(min=2, help="Those it learns from, a multiple. [default: the teacher's]")
+    ] = None,
+    data: Annotated[Path, typer.Option(help="Folder of shards, from lssvwm prepare, or a hub id.")] = Path("data/maze"),
+    name: Annotated[str | None, typer.Option(help="Of the run, below runs/. [default: <teacher>-<n>-steps]")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="SECTION.FIELD=VALUE, such as train.learning_rate=1e-4.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps, where to end.")] = 2000,
+    minutes: Annotated[float | None, typer.Option(help="Stop and save after so many minutes.")] = None,
+    clip_frames: Annotated[
+        int | None, typer.Option(min=1, help="Frames of a clip. [default: the longest of the teacher's training]")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Clips a step. [default: 400 frames of them]")] = None,
+    resume: Annotated[bool, typer.Option(help="Continue the run if it is there.")] = True,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. [default: all]")] = None,
+) -> None:
+    """Train a student that makes in a few denoising steps what a trained world makes in more.
+
+    The student is a world like any other, sampled with its own few steps by default. Given again, the command continues
+    its run; Ctrl-C saves first.
+    """
+    import torch
+
+    from lssvwm_core.device import pick_device
+    from lssvwm_core.resolve import resolve_shards, resolve_world
+    from lssvwm_core.training.config import make_config, with_distillation
+    from lssvwm_core.training.runs import RUNS, run_facts, trained_frames
+    from lssvwm_core.training.setup import open_run
+    from lssvwm_core.world import load_model
+    from lssvwm_core.world import sampling_steps as steps_of
+    from lssvwm_datasets.errors import LssvwmError
+
+    if threads:
+        torch.set_num_threads(threads)
+    where = pick_device(device)
+    overrides = list(set_ or [])
+    if any(override.startswith("model.") for override in overrides):
+        raise LssvwmError(f"--set {' '.join(overrides)}: the student has the shape of its teacher; leave model.… out")
+    folder, shards = resolve_world(teacher), resolve_shards(data)
+    frames = clip_frames or trained_frames(folder) or 100
+    size = batch_size or max(1, FRAMES_A_STEP // frames)
+    stage = f"train.stages=[{{frames = {frames}, steps = 10000, batch_size = {size}}}]"
+    config = make_config("tiny", shards, None, [*DEFAULTS, stage, f"train.steps={steps}", *overrides])
+    known, taught = run_facts(folder).name, teacher_steps or steps_of(folder)
+    config = with_distillation(config, load_model(folder)[0].config, known, taught, sampling_steps)
+    chosen = any((set_, clip_frames, batch_size))
+    run, config = open_run(RUNS / (name or f"{known}-{sampling_steps}-steps"), config, resume, adopt=not chosen)
+    run_and_tell(run, config, where, minutes, folder, shards)

@@ -1,0 +1,143 @@
+"""How good a world's frames are, and how fast they come, at each number of denoising steps: the default is the knee.
+
+Every rollout is retrieval on one held-out episode, as a user runs it: one world, one chunk after another. The settings
+take turns on each episode, so that whatever else the machine does falls on all of them alike.
+"""
+
+import statistics
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from lssvwm_core.evaluation.metrics import psnr, sharpness, ssim
+from lssvwm_core.evaluation.results import CEILING
+from lssvwm_core.evaluation.run import dream_generator, long_enough
+from lssvwm_core.evaluation.tasks import TASKS, Trial, make_trial
+from lssvwm_core.model.state import ModelState
+from lssvwm_core.plots import Plot, save_plots
+from lssvwm_core.video import Frames
+from lssvwm_core.world import World
+
+
+@dataclass(frozen=True)
+class QualityOptions:
+    steps: tuple[int, ...] = (1, 2, 4, 8, 16)
+    """Denoising steps a chunk."""
+    shifts: tuple[float, ...] = (1.0,)
+    """Of the noise levels of the steps; 1: evenly spaced."""
+    context: int = 100
+    """Frames seen first."""
+    frames: int = 100
+    """Frames to generate, back along the context's poses."""
+    episodes: int = 4
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Of one rollout, or the mean over some. Steps are 0 for the autoencoder alone, the ceiling of its worlds."""
+
+    world: str
+    steps: int
+    shift: float
+    psnr: float
+    ssim: float
+    sharpness: float
+    """Mean gradient magnitude over the truth's."""
+    frames_per_second: float
+    """Generated and decoded; the median chunk's. 0 for the autoencoder."""
+
+
+def bench_quality(worlds: Mapping[str, World], source: Path, options: QualityOptions) -> Iterator[Quality]:
+    """Yield the quality of each rollout; `source` is a folder of shards or of recordings.
+
+    Raises: LssvwmError for a world or a source that retrieval does not fit.
+    """
+    task = replace(TASKS["retrieval"], context=options.context, frames=options.frames)
+    for world in worlds.values():
+        task.check(world, tuple(world.model.config.streams))
+    episodes = zip(*(long_enough(source, world, task) for world in worlds.values()), strict=True)
+    for loaded in islice(episodes, options.episodes):
+        for (name, world), (number, episode) in zip(worlds.items(), loaded, strict=True):
+            trial = make_trial(task, number, episode, world, tuple(world.model.config.streams))
+            yield _judge(CEILING, 0, 1.0, trial, world.decode(trial.truth_latents), 0.0)
+            state = world.reset()
+            seen = {stream: rows[None, : task.context] for stream, rows in trial.conditions.items()}
+            world.observe(state, trial.context[None], seen)
+            for steps, shift in settings(options):
+                dreamer = replace(world, steps=steps, shift=shift)
+                frames, speed = _roll_out(dreamer, state.copy(), trial, options.seed)
+                yield _judge(name, steps, shift, trial, frames, speed)
+
+
+def settings(options: QualityOptions) -> list[tuple[int, float]]:
+    """(steps, shift) of each rollout; one step has no levels to shift."""
+    return [(steps, shift) for steps in options.steps for shift in (options.shifts if steps > 1 else (1.0,))]
+
+
+def summarise(rollouts: Sequence[Quality]) -> list[Quality]:
+    """The mean over the episodes of each setting; of speeds the median."""
+    rows = []
+    for world, steps, shift in dict.fromkeys((each.world, each.steps, each.shift) for each in rollouts):
+        of = [each for each in rollouts if (each.world, each.steps, each.shift) == (world, steps, shift)]
+        psnr_, ssim_, sharpness_ = np.mean([(each.psnr, each.ssim, each.sharpness) for each in of], axis=0).tolist()
+        speed = statistics.median(each.frames_per_second for each in of)
+        rows.append(Quality(world, steps, shift, psnr_, ssim_, sharpness_, speed))
+    return sorted(rows, key=lambda row: (row.world == CEILING, row.world, row.shift, row.steps))
+
+
+def table(rows: Sequence[Quality]) -> str:
+    """The rows of `summarise`, as Markdown."""
+    lines = ["| world | steps | shift | PSNR | SSIM | sharpness | frames/s |", "|---|---|---|---|---|---|---|"]
+    for row in rows:
+        setting = f"{row.steps} | {row.shift:g}" if row.steps else " | "
+        speed = f"{row.frames_per_second:.1f}" if row.steps else ""
+        lines.append(f"| {row.world} | {setting} | {row.psnr:.2f} | {row.ssim:.3f} | {row.sharpness:.2f} | {speed} |")
+    return "\n".join(lines)
+
+
+def plot(rows: Sequence[Quality], path: Path) -> None:
+    """PSNR, SSIM, sharpness and speed against the steps, a line for each world and shift."""
+    labels = {
+        "psnr": "PSNR (dB)",
+        "ssim": "SSIM",
+        "sharpness": "sharpness (truth: 1)",
+        "frames_per_second": "frames/s",
+    }
+    shifted = len({row.shift for row in rows}) > 1
+    measured = [row for row in rows if row.steps]
+    ends = [min(row.steps for row in measured), max(row.steps for row in measured)]
+    plots = []
+    for field, label in labels.items():
+        lines: dict[str, tuple[list[float], list[float]]] = {}
+        for row in measured:
+            x, y = lines.setdefault(f"{row.world}, shift {row.shift:g}" if shifted else row.world, ([], []))
+            x.append(row.steps)
+            y.append(asdict(row)[field])
+        if field != "frames_per_second":
+            for row in rows:
+                if not row.steps:
+                    lines[row.world] = ([*ends], [asdict(row)[field]] * 2)
+        plots.append(Plot("denoising steps a chunk", label, lines))
+    save_plots(path, plots)
+
+
+def _roll_out(world: World, state: ModelState, trial: Trial, seed: int) -> tuple[Frames, float]:
+    """Generate the trial's frames from the state after its context; returns them and the frames a second."""
+    rng, context, count = dream_generator(seed, trial.number), len(trial.context), len(trial.truth)
+    parts, seconds = [], []
+    for start in range(context, context + count, world.chunk):
+        conditions = {name: rows[None, start : start + world.chunk] for name, rows in trial.conditions.items()}
+        started = time.perf_counter()
+        parts.append(world.decode(world.generate(state, conditions, rng)[0]))
+        seconds.append(time.perf_counter() - started)
+    return np.concatenate(parts)[:count], world.chunk / statistics.median(seconds)
+
+
+def _judge(world: str, steps: int, shift: float, trial: Trial, frames: Frames, speed: float) -> Quality:
+    near = float(psnr(frames, trial.truth).mean()), float(ssim(frames, trial.truth).mean())
+    return Quality(world, steps, shift, *near, sharpness(frames, trial.truth), speed)

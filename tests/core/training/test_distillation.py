@@ -1,0 +1,221 @@
+"""Distillation: targets against a teacher whose velocity is known, and a student that is a run like any other."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lssvwm_core.diffusion import denoise
+from lssvwm_core.training.config import DistillConfig, RunConfig, load_config, make_config, with_distillation
+from lssvwm_core.training.distillation import Distillation, load_distillation
+from lssvwm_core.training.loop import Outcome, train
+from lssvwm_core.training.runs import Run
+from lssvwm_core.training.setup import open_run
+from lssvwm_core.world import load_model, save_world
+from lssvwm_datasets.errors import LssvwmError
+from tests.conftest import lssvwm
+
+CPU = torch.device("cpu")
+SPREAD = 0.3  # of the data that `Gaussian` knows
+LEVELS = torch.tensor([[0.0, 0.0, 0.1, 0.4, 0.5, 0.7, 1.0, 0.93]], dtype=torch.float64)
+
+
+class Gaussian(nn.Module):
+    """The exact velocity for data drawn from N(0, SPREAD²), E[noise - clean | x]; keeps the levels it is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[Tensor] = []
+
+    @staticmethod
+    def slope(t: Tensor | float) -> Tensor:
+        t = torch.as_tensor(t, dtype=torch.float64)
+        return (t - (1 - t) * SPREAD**2) / ((1 - t) ** 2 * SPREAD**2 + t**2)
+
+    def forward(self, x: Tensor, levels: Tensor, conditions: object, state: object = None, chunk: int = 1):
+        self.asked.append(levels)
+        return x * self.slope(levels)[:, :, None, None, None], None
+
+
+class Student(nn.Module):
+    """Goes from a level of its own sampler to the next as far as the teacher's Euler steps do, in closed form."""
+
+    def __init__(self, teacher_steps: int, steps: int) -> None:
+        super().__init__()
+        self.teacher_steps, self.steps = teacher_steps, steps
+
+    def forward(self, x: Tensor, levels: Tensor, conditions: object, state: object = None, chunk: int = 1):
+        return x * mean_slope(levels, self.teacher_steps, self.steps)[:, :, None, None, None], None
+
+
+def mean_slope(levels: Tensor, teacher_steps: int, steps: int) -> Tensor:
+    """Of the straight line from x at each level to where (1 - slope · step) · … · x ends, over the student's step."""
+    span, found = teacher_steps // steps, []
+    for level in levels.flatten().tolist():
+        shrunk = 1.0
+        for taken in range(span):
+            shrunk *= 1 - float(Gaussian.slope(level - taken / teacher_steps)) / teacher_steps if level else 1
+        found.append((1 - shrunk) * steps)
+    return torch.tensor(found, dtype=torch.float64).reshape(levels.shape)
+
+
+def clip(frames: int = 8, seed: int = 0) -> tuple[Tensor, Tensor]:
+    rng = torch.Generator().manual_seed(seed)
+    shape = (1, frames, 2, 3, 3)
+    clean = SPREAD * torch.randn(shape, generator=rng, dtype=torch.float64)
+    return clean, torch.randn(shape, generator=rng, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(("teacher_steps", "steps"), [(8, 2), (8, 1), (6, 3), (4, 2)])
+def test_the_target_is_where_the_teacher_arrives(teacher_steps: int, steps: int) -> None:
+    distillation = Distillation(Gaussian(), teacher_steps, steps)
+    noisy, _ = clip()
+    left = (LEVELS * steps).ceil() * (teacher_steps // steps)
+    expected = noisy * mean_slope(left / teacher_steps, teacher_steps, steps)[:, :, None, None, None]
+    torch.testing.assert_close(distillation.target(noisy, left, {}, 1), expected)
+    assert distillation.target(noisy, left, {}, 1)[:, :2].abs().max() == 0, "clean frames stay"
+
+
+@pytest.mark.parametrize(("teacher_steps", "steps"), [(8, 2), (8, 1), (6, 3)])
+def test_a_student_without_loss_samples_as_its_teacher(teacher_steps: int, steps: int) -> None:
+    student, teacher = Student(teacher_steps, steps), Gaussian()
+    clean, noise = clip()
+    objective = Distillation(teacher, teacher_steps, steps)
+    assert objective(student, clean, noise, LEVELS, {}, 1) < 1e-12
+    assert objective(Gaussian(), clean, noise, LEVELS, {}, 1) > 1e-4, "who makes one Euler step arrives elsewhere"
+    one = denoise(student, noise, {}, None, steps)  # type: ignore[arg-type]
+    torch.testing.assert_close(one, denoise(teacher, noise, {}, None, teacher_steps), atol=1e-6, rtol=1e-6)  # type: ignore[arg-type]
+
+
+def test_both_are_asked_at_the_levels_of_their_samplers_and_see_the_clean_prefix() -> None:
+    student, teacher = Gaussian(), Gaussian()
+    clean, noise = clip()
+    Distillation(teacher, 8, 2)(student, clean, noise, LEVELS, {}, 1)
+    rounded = torch.tensor([[0.0, 0.0, 0.5, 0.5, 0.5, 1.0, 1.0, 1.0]], dtype=torch.float64)
+    assert torch.equal(student.asked[0], rounded)
+    steps = [rounded - taken / 8 * (rounded > 0) for taken in range(4)]
+    assert all(torch.equal(asked, step) for asked, step in zip(teacher.asked, steps, strict=True))
+
+
+@pytest.fixture(scope="module")
+def teacher(workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A world that is far from straight paths."""
+    folder = tmp_path_factory.mktemp("teacher")
+    model, header, autoencoder = load_model(Run(workspace / "runs/test").world)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    save_world(folder, model, header, str(autoencoder))
+    return folder
+
+
+def student_of(teacher: Path, workspace: Path, steps: int, *overrides: str, distilled: int = 2) -> RunConfig:
+    settings = ["train.stages=[{frames=10, steps=100, batch_size=2}]", "train.log_every=2", f"train.steps={steps}"]
+    config = make_config("tiny", workspace / "data/maze", None, [*settings, *overrides])
+    return with_distillation(config, load_model(teacher)[0].config, "teacher", 8, distilled)
+
+
+def run_distillation(folder: Path, teacher: Path, config: RunConfig, stop_after: int | None = None) -> Outcome:
+    torch.set_num_threads(1)
+    run, config = open_run(folder, config)
+    outcome = Outcome()
+    for report in train(run, config, CPU, init_from=teacher, outcome=outcome):
+        if stop_after is not None and report.step >= stop_after:
+            import signal
+
+            signal.raise_signal(signal.SIGTERM)
+    return outcome
+
+
+def test_a_student_learns_its_teachers_steps(teacher: Path) -> None:
+    objective = load_distillation(teacher, DistillConfig("teacher", 8, 2), CPU)
+    student = load_model(teacher)[0].train()
+    optimizer = torch.optim.Adam(student.parameters(), lr=1e-3)
+    rng = torch.Generator().manual_seed(0)
+    clean, noise = torch.randn(2, 1, 10, *student.config.latent_shape, generator=rng)
+    levels = torch.tensor([[0.0] * 5 + [1.0] * 5])
+    losses = []
+    for _ in range(20):
+        loss = objective(student, clean, noise, levels, {}, 5)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+    assert all(parameter.grad is None for parameter in objective.teacher.parameters())
+
+
+def test_interrupted_and_resumed_is_bit_identical_without_the_teachers_folder(
+    workspace: Path, tmp_path: Path, teacher: Path
+) -> None:
+    gone = tmp_path / "gone"
+    shutil.copytree(teacher, gone)
+    config = student_of(teacher, workspace, 4)
+    run_distillation(tmp_path / "whole", teacher, config)
+    assert run_distillation(tmp_path / "parts", gone, config, stop_after=2).step == 2
+    shutil.rmtree(gone)
+    assert run_distillation(tmp_path / "parts", gone, config).step == 4
+    whole, parts = Run(tmp_path / "whole"), Run(tmp_path / "parts")
+    for file in ("model.safetensors", "../training_state/raw.safetensors"):
+        assert (whole.world / file).read_bytes() == (parts.world / file).read_bytes()
+
+
+def test_a_run_keeps_to_its_teacher_and_its_steps(workspace: Path, tmp_path: Path, teacher: Path) -> None:
+    folder = tmp_path / "run"
+    run_distillation(folder, teacher, student_of(teacher, workspace, 2))
+    with pytest.raises(LssvwmError, match=r"other settings \(distill: .*steps=2\), now .*steps=4"):
+        open_run(folder, student_of(teacher, workspace, 4, distilled=4), adopt=True)
+    plain = make_config("tiny", workspace / "data/maze", None, [])
+    with pytest.raises(LssvwmError, match=r"other settings \(distill"):
+        open_run(folder, plain, adopt=True)
+    shutil.rmtree(folder / "teacher")
+    with pytest.raises(LssvwmError, match=r"teacher: not a model folder"):
+        run_distillation(folder, teacher, student_of(teacher, workspace, 4))
+
+
+def test_what_cannot_be_distilled_is_told(workspace: Path, tmp_path: Path, teacher: Path) -> None:
+    for steps in (8, 9, 3, 0):
+        with pytest.raises(LssvwmError, match=f"{steps} steps of the student for 8 of the teacher; expected fewer"):
+            student_of(teacher, workspace, 2, distilled=steps)
+    run, config = open_run(tmp_path / "run", student_of(teacher, workspace, 2))
+    with pytest.raises(LssvwmError, match="start it with: lssvwm distill"):
+        next(train(run, config, CPU))
+    config.model["depth"] = 1
+    with pytest.raises(LssvwmError, match="its model differs from this run's"):
+        next(train(run, config, CPU, init_from=teacher))
+    assert not run.checkpoints.exists()
+
+
+def test_config_with_a_distillation_is_read_back(workspace: Path, tmp_path: Path, teacher: Path) -> None:
+    run_distillation(tmp_path / "run", teacher, student_of(teacher, workspace, 2))
+    file = tmp_path / "run/config.toml"
+    assert load_config(file).distill == student_of(teacher, workspace, 2).distill
+    file.write_text(file.read_text().replace("teacher_steps = 8", "teacher_steps = 'x'"))
+    with pytest.raises(LssvwmError, match=r"config.toml: \[distill\] teacher_steps is 'x', expected int"):
+        load_config(file)
+
+
+def test_the_command_makes_a_world_with_its_own_steps(workspace: Path, tmp_path: Path) -> None:
+    data = ("--data", str(workspace / "data/maze"))
+    command = ("distill", str(workspace / "runs/test"), *data, "--clip-frames", "10", "--batch-size", "1")
+    assert "step 2 of 2" in lssvwm(tmp_path, *command, "--steps", "2").stderr
+    assert "continuing runs/test-2-steps from step 2" in lssvwm(tmp_path, *command, "--steps", "3").stderr
+    short = ("--context", "10", "--frames", "10", "--episodes", "1", "--json", "--videos", "0")
+    assert json.loads(lssvwm(tmp_path, "eval", "retrieval", *data, *short).stdout)["steps"] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("test", "--set", "model.depth=3"), "the student has the shape of its teacher"),
+        (("nowhere",), "nowhere: no such model"),
+        (("test", "--sampling-steps", "16"), "16 steps of the student for 8 of the teacher"),
+    ],
+)
+def test_bad_options_are_told(workspace: Path, arguments: tuple[str, ...], message: str) -> None:
+    assert message in lssvwm(workspace, "distill", *arguments, "--name", "none", fails=True).stderr
+    assert not (workspace / "runs/none").exists()
