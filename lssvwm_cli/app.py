@@ -28,6 +28,7 @@ app = typer.Typer(
     name="lssvwm",
     help="Long-context state-space video world models: recordings → latents → training → rollouts.",
     no_args_is_help=True,
+    rich_markup_mode="markdown",  # as rich markup, "[default: …]" would vanish
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

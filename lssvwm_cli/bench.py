@@ -53,7 +53,7 @@ def bench(
     ] = "1",
     chunk: Annotated[int | None, typer.Option(help="Frames generated together.", rich_help_panel=OF_QUALITY)] = None,
     seed: Annotated[int, typer.Option(help="Of the rollouts.", rich_help_panel=OF_QUALITY)] = 0,
-    out: Annotated[Path, typer.Option(help="Folder of <what>.json and <what>.png.")] = Path("bench"),
+    out: Annotated[Path, typer.Option(help="Folder of `<what>.json` and `<what>.png`.")] = Path("bench"),
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print the figures to stdout as JSON.")] = False,
 ) -> None:

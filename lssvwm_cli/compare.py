@@ -19,7 +19,8 @@ def compare(
     episodes: Annotated[int | None, typer.Option(min=1, help="Held-out episodes. [default: the scale's]")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="SECTION.FIELD=VALUE for every variant.")] = None,
     stages: Annotated[
-        str, typer.Option(help="FRAMESxBATCH*SHARE of the training, with commas: 40x6*2,100x3. [default: the scale's]")
+        str,
+        typer.Option(help="`FRAMESxBATCH*SHARE` of the training, with commas: `40x6*2,100x3`. [default: the scale's]"),
     ] = "",
     tasks: Annotated[
         str, typer.Option(help="TASK=CONTEXT+FRAMES, with commas: retrieval=100+100. [default: the scale's]")

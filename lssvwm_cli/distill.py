@@ -18,7 +18,7 @@ def distill(
         int | None, typer.Option(min=2, help="Those it learns from, a multiple. [default: the teacher's]")
     ] = None,
     data: Annotated[Path, typer.Option(help="Folder of shards, from lssvwm prepare, or a hub id.")] = Path("data/maze"),
-    name: Annotated[str | None, typer.Option(help="Of the run, below runs/. [default: <teacher>-<n>-steps]")] = None,
+    name: Annotated[str | None, typer.Option(help="Of the run, below runs/. [default: `<teacher>-<n>-steps`]")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="SECTION.FIELD=VALUE, such as train.learning_rate=1e-4.")
     ] = None,

@@ -34,7 +34,7 @@ def evaluate(
         Path | None, typer.Option(help="Shards or recordings, held out. [default: data/maze, else the samples]")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the report. [default: evaluations/<task>-<world>]")
+        Path | None, typer.Option(help="Folder of the report. [default: `evaluations/<task>-<world>`]")
     ] = None,
     context: Annotated[int | None, typer.Option(help="Frames seen first. [default: 400, 576, 240, 100]")] = None,
     frames: Annotated[int | None, typer.Option(help="Frames to generate. [default: 400, 224, 560, 20]")] = None,

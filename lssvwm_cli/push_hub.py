@@ -16,9 +16,9 @@ def push_hub(
     run: Annotated[
         str | None, typer.Argument(help="A run or a world's folder. [default: the latest run]", autocompletion=runs)
     ] = None,
-    repo: Annotated[str | None, typer.Option(help="user/name. [default: you/<the run's name>]")] = None,
+    repo: Annotated[str | None, typer.Option(help="user/name. [default: `you/<run>`]")] = None,
     what: Annotated[
-        str, typer.Option(help="model, dataset (its shards, as <repo>-data), or both.", autocompletion=choices(*WHAT))
+        str, typer.Option(help="model, dataset (its shards, as `<repo>-data`), or both.", autocompletion=choices(*WHAT))
     ] = "model",
     private: Annotated[bool, typer.Option("--private", help="Only you can see it.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Build and show the folder; upload nothing.")] = False,

@@ -26,7 +26,7 @@ def rollout(
     episode: Annotated[int, typer.Option(min=0, help="Which validation episode.")] = 0,
     context: Annotated[int, typer.Option(min=0, help="Recorded frames that the world sees first.")] = 240,
     actions: Annotated[
-        str, typer.Option(help="recorded (then the explorer), explore, or a list: 'forward*10,left*5'.")
+        str, typer.Option(help="recorded (then the explorer), explore, or a list: `forward*10,left*5`.")
     ] = "recorded",
     conditions: Annotated[str, typer.Option(help="Streams that drive the world: pose,action or one of them.")] = "",
     steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps a chunk. [default: the world's]")] = None,

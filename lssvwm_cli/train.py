@@ -22,7 +22,7 @@ LONGEST_TIMED_STEP = 1e12  # FLOP
 def train(
     data: Annotated[Path, typer.Option(help="Folder of shards, from lssvwm prepare, or a hub id.")] = Path("data/maze"),
     name: Annotated[
-        str | None, typer.Option(help="Of the run, below runs/. [default: <data>-<preset>]", autocompletion=runs)
+        str | None, typer.Option(help="Of the run, below runs/. [default: `<data>-<preset>`]", autocompletion=runs)
     ] = None,
     preset: Annotated[
         str | None, typer.Option(help="tiny, small or base. [default: what fits the device]", autocompletion=presets)
