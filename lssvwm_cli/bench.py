@@ -13,6 +13,7 @@ class Bench(StrEnum):
     TRAIN = "train"
     ROLLOUT = "rollout"
     SCAN = "scan"
+    ATTENTION = "attention"
     DATA = "data"
     QUALITY = "quality"
 
@@ -21,6 +22,7 @@ FRAMES = {
     Bench.TRAIN: "100,200,400,800,1600,3200",
     Bench.ROLLOUT: "100,300,1000,3000,10000",
     Bench.SCAN: "100,200,400,800,1600,3200",
+    Bench.ATTENTION: "100,200,400,800",
     Bench.DATA: "100,200,400,800",
 }
 OF_QUALITY = "Of bench quality"
@@ -29,7 +31,7 @@ OF_QUALITY = "Of bench quality"
 def bench(
     what: Annotated[
         Bench,
-        typer.Argument(help="A training step, a generated frame, the scan, a clip read, or frames against steps."),
+        typer.Argument(help="What costs: a training step, a frame, the scan, attention, a clip read. Or quality."),
     ],
     preset: Annotated[str, typer.Option(help="tiny, small or base.")] = "tiny",
     variants: Annotated[
@@ -106,6 +108,7 @@ def bench(
         Bench.TRAIN: lambda: core.bench_train(options, where),
         Bench.ROLLOUT: lambda: core.bench_rollout(options, where),
         Bench.SCAN: lambda: core.bench_scan(options, where),
+        Bench.ATTENTION: lambda: core.bench_attention(options, where),
         Bench.DATA: lambda: core.bench_data(options, data),
     }
     points = []

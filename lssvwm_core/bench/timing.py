@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from lssvwm_core.bench import attention
 from lssvwm_core.bench.costs import Point
 from lssvwm_core.device import autocast, fastest_precision, keep_freed_memory
 from lssvwm_core.diffusion import denoise, flow_loss, sample_noise_levels
@@ -75,13 +77,31 @@ def bench_rollout(options: BenchOptions, device: torch.device) -> Iterator[Point
 
 
 def bench_scan(options: BenchOptions, device: torch.device) -> Iterator[Point]:
-    """The scan alone, on one sequence of `frames` frames of the preset's tokens, forward and with backward."""
+    """The scan alone, on one sequence of `frames` frames of the preset's tokens, beside the recurrence as a loop."""
     config = preset(options.preset, LATENT_SHAPE)
-    heads, tokens = config.expand * config.width // config.head_width, config.grid[0] * config.grid[1]
-    for backward in (False, True):
-        measures = {frames: _scan(config, heads, frames * tokens, backward, device) for frames in options.frames}
+    tokens = config.grid[0] * config.grid[1]
+    for name, backend, backward in (
+        ("forward", "auto", False),
+        ("forward and backward", "auto", True),
+        ("loop, forward", "reference", False),
+    ):
+        measures = {frames: _scan(config, frames * tokens, backend, backward, device) for frames in options.frames}
         for frames, seconds in _interleaved(measures, options, device):
-            yield Point("forward and backward" if backward else "forward", frames, seconds)
+            yield Point(name, frames, seconds)
+
+
+def bench_attention(options: BenchOptions, device: torch.device) -> Iterator[Point]:
+    """Frame-local attention of one layer of the preset, forward, by each of the ways to compute it."""
+    config = preset(options.preset, LATENT_SHAPE)
+    shape = (config.grid[0] * config.grid[1], config.width // config.head_width, config.head_width)
+    measures: dict[str, dict[int, Measure]] = {}
+    for frames in options.frames:
+        query, key, value = torch.randn(3, 1, frames, *shape, device=device).unbind(0)
+        for name, way in attention.ways(config, frames, device).items():
+            measures.setdefault(name, {})[frames] = partial(_attend, way, query, key, value)
+    for name, of_frames in measures.items():
+        for frames, seconds in _interleaved(of_frames, options, device):
+            yield Point(name, frames, seconds)
 
 
 def bench_data(options: BenchOptions, folder: Path) -> Iterator[Point]:
@@ -171,11 +191,19 @@ def _chunk(model: WorldModel, state: ModelState, chunk: int, steps: int, device:
     return measure
 
 
-def _scan(config: ModelConfig, heads: int, tokens: int, backward: bool, device: torch.device) -> Measure:
+@torch.inference_mode()
+def _attend(way: attention.Way, query: Tensor, key: Tensor, value: Tensor) -> None:
+    way(query, key, value)
+
+
+def _scan(config: ModelConfig, tokens: int, backend: str, backward: bool, device: torch.device) -> Measure:
+    heads = config.expand * config.width // config.head_width
+
     def measure() -> None:
         x = torch.randn(1, tokens, heads, config.head_width, device=device, requires_grad=backward)
         B, C = torch.randn(2, 1, tokens, 1, config.state_width, device=device).unbind(0)
-        y = ssd_scan(x, torch.rand(1, tokens, heads, device=device), -torch.ones(heads, device=device), B, C)
+        dt, A = torch.rand(1, tokens, heads, device=device), -torch.ones(heads, device=device)
+        y = ssd_scan(x, dt, A, B, C, backend=backend)
         if backward:
             y.sum().backward()
 

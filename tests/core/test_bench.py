@@ -18,7 +18,7 @@ from lssvwm_datasets.errors import LssvwmError
 from tests.conftest import lssvwm
 
 
-@pytest.mark.parametrize("what", ["train", "scan", "data"])
+@pytest.mark.parametrize("what", ["train", "scan", "attention", "data"])
 def test_every_bench_writes_json_and_a_plot(workspace: Path, tmp_path: Path, what: str) -> None:
     few = ("--frames", "10,20", "--repeats", "1", "--variants", "ours", "--out", str(tmp_path), "--json")
     figures = json.loads(lssvwm(workspace, "bench", what, *few).stdout)
