@@ -93,7 +93,7 @@ def test_memory_does_not_grow_with_the_video(workspace: Path, tmp_path: Path) ->
         (["--episode", "9"], "validation episodes 0..0"),
         (["--out", "v.webm"], "v.webm: expected a name that ends in .mp4 or .gif"),
         (["--actions", "fly*3"], "'fly*3' is not an action"),
-        (["--chunk", "3"], "was trained for (5, 1)"),
+        (["--chunk", "3"], "was trained for 5, 1"),
         (["--conditions", "mood"], "conditions mood; the world has action, pose"),
         (["--checkpoint", "nothing"], "nothing: no such model"),
         (["--data", "nowhere"], "nowhere: no such folder"),
