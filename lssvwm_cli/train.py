@@ -40,6 +40,9 @@ def train(
     compile: Annotated[
         bool, typer.Option(help="torch.compile: slow first steps, faster ones from then on; for GPUs.")
     ] = False,
+    shard_model: Annotated[
+        bool, typer.Option("--shard-model", help="Over the GPUs of torchrun (FSDP2): for models too large for one.")
+    ] = False,
     estimate: Annotated[
         bool, typer.Option("--estimate", help="Print parameters, FLOPs, memory and time; train nothing.")
     ] = False,
@@ -73,6 +76,8 @@ def train(
         overrides.append(f"train.stages=[{{frames = {frames}, steps = 10000, batch_size = {size}}}]")
     if compile:
         overrides.append("train.compile=true")
+    if shard_model:
+        overrides.append("train.shard_model=true")
     if steps:
         overrides.append(f"train.steps={steps}")
     shards = resolve_shards(data)
