@@ -40,9 +40,13 @@ def train(
     compile: Annotated[
         bool, typer.Option(help="torch.compile: slow first steps, faster ones from then on; for GPUs.")
     ] = False,
+    shard_model: Annotated[
+        bool, typer.Option("--shard-model", help="Over the GPUs of torchrun (FSDP2): for models too large for one.")
+    ] = False,
     estimate: Annotated[
         bool, typer.Option("--estimate", help="Print parameters, FLOPs, memory and time; train nothing.")
     ] = False,
+    gpu: Annotated[str, typer.Option(help="With --estimate: a GPU such as H100, A100, 4090. [default: several]")] = "",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. [default: all]")] = None,
 ) -> None:
@@ -72,6 +76,8 @@ def train(
         overrides.append(f"train.stages=[{{frames = {frames}, steps = 10000, batch_size = {size}}}]")
     if compile:
         overrides.append("train.compile=true")
+    if shard_model:
+        overrides.append("train.shard_model=true")
     if steps:
         overrides.append(f"train.steps={steps}")
     shards = resolve_shards(data)
@@ -81,7 +87,7 @@ def train(
     folder = RUNS / (name or f"{data.name}-{wanted.preset}")
     opened, settings = open_run(folder, wanted, resume, adopt=not chosen)
     if estimate:
-        _estimate(settings, where)
+        _estimate(settings, where, gpu)
         return
     run_and_tell(opened, settings, where, minutes, initial, shards)
 
@@ -122,7 +128,7 @@ def run_and_tell(
         raise typer.Exit(130 if outcome.stopped_by == "SIGINT" else 143)
 
 
-def _estimate(config: "RunConfig", device: "torch.device") -> None:
+def _estimate(config: "RunConfig", device: "torch.device", gpu: str) -> None:
     """Print what a training will take: counted for GPUs, timed for this machine where a step is short."""
     from dataclasses import replace
 
@@ -134,12 +140,14 @@ def _estimate(config: "RunConfig", device: "torch.device") -> None:
     from lssvwm_datasets.shards import open_shards
     from lssvwm_datasets.sources import TRAIN
 
+    gpus = cost.find_gpus(gpu)
     precision = "bf16" if config.train.precision == "auto" else config.train.precision
     config = replace(config, train=replace(config.train, precision=precision))
     model = build_model(config, open_shards(Path(config.data), TRAIN).header).config
     count = parameters(model)
+    state_bytes = cost.STATE_BYTES * count
     print(f"{count:,} parameters, {model.grid[0] * model.grid[1]} tokens a frame, {precision}")
-    print(f"weights, gradients, AdamW and EMA: {cost.STATE_BYTES * count / 2**30:.2f} GiB")
+    print(f"weights, gradients, AdamW and EMA: {state_bytes / 2**30:.2f} GiB")
     stages = []
     for number, stage in enumerate(cost.estimate(config, model), start=1):
         stages.append(stage)
@@ -148,11 +156,19 @@ def _estimate(config: "RunConfig", device: "torch.device") -> None:
             f"{stage.flops / 1e12:.3g} TFLOP a step, activations {stage.activation_bytes / 2**30:.2f} GiB "
             f"({stage.checkpointed_bytes / 2**30:.2f} with train.activation_checkpointing)"
         )
-    flops = sum(float(stage.flops) * stage.steps for stage in stages)
-    print(f"in all {flops:.3g} FLOP a process, forward and backward")
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in stages[-1].shares.items())
+    print(f"of the last stage's FLOPs: {shares}")
+    flops = sum(float(stage.computed_flops) * stage.steps for stage in stages)
+    checkpointing = config.train.activation_checkpointing
+    again = ", with what checkpointing computes again" if checkpointing else ""
+    print(f"in all {flops:.3g} FLOP a process, forward and backward{again}")
+    needed = state_bytes + max(
+        stage.checkpointed_bytes if checkpointing else stage.activation_bytes for stage in stages
+    )
     print(f"at {cost.ASSUMED_MFU:.0%} of the peak, of which small models reach less, on a")
-    for name, peak in cost.PEAK_TFLOPS.items():
-        print(f"  {name:<9} {_time(flops / (cost.ASSUMED_MFU * peak * 1e12))}")
+    for name, known in gpus.items():
+        fits = "" if needed < 1e9 * known.memory else f", but {needed / 1e9:.0f} GB do not fit its {known.memory:.0f}"
+        print(f"  {name:<9} {_time(flops / (cost.ASSUMED_MFU * known.tflops * 1e12))}{fits}")
     if device.type == "cpu" and max(stage.flops for stage in stages) > LONGEST_TIMED_STEP:
         print("  this CPU  not timed: a step takes too long")
         return

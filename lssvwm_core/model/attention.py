@@ -37,9 +37,8 @@ class FrameAttention(nn.Module):
 
     def initial_state(self, batch: int, grid: tuple[int, int]) -> MixerState:
         """Zeros on the mixer's device: `keys` and `values` (B, frames, h · w, heads, head width) of the tail."""
-        zeros = self.qkv.weight.new_zeros(
-            batch, self.longest_tail, grid[0] * grid[1], self.heads, self.head_width, dtype=torch.float32
-        )
+        shape = (batch, self.longest_tail, grid[0] * grid[1], self.heads, self.head_width)
+        zeros = torch.zeros(shape, device=self.qkv.weight.device)
         return {"keys": zeros, "values": zeros.clone()}
 
     def forward(
@@ -84,7 +83,7 @@ class CausalAttention(nn.Module):
 
     def initial_state(self, batch: int, grid: tuple[int, int]) -> MixerState:
         """Empty `past_keys` and `past_values` (B, heads, frames · h · w, head width), on the mixer's device."""
-        empty = self.qkv.weight.new_zeros(batch, self.heads, 0, self.head_width, dtype=torch.float32)
+        empty = torch.zeros(batch, self.heads, 0, self.head_width, device=self.qkv.weight.device)
         return {"past_keys": empty, "past_values": empty.clone()}
 
     def forward(
@@ -172,5 +171,9 @@ def rotary_angles(
 
 def rotate(x: Tensor, angles: Tensor) -> Tensor:
     """Rotary embedding: x (B, T, S, heads, d) by angles (T, S, d / 2), each turning a pair of neighbouring channels."""
+    if torch.compiler.is_compiling():  # complex numbers are the fastest way, but compilers know none
+        even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
+        cos, sin = angles.cos()[:, :, None], angles.sin()[:, :, None]
+        return torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2)
     turns = torch.polar(torch.ones_like(angles), angles)[:, :, None]
     return torch.view_as_real(torch.view_as_complex(x.unflatten(-1, (-1, 2))) * turns).flatten(-2)

@@ -61,10 +61,11 @@ class BlockScan(nn.Module):
 
     def initial_state(self, batch: int, grid: tuple[int, int]) -> MixerState:
         """Zeros on the mixer's device: `scan` (B · blocks, heads, p, n), `convolution` (B · blocks, 3, channels)."""
+        device, dtype = self.A_log.device, self.A_log.dtype
         sequences = batch * (grid[0] // self.block_size[0]) * (grid[1] // self.block_size[1])
         return {
-            "scan": self.A_log.new_zeros(sequences, self.heads, self.head_width, self.state_width),
-            "convolution": self.A_log.new_zeros(sequences, CONVOLUTION_WIDTH - 1, self.convolved),
+            "scan": torch.zeros(sequences, self.heads, self.head_width, self.state_width, device=device, dtype=dtype),
+            "convolution": torch.zeros(sequences, CONVOLUTION_WIDTH - 1, self.convolved, device=device, dtype=dtype),
         }
 
     def forward(

@@ -1,7 +1,8 @@
 """The backbone: noisy latents, noise levels and conditions in; velocities and the next state out."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ class WorldModel(nn.Module):
         super().__init__()
         self.config = config
         self.activation_checkpointing = False
+        self.compiled = False
         width, channels = config.width, config.latent_shape[0] * config.patch**2
         self.embed = nn.Linear(channels, width)
         self.position = nn.Parameter(0.02 * torch.randn(*config.grid, width))
@@ -39,11 +41,16 @@ class WorldModel(nn.Module):
             nn.init.zeros_(linear.weight)
             nn.init.zeros_(linear.bias)
 
-    def compile_layers(self, backend: str = "inductor") -> None:
-        """Compile the layers (torch.compile), one graph for each shape they meet; weights and results stay the same."""
+    def compile_layers(self, backend: str | Callable[..., Any] = "inductor", fullgraph: bool = False) -> None:
+        """Compile the layers (torch.compile) for training and for the steps of a rollout; the results stay the same.
+
+        What a rollout does once or twice, its context and its first windows, runs as it is. With `fullgraph` a graph
+        break is an error.
+        """
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, COMPILED_SHAPES)
+        self.compiled = True
         for layer in self.layers:
-            layer.compile(backend=backend, dynamic=False)
+            layer.compile(backend=backend, fullgraph=fullgraph, dynamic=False)
 
     def initial_state(self, batch: int) -> ModelState:
         """The state before the first frame; on the model's device."""
@@ -86,6 +93,7 @@ class WorldModel(nn.Module):
         poses = conditions.get("pose")
         # windows reach no further; a number that stops growing is one that compiled layers need not be told apart by
         seen = state.frames_seen if "causal" in self.config.mixers else min(state.frames_seen, self.config.frame_window)
+        steady = self.training or (frames == chunk and seen == self.config.frame_window)  # shapes worth compiling
         mixers = iter(state.mixers)
         new_mixers = []
         for layer in self.layers:
@@ -93,7 +101,8 @@ class WorldModel(nn.Module):
             if self.activation_checkpointing and self.training:
                 x, own = checkpoint(layer, x, c, own, seen, chunk, poses, use_reentrant=False)
             else:
-                x, own = layer(x, c, own, seen, chunk, poses)
+                run = layer.forward if self.compiled and not steady else layer
+                x, own = run(x, c, own, seen, chunk, poses)
             new_mixers += own
 
         shift, scale = self.final_modulation(F.silu(c)).float()[:, :, None, None].chunk(2, dim=-1)

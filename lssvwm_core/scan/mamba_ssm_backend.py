@@ -17,20 +17,61 @@ from torch import Tensor
 CHUNK = 128  # tokens
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # Triton kernels as they are, between compiled graphs
 def scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, initial_state: Tensor | None) -> tuple[Tensor, Tensor]:
     """See `lssvwm_core.scan.ssd_scan`; without the D term. Raises: ImportError when mamba-ssm is not usable."""
-    y, state = _kernels().mamba_chunk_scan_combined(
-        x.contiguous(),
-        dt.float().contiguous(),
-        A.float(),
-        B.to(x.dtype).contiguous(),
-        C.to(x.dtype).contiguous(),
-        chunk_size=CHUNK,
-        initial_states=None if initial_state is None else initial_state.float().contiguous(),
-        return_final_states=True,
-    )
-    return y, state
+    inputs = [tensor.contiguous() for tensor in (x, dt.float(), A.float(), B.to(x.dtype), C.to(x.dtype))]
+    if initial_state is not None:
+        inputs.append(initial_state.float().contiguous())
+    return _compiled_scan(*inputs) if torch.compiler.is_compiling() else _run_kernels(*inputs)
+
+
+def _run_kernels(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, initial_state: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    combined = _kernels().mamba_chunk_scan_combined
+    return combined(x, dt, A, B, C, chunk_size=CHUNK, initial_states=initial_state, return_final_states=True)
+
+
+@torch.library.custom_op("lssvwm::mamba_scan", mutates_args=())
+def _compiled_scan(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, initial_state: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The kernels as one node of a compiled graph, which torch.compile does not look into."""
+    return _run_kernels(x, dt, A, B, C, initial_state)
+
+
+@_compiled_scan.register_fake
+def _(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, initial_state: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    b, _, heads, p = x.shape
+    return torch.empty_like(x), x.new_empty(b, heads, p, B.shape[-1], dtype=torch.float32)
+
+
+@torch.library.custom_op("lssvwm::mamba_scan_backward", mutates_args=())
+def _compiled_backward(gradients: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
+    """Runs the forward kernels again: which tensors they keep for their backward is mamba-ssm's own affair."""
+    leaves = [tensor.detach().requires_grad_() for tensor in inputs]
+    with torch.enable_grad():
+        outputs = _run_kernels(*leaves)
+    return [gradient.contiguous() for gradient in torch.autograd.grad(outputs, leaves, gradients)]
+
+
+@_compiled_backward.register_fake
+def _(gradients: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
+    return [torch.empty_like(tensor) for tensor in inputs]
+
+
+def _keep_inputs(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(*(tensor for tensor in inputs if tensor is not None))
+
+
+def _gradients(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    found = _compiled_backward([gradient.contiguous() for gradient in gradients], list(ctx.saved_tensors))
+    return (*found, *([None] * (6 - len(found))))
+
+
+_compiled_scan.register_autograd(_gradients, setup_context=_keep_inputs)
 
 
 def why_unavailable() -> str | None:

@@ -1,18 +1,23 @@
 """Checkpoints of a run: the world (EMA weights), and all that a training needs to go on as if nothing had happened."""
 
+import contextlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from lssvwm_core.model import storage
 from lssvwm_core.model.storage import AUTOENCODER_FOLDER
 from lssvwm_core.model.world_model import WorldModel
 from lssvwm_core.training.runs import MODEL_FOLDER, STATE_FOLDER, Run
+from lssvwm_core.training.sharding import load_optimizer
 from lssvwm_core.world import save_world
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.shards import ShardHeader
@@ -23,9 +28,9 @@ AUTOENCODER_FROM_CHECKPOINT = f"../../../{AUTOENCODER_FOLDER}"  # one copy a run
 def save_checkpoint(
     run: Run,
     step: int,
-    model: WorldModel,
+    weights: dict[str, Tensor],
     average: WorldModel,
-    optimizer: torch.optim.Optimizer,
+    optimizer_state: dict[str, Any],
     header: ShardHeader,
     keep: int,
     sampling_steps: int,
@@ -37,8 +42,8 @@ def save_checkpoint(
     save_world(partial / MODEL_FOLDER, average, header, AUTOENCODER_FROM_CHECKPOINT, sampling_steps)
     state = partial / STATE_FOLDER
     state.mkdir()
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, state / "raw.safetensors")
-    torch.save(optimizer.state_dict(), state / "optimizer.pt")
+    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, state / "raw.safetensors")
+    torch.save(optimizer_state, state / "optimizer.pt")
     (state / "progress.json").write_text(json.dumps({"step": step}))
     shutil.rmtree(final, ignore_errors=True)
     os.replace(partial, final)
@@ -52,20 +57,30 @@ def save_checkpoint(
     return final
 
 
-def load_checkpoint(checkpoint: Path, model: WorldModel, average: WorldModel, optimizer: torch.optim.Optimizer) -> int:
-    """Restore everything and return the step. Raises: LssvwmError when a file is missing or damaged."""
-    state = checkpoint / STATE_FOLDER
+def load_weights(checkpoint: Path, model: WorldModel, average: WorldModel) -> None:
+    """Restore the weights, before they are shared out. Raises: LssvwmError when a file is missing or damaged."""
     storage.load_weights(checkpoint / MODEL_FOLDER, average)
+    with _damage_named(checkpoint):
+        model.load_state_dict(load_file(checkpoint / STATE_FOLDER / "raw.safetensors"))
+
+
+def load_progress(checkpoint: Path, optimizer: torch.optim.Optimizer) -> int:
+    """Restore the optimiser's state and return the step. Raises: LssvwmError when a file is missing or damaged."""
+    state = checkpoint / STATE_FOLDER
+    with _damage_named(checkpoint):
+        load_optimizer(optimizer, torch.load(state / "optimizer.pt", map_location="cpu", weights_only=True))
+        return int(json.loads((state / "progress.json").read_text())["step"])
+
+
+@contextlib.contextmanager
+def _damage_named(checkpoint: Path) -> Iterator[None]:
     try:
-        model.load_state_dict(load_file(state / "raw.safetensors"))
-        optimizer.load_state_dict(torch.load(state / "optimizer.pt", weights_only=True))
-        step = int(json.loads((state / "progress.json").read_text())["step"])
+        yield
     except (OSError, ValueError, RuntimeError, KeyError, EOFError, safetensors.SafetensorError) as error:
         raise LssvwmError(
             f"{checkpoint}: damaged checkpoint ({error}); point {checkpoint.parent / 'last'} to an earlier one, "
             "or start anew with another --name"
         ) from error
-    return step
 
 
 def drop_metrics_after(path: Path, step: int) -> None:

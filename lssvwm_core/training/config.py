@@ -56,6 +56,8 @@ class TrainConfig:
     """Recompute activations in the backward pass: less memory, a third more time."""
     compile: bool = False
     """Compile the layers (torch.compile): slow first steps, faster ones from then on."""
+    shard_model: bool = False
+    """Share weights, gradients, EMA and optimiser out over the processes (FSDP2): for models too large for one GPU."""
     precision: str = "auto"
     """bf16, fp32, or auto: what multiplies matrices faster on the device."""
     seed: int = 0

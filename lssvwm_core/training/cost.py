@@ -4,21 +4,48 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from lssvwm_core.device import autocast
 from lssvwm_core.diffusion import flow_loss
 from lssvwm_core.model.config import ModelConfig
 from lssvwm_core.model.world_model import WorldModel
 from lssvwm_core.training.config import RunConfig
+from lssvwm_datasets.errors import LssvwmError
 
 STATE_BYTES = 4 + 4 + 8 + 4  # of a parameter: weight, gradient, AdamW's two moments, EMA, all in float32
-PEAK_TFLOPS = {"B200": 2250, "H200": 989, "H100": 989, "A100": 312, "L40S": 362, "RTX 4090": 165, "RTX 3090": 71}
-"""Of dense bf16 matrix products, by the makers' data sheets."""
 ASSUMED_MFU = 0.35
+CPU_ATTENTION = {  # the counter knows the attention of GPUs only
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: (lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v)),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: (
+        lambda gradient, q, k, v, *_, **__: sdpa_backward_flop_count(gradient, q, k, v)
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Gpu:
+    tflops: float
+    """Peak of dense bf16 matrix products that sum in float32."""
+    memory: float
+    """GB."""
+
+
+GPUS = {  # by the makers' data sheets
+    "B200": Gpu(2250, 180),
+    "H200": Gpu(989, 141),
+    "H100": Gpu(989, 80),
+    "H100 PCIe": Gpu(756, 80),
+    "A100": Gpu(312, 80),
+    "L40S": Gpu(362, 48),
+    "L4": Gpu(121, 24),
+    "RTX 5090": Gpu(209, 32),
+    "RTX 4090": Gpu(165, 24),
+    "RTX 3090": Gpu(71, 24),
+}
 
 
 @dataclass(frozen=True)
@@ -26,38 +53,75 @@ class StepCost:
     """Of one step on one process.
 
     Attributes:
-        flops: of matrix products, forward, backward, and what activation checkpointing computes again.
+        flops: of matrix products, forward and backward.
+        recomputed_flops: of those that activation checkpointing computes again.
+        forward_flops: of the forward pass alone, by kind of mixer, `mlp` and `rest`.
         activation_bytes: kept between forward and backward.
+        checkpointed_bytes: the same with activation checkpointing: the layers' inputs, and one layer at a time.
     """
 
     flops: int
+    recomputed_flops: int
+    forward_flops: dict[str, int]
     activation_bytes: int
+    checkpointed_bytes: int
 
 
-def step_cost(
-    config: ModelConfig, batch: int, frames: int, chunk: int, precision: str = "bf16", checkpointing: bool = False
-) -> StepCost:
+def step_cost(config: ModelConfig, batch: int, frames: int, chunk: int, precision: str = "bf16") -> StepCost:
     """The cost of a step on `batch` clips of `frames` frames. The scan is counted as the torch backend computes it."""
-    kept: dict[int, int] = {}
-    alive: list[Tensor] = []  # so that no two storages have one address
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        kept[storage._cdata] = storage.nbytes()
-        alive.append(tensor)
-        return tensor
-
+    forward, backward = (FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) for _ in range(2))
     with FakeTensorMode():
         model = WorldModel(config)
-        model.activation_checkpointing = checkpointing
-        own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
         latents, levels = torch.empty(batch, frames, *config.latent_shape), torch.empty(batch, frames)
         conditions = {name: torch.empty(batch, frames, columns) for name, columns in config.streams.items()}
-        with FlopCounterMode(display=False) as counter:
-            with autocast(torch.device("cpu"), precision), saved_tensors_hooks(keep, _itself):
-                loss = flow_loss(model, latents, torch.empty_like(latents), levels, conditions, chunk)
+        saved = _Saved(model)
+        with forward, autocast(torch.device("cpu"), precision), saved_tensors_hooks(saved.keep, _itself):
+            loss = flow_loss(model, latents, torch.empty_like(latents), levels, conditions, chunk)
+        with backward:
             loss.backward()
-    return StepCost(counter.get_total_flops(), sum(size for address, size in kept.items() if address not in own))
+    counts = {name: sum(of.values()) for name, of in forward.get_flop_counts().items()}
+    layers = [f"WorldModel.layers.{number}" for number in range(config.depth)]
+    inputs = 4 * batch * frames * config.grid[0] * config.grid[1] * config.width  # bytes, of each layer
+    by_layer = [saved.bytes_of(layer) for layer in model.layers]
+    total = forward.get_total_flops()
+    parts = {
+        name: sum(counts[f"{layer}.mixers.{number}"] for layer in layers) for number, name in enumerate(config.mixers)
+    }
+    parts["mlp"] = sum(counts[f"{layer}.{linear}"] for layer in layers for linear in ("mlp_in", "mlp_out"))
+    parts["rest"] = total - sum(parts.values())
+    return StepCost(
+        flops=total + backward.get_total_flops(),
+        recomputed_flops=sum(counts[layer] for layer in layers),
+        forward_flops=parts,
+        activation_bytes=saved.bytes_of(None) + sum(by_layer),
+        checkpointed_bytes=saved.bytes_of(None) + inputs * config.depth + max(by_layer),
+    )
+
+
+class _Saved:
+    """Storages kept for the backward pass, weights apart, with the layer that kept each first."""
+
+    def __init__(self, model: WorldModel) -> None:
+        self.layer: nn.Module | None = None
+        self.kept: dict[int, tuple[nn.Module | None, int]] = {}
+        self.alive: list[Tensor] = []  # so that no two storages have one address
+        self.weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+        for layer in model.layers:
+            layer.register_forward_pre_hook(lambda module, _: self._enter(module))
+            layer.register_forward_hook(lambda *_: self._enter(None))
+
+    def _enter(self, layer: nn.Module | None) -> None:
+        self.layer = layer
+
+    def keep(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self.weights:
+            self.kept.setdefault(storage._cdata, (self.layer, storage.nbytes()))
+            self.alive.append(tensor)
+        return tensor
+
+    def bytes_of(self, layer: nn.Module | None) -> int:
+        return sum(size for owner, size in self.kept.values() if owner is layer)
 
 
 def flops_a_frame(config: ModelConfig) -> float:
@@ -71,7 +135,17 @@ def flops_a_frame(config: ModelConfig) -> float:
 def peak_tflops(device_name: str) -> float | None:
     """Of a GPU by its name, such as `NVIDIA H100 80GB HBM3`; None for one that is not in the table."""
     name = device_name.removeprefix("NVIDIA ").removeprefix("GeForce ")
-    return next((peak for known, peak in PEAK_TFLOPS.items() if name.startswith(known)), None)
+    fitting = [known for known in GPUS if f"{name} ".replace("-", " ").startswith(f"{known} ")]
+    return GPUS[max(fitting, key=len)].tflops if fitting else None
+
+
+def find_gpus(name: str) -> dict[str, Gpu]:
+    """The GPU of a name such as `H100` or `4090`; all of the table for an empty one. Raises: LssvwmError."""
+    wanted = name.lower()
+    found = {known: gpu for known, gpu in GPUS.items() if wanted in ("", known.lower(), known.lower().split(" ")[-1])}
+    if not found:
+        raise LssvwmError(f"--gpu {name}: not in the table; expected one of {', '.join(GPUS)}")
+    return found
 
 
 @dataclass(frozen=True)
@@ -81,25 +155,28 @@ class StageEstimate:
     frames: int
     batch_size: int
     steps: int
-    flops: int  # a step
+    flops: int  # a step: model FLOPs, without what checkpointing computes again
+    computed_flops: int  # a step, with it
+    shares: dict[str, float]  # of the FLOPs, by kind of mixer, `mlp` and `rest`
     activation_bytes: int
     checkpointed_bytes: int  # of the activations, with activation checkpointing
 
 
 def estimate(config: RunConfig, model: ModelConfig) -> Iterator[StageEstimate]:
-    """What each stage of a run will take."""
+    """What each stage of a run will take, with the smallest chunks: the most bytes, and as many FLOPs as any."""
     start = 0
     for end, stage in config.train.stage_ends():
-        size = (stage.batch_size, stage.frames, model.chunk_sizes[0], config.train.precision)
-        plain, checkpointed = (step_cost(model, *size, checkpointing) for checkpointing in (False, True))
-        counted = checkpointed if config.train.activation_checkpointing else plain
+        cost = step_cost(model, stage.batch_size, stage.frames, min(model.chunk_sizes), config.train.precision)
+        again = cost.recomputed_flops if config.train.activation_checkpointing else 0
         yield StageEstimate(
             stage.frames,
             stage.batch_size,
             end - start,
-            counted.flops * config.train.accumulate,
-            plain.activation_bytes,
-            checkpointed.activation_bytes,
+            config.train.accumulate * cost.flops,
+            config.train.accumulate * (cost.flops + again),
+            {name: flops / sum(cost.forward_flops.values()) for name, flops in cost.forward_flops.items()},
+            cost.activation_bytes,
+            cost.checkpointed_bytes,
         )
         start = end
 

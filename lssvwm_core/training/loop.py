@@ -29,7 +29,7 @@ from lssvwm_core.model.config import ModelConfig
 from lssvwm_core.model.storage import AUTOENCODER_FOLDER
 from lssvwm_core.model.world_model import WorldModel
 from lssvwm_core.training.averaging import update_average
-from lssvwm_core.training.checkpoints import drop_metrics_after, load_checkpoint, save_checkpoint
+from lssvwm_core.training.checkpoints import drop_metrics_after, load_progress, load_weights, save_checkpoint
 from lssvwm_core.training.config import RunConfig, TrainConfig, save_config
 from lssvwm_core.training.cost import flops_a_frame, peak_tflops
 from lssvwm_core.training.data import Batch, ClipDataset
@@ -37,6 +37,7 @@ from lssvwm_core.training.distillation import TEACHER_FOLDER, load_distillation
 from lssvwm_core.training.metrics import Meter, StepReport
 from lssvwm_core.training.runs import Run
 from lssvwm_core.training.setup import action_scaling, build_model, check_same_data, check_trackers, create_run
+from lssvwm_core.training.sharding import shard, whole, whole_model
 from lssvwm_core.world import World, compile_where_possible, load_model
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.shards import ShardHeader, ShardSet, open_shards
@@ -98,13 +99,21 @@ def train(
         model.load_state_dict(initial.state_dict())
     if config.train.compile:
         compile_where_possible(model, accelerator.device)
-    average = WorldModel(model.config).to(accelerator.device).eval()
+    average = WorldModel(model.config).eval()
     average.load_state_dict(model.state_dict())
+    if run.last is not None:
+        load_weights(run.last, model, average)
+    sharded = config.train.shard_model and accelerator.num_processes > 1
+    if sharded:
+        shard(model, accelerator.device)
+        shard(average, accelerator.device)
+    else:
+        average.to(accelerator.device)
     optimizer = torch.optim.AdamW(_parameter_groups(model, config.train), betas=(0.9, 0.99))
-    wrapped, optimizer = accelerator.prepare(model, optimizer)
+    wrapped, optimizer = (model, optimizer) if sharded else accelerator.prepare(model, optimizer)
     step = 0
     if run.last is not None:
-        step = outcome.step = load_checkpoint(run.last, model, average, optimizer)
+        step = outcome.step = load_progress(run.last, optimizer)
     elif accelerator.is_main_process:
         create_run(run, shards, initial if config.distill else None)
     if accelerator.is_main_process:
@@ -118,9 +127,12 @@ def train(
         accelerator.init_trackers(run.folder.name)
 
     def save() -> None:
-        if accelerator.is_main_process:
+        main = accelerator.is_main_process
+        weights, optimizer_state = whole((model.state_dict(), optimizer.state_dict()), keep=main)
+        world = whole_model(average, keep=main)
+        if main:
             kept, steps = config.train.keep_checkpoints, config.sampling_steps
-            outcome.checkpoint = save_checkpoint(run, step, model, average, optimizer, shards.header, kept, steps)
+            outcome.checkpoint = save_checkpoint(run, step, weights, world, optimizer_state, shards.header, kept, steps)
         accelerator.wait_for_everyone()
 
     batches = _loader(shards, model.config, config, accelerator, step)
@@ -161,15 +173,21 @@ def train(
             if step % config.train.checkpoint_every == 0 and step < total:
                 save()
             every = config.train.sample_every
-            if make_sample and every and step % every == 0 and accelerator.is_main_process:
-                try:
-                    make_sample(_sample_world(average, run, shards.header, config, accelerator.device), step)
-                except LssvwmError as error:  # no validation split, say: no reason to end a training
-                    logger.warning("no sample at step %d: %s", step, error)
+            if make_sample and every and step % every == 0:
+                world = whole_model(average, keep=accelerator.is_main_process)
+                if accelerator.is_main_process:
+                    _sample(make_sample, _sample_world(world, run, shards.header, config, accelerator.device), step)
         if step > resumed_at:
             save()
     if config.train.track:
         accelerator.end_training()
+
+
+def _sample(make_sample: Sampler, world: World, step: int) -> None:
+    try:
+        make_sample(world, step)
+    except LssvwmError as error:  # no validation split, say: no reason to end a training
+        logger.warning("no sample at step %d: %s", step, error)
 
 
 def _meter(accelerator: Accelerator, model: ModelConfig) -> Meter:
@@ -199,7 +217,7 @@ def _gradients(
                 part_loss = part_loss / config.accumulate
             accelerator.backward(part_loss)
         loss += part_loss.detach()
-    norm = float(accelerator.clip_grad_norm_(model.parameters(), config.clip_norm))
+    norm = float(whole(accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)))
     return float(accelerator.reduce(loss, "mean")), norm
 
 
@@ -269,7 +287,7 @@ def _parameter_groups(model: WorldModel, config: TrainConfig) -> list[dict[str, 
 
 def _sample_world(average: WorldModel, run: Run, header: ShardHeader, config: RunConfig, device: torch.device) -> World:
     autoencoder = load_autoencoder(run.folder / AUTOENCODER_FOLDER).to(device)
-    return World(average, autoencoder, header, device, average.config.chunk_sizes[0], config.sampling_steps)
+    return World(average.to(device), autoencoder, header, device, average.config.chunk_sizes[0], config.sampling_steps)
 
 
 def _stop_reason(received: list[str], minutes: float | None, started: float) -> str | None:

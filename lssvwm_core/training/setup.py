@@ -35,9 +35,9 @@ def build_model(config: RunConfig, header: ShardHeader, action_scaling: ActionSc
 def open_run(folder: Path, config: RunConfig, resume: bool = True, adopt: bool = False) -> tuple[Run, RunConfig]:
     """The run to train: a new one, or the one that is there, continued.
 
-    A run keeps its settings; how long to train, and whether compiled, may change. With `adopt` the settings of a run
-    that is there are taken as they are, but for what it distils, else they must be those of `config`. Raises:
-    LssvwmError.
+    A run keeps its settings; how long to train, and whether compiled or sharded, may change. With `adopt` the settings
+    of a run that is there are taken as they are, but for what it distils, else they must be those of `config`.
+    Raises: LssvwmError.
     """
     run = Run(folder)
     if not run.config_file.exists():
@@ -45,7 +45,8 @@ def open_run(folder: Path, config: RunConfig, resume: bool = True, adopt: bool =
     if not resume:
         raise LssvwmError(f"{folder}: there is a run already; continue it without --no-resume or choose another --name")
     saved = load_config(run.config_file)
-    saved = replace(saved, train=replace(saved.train, steps=config.train.steps, compile=config.train.compile))
+    free = {name: getattr(config.train, name) for name in ("steps", "compile", "shard_model")}
+    saved = replace(saved, train=replace(saved.train, **free))
     wanted = replace(config, train=replace(config.train, precision=saved.train.precision))
     differs = run.last is not None and wanted != saved and not adopt
     if differs or wanted.distill != saved.distill:

@@ -1,8 +1,8 @@
 """Run the real Triton kernels of mamba-ssm on the CPU, in Triton's interpreter, against the reference.
 
-Prints a JSON list: for each shape the largest error of outputs and gradients over the reference's largest value. A
-program of its own, since `TRITON_INTERPRET` counts at import only and parts of torch.cuda must be replaced. float32
-only: the interpreter has no true bfloat16.
+Prints a JSON list: for each shape the largest error of outputs and gradients over the reference's largest value, as the
+kernels are and, for some, in a compiled graph. A program of its own, since `TRITON_INTERPRET` counts at import only and
+parts of torch.cuda must be replaced. float32 only: the interpreter has no true bfloat16.
 """
 
 import contextlib
@@ -24,6 +24,7 @@ SHAPES = [  # b, l, heads, p, groups, n, with an initial state
     (1, 257, 2, 16, 2, 16, True),
     (1, 130, 2, 8, 1, 8, False),
 ]
+COMPILED = (SHAPES[1], SHAPES[3])
 
 
 def use_interpreter() -> None:
@@ -38,7 +39,14 @@ def use_interpreter() -> None:
                     kernel.configs = kernel.configs[:1]
 
 
-def outputs_and_gradients(backend: str, b: int, l: int, heads: int, p: int, groups: int, n: int, carried: bool):
+def with_the_kernels_as_one_node(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]):
+    assert torch.ops.lssvwm.mamba_scan.default in [node.target for node in graph.graph.nodes]
+    return torch._dynamo.lookup_backend("aot_eager")(graph, inputs)
+
+
+def outputs_and_gradients(
+    backend: str, b: int, l: int, heads: int, p: int, groups: int, n: int, carried: bool, scan=ssd_scan
+):
     generator = torch.Generator().manual_seed(l)
 
     def normal(*shape: int) -> torch.Tensor:
@@ -54,7 +62,7 @@ def outputs_and_gradients(backend: str, b: int, l: int, heads: int, p: int, grou
     }
     if carried:
         inputs["initial_state"] = normal(b, heads, p, n)
-    y, state = ssd_scan(**inputs, return_final_state=True, backend=backend)
+    y, state = scan(**inputs, return_final_state=True, backend=backend)
     (y * normal(*y.shape).detach()).sum().add((state * normal(*state.shape).detach()).sum()).backward()
     return [y.detach(), state.detach(), *(tensor.grad for tensor in inputs.values())]
 
@@ -63,6 +71,9 @@ if __name__ == "__main__":
     use_interpreter()
     errors = []
     for shape in SHAPES:
-        pairs = zip(outputs_and_gradients("mamba_ssm", *shape), outputs_and_gradients("reference", *shape), strict=True)
-        errors.append(max(float((found - true).abs().max() / true.abs().max()) for found, true in pairs))
+        true = outputs_and_gradients("reference", *shape)
+        compiled = torch.compile(ssd_scan, backend=with_the_kernels_as_one_node, fullgraph=True, dynamic=False)
+        for scan in (ssd_scan, compiled) if shape in COMPILED else (ssd_scan,):
+            pairs = zip(outputs_and_gradients("mamba_ssm", *shape, scan=scan), true, strict=True)
+            errors.append(max(float((a - b).abs().max() / b.abs().max()) for a, b in pairs))
     print(json.dumps(errors))

@@ -1,5 +1,7 @@
 """What is counted without computing is what computing takes."""
 
+import contextlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +11,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lssvwm_core.diffusion import flow_loss
 from lssvwm_core.model.config import ModelConfig, preset
+from lssvwm_core.model.variants import parameters
 from lssvwm_core.model.world_model import WorldModel
-from lssvwm_core.training.cost import flops_a_frame, peak_tflops, step_cost
+from lssvwm_core.training.config import make_config
+from lssvwm_core.training.cost import CPU_ATTENTION, find_gpus, flops_a_frame, peak_tflops, step_cost
 from lssvwm_core.training.metrics import Meter
 from tests.conftest import lssvwm
 
@@ -20,33 +24,52 @@ def config() -> ModelConfig:
     return preset("tiny", (4, 4, 4), width=64, depth=2, action_names=("a", "b"), pose_names=("x", "y"))
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_a_step_costs_what_it_is_said_to(config: ModelConfig, checkpointing: bool) -> None:
-    model, sizes, kept = WorldModel(config), (2, 20), {}
-    model.activation_checkpointing = checkpointing
+def loss_of(model: WorldModel, frames: int) -> torch.Tensor:
+    shape = (2, frames)
+    latents, levels = torch.randn(*shape, *model.config.latent_shape), torch.rand(*shape)
+    conditions = {name: torch.rand(*shape, columns) for name, columns in model.config.streams.items()}
+    return flow_loss(model, latents, torch.randn_like(latents), levels, conditions, 5)
+
+
+def test_a_step_costs_what_it_is_said_to(config: ModelConfig) -> None:
+    model, kept, alive = WorldModel(config), {}, []
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    alive = []
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         alive.append(tensor)
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    latents, levels = torch.randn(*sizes, *config.latent_shape), torch.rand(*sizes)
-    conditions = {name: torch.rand(*sizes, columns) for name, columns in config.streams.items()}
-    with FlopCounterMode(display=False) as counter:
-        with saved_tensors_hooks(keep, lambda tensor: tensor):
-            loss = flow_loss(model, latents, torch.randn_like(latents), levels, conditions, 5)
-        loss.backward()
-    cost = step_cost(config, *sizes, 5, "fp32", checkpointing)
-    assert cost.flops == counter.get_total_flops()
+    flops = {}
+    for checkpointing in (False, True):
+        model.activation_checkpointing = checkpointing
+        with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
+            with contextlib.nullcontext() if checkpointing else saved_tensors_hooks(keep, lambda tensor: tensor):
+                loss = loss_of(model, 20)
+            loss.backward()
+        flops[checkpointing] = counter.get_total_flops()
+    cost = step_cost(config, 2, 20, 5, "fp32")
+    assert cost.flops == flops[False]
+    assert cost.flops + cost.recomputed_flops == flops[True]
     assert cost.activation_bytes == sum(size for address, size in kept.items() if address not in own)
 
 
+def test_attention_and_mlp_are_counted_as_by_hand(config: ModelConfig) -> None:
+    """Every token has a window of keys, to score and to mix; a product of (m, k) and (k, n) takes 2mkn."""
+    frames, width, in_a_frame = 40, config.width, config.grid[0] * config.grid[1]
+    tokens, keys = config.depth * frames * in_a_frame, config.frame_window * in_a_frame
+    for chunk in config.chunk_sizes:
+        found = step_cost(config, 1, frames, chunk).forward_flops
+        assert found["attention"] == 2 * tokens * width * (3 * width + 2 * keys + width)
+        assert found["mlp"] == 2 * tokens * width * 2 * round(config.mlp_ratio * width)
+
+
 def test_checkpointing_trades_memory_for_flops(config: ModelConfig) -> None:
-    plain, spared = (step_cost(config, 1, 40, 5, "bf16", checkpointing) for checkpointing in (False, True))
-    assert spared.activation_bytes < plain.activation_bytes / 4
-    assert plain.flops < spared.flops < 1.5 * plain.flops
+    shallow, deep = (step_cost(replace(config, depth=depth), 1, 40, 5) for depth in (4, 8))
+    assert deep.checkpointed_bytes < deep.activation_bytes / 3
+    assert 0.2 * deep.flops < deep.recomputed_flops < 0.4 * deep.flops
+    inputs = 4 * 40 * config.grid[0] * config.grid[1] * config.width  # of a layer
+    assert deep.checkpointed_bytes - shallow.checkpointed_bytes == 4 * inputs
 
 
 def test_flops_of_a_frame_are_those_of_long_clips(config: ModelConfig) -> None:
@@ -57,7 +80,12 @@ def test_flops_of_a_frame_are_those_of_long_clips(config: ModelConfig) -> None:
 def test_gpus_are_known_by_their_names() -> None:
     assert peak_tflops("NVIDIA H100 80GB HBM3") == 989
     assert peak_tflops("NVIDIA GeForce RTX 4090") == 165
+    assert peak_tflops("NVIDIA H100 PCIe") == 756
+    assert peak_tflops("NVIDIA A100-SXM4-80GB") == 312
+    assert peak_tflops("NVIDIA L40") is None
     assert peak_tflops("Tesla K80") is None
+    assert list(find_gpus("4090")) == list(find_gpus("rtx 4090")) == ["RTX 4090"]
+    assert list(find_gpus("h100")) == ["H100"]
 
 
 def test_the_meter_tells_the_share_of_the_peak() -> None:
@@ -74,7 +102,18 @@ def test_the_meter_tells_the_share_of_the_peak() -> None:
 
 def test_an_estimate_starts_nothing(workspace: Path, tmp_path: Path) -> None:
     data = str(workspace / "data/maze")
-    done = lssvwm(tmp_path, "train", "--data", data, "--estimate", "--clip-frames", "20", "--set", "model.depth=1")
-    for words in ("parameters", "TFLOP a step", "activations", "H100", "this CPU"):
+    small = ("train", "--data", data, "--estimate", "--clip-frames", "20", "--set", "model.depth=1")
+    done = lssvwm(tmp_path, *small, "--gpu", "A100")
+    for words in ("parameters", "TFLOP a step", "activations", "scan ", "attention ", "  A100 ", "this CPU"):
         assert words in done.stdout
+    assert "H100" not in done.stdout
+    assert "H100, H100 PCIe" in lssvwm(tmp_path, *small, "--gpu", "K80", fails=True).stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_base_is_the_papers(workspace: Path, tmp_path: Path) -> None:
+    """200M parameters, clips of 400 frames, then of 800."""
+    config = make_config("base", workspace / "data/maze", None, [])
+    assert [stage.frames for stage in config.train.stages] == [400, 800]
+    model = preset("base", (32, 4, 4), pose_names=("x", "y", "cos", "sin"))
+    assert parameters(model) == pytest.approx(200e6, rel=0.05)

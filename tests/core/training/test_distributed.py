@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from lssvwm_core.training.runs import Run
@@ -14,8 +15,8 @@ from tests.conftest import train_command
 SETTINGS = ("--set", "train.log_every=1", "--set", "train.precision=fp32")
 
 
-def train_with(processes: int, workspace: Path, run: str, steps: int, batch_size: int) -> Run:
-    command = train_command(run, steps, *SETTINGS)
+def train_with(processes: int, workspace: Path, run: str, steps: int, batch_size: int, *more: str) -> Run:
+    command = train_command(run, steps, *SETTINGS, *more)
     command[command.index("--batch-size") + 1] = str(batch_size)
     launcher = ["torch.distributed.run", "--nproc-per-node", str(processes), "-m"] if processes > 1 else []
     done = subprocess.run(
@@ -51,3 +52,20 @@ def test_one_process_goes_on_where_two_stopped(workspace: Path) -> None:
     train_with(2, workspace, "on", 2, 2)
     run = train_with(1, workspace, "on", 4, 2)
     assert [report["step"] for report in reports(run)] == [1, 2, 3, 4]
+
+
+def test_a_sharded_model_trains_as_a_whole_one(workspace: Path) -> None:
+    """Interrupted or not, and leaves a checkpoint that is the same, tensor by tensor; one process goes on from it."""
+    one = train_with(1, workspace, "unsharded", 3, 4)
+    for steps in (2, 3):
+        two = train_with(2, workspace, "sharded", steps, 2, "--shard-model")
+    assert one.last is not None
+    assert two.last is not None
+    for alone, together in zip(reports(one), reports(two), strict=True):
+        for name in ("step", "loss", "gradient_norm", "learning_rate"):
+            assert together[name] == pytest.approx(alone[name], rel=1e-4), name
+    for file in ("training_state/raw.safetensors", "model/model.safetensors"):
+        torch.testing.assert_close(load_file(two.last / file), load_file(one.last / file), rtol=0, atol=1e-4)
+    moments = [torch.load(last / "training_state/optimizer.pt")["state"] for last in (one.last, two.last)]
+    torch.testing.assert_close(moments[1], moments[0], rtol=1e-3, atol=1e-5)
+    assert [report["step"] for report in reports(train_with(1, workspace, "sharded", 4, 2))] == [1, 2, 3, 4]
