@@ -76,7 +76,7 @@ def play(
         data = default if (default / INDEX_FILE).exists() else sample_recordings()
     data = resolve_shards(data)
     title = run_facts(folder).title
-    say(f"world: {title} ({folder}), {steps} denoising steps a frame\nstart: {data}")
+    say(f"world: {title} ({folder}), {world.steps} denoising steps a frame\nstart: {data}")
     game = Game(world, data, slots, context, seed)
     with Session(game, fps) as session:
         if terminal:
