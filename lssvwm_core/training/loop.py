@@ -8,12 +8,10 @@ import contextlib
 import json
 import logging
 import math
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -38,6 +36,7 @@ from lssvwm_core.training.metrics import Meter, StepReport
 from lssvwm_core.training.runs import Run
 from lssvwm_core.training.setup import action_scaling, build_model, check_same_data, check_trackers, create_run
 from lssvwm_core.training.sharding import shard, whole, whole_model
+from lssvwm_core.training.stopping import agreed, lost_processes_told, noted_signals, stop_reason
 from lssvwm_core.world import World, compile_where_possible, load_model
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.shards import ShardHeader, ShardSet, open_shards
@@ -138,7 +137,7 @@ def train(
     batches = _loader(shards, model.config, config, accelerator, step)
     meter, started, resumed_at = _meter(accelerator, model.config), time.monotonic(), step
     total = config.train.total_steps
-    with _signals() as received:
+    with noted_signals() as received, lost_processes_told(run, accelerator):
         while step < total:
             learning_rate = config.train.learning_rate * schedule(step, config.train)
             for group in optimizer.param_groups:
@@ -166,8 +165,8 @@ def train(
                 if config.train.track:
                     accelerator.log({"loss": report.loss, "learning_rate": learning_rate}, step=step)
                 yield report
-            stop = _stop_reason(received, minutes, started)
-            if _agreed(stop is not None, accelerator):
+            stop = stop_reason(received, minutes, started)
+            if agreed(stop is not None, accelerator):
                 outcome.stopped_by = stop or "another process"
                 break
             if step % config.train.checkpoint_every == 0 and step < total:
@@ -288,32 +287,3 @@ def _parameter_groups(model: WorldModel, config: TrainConfig) -> list[dict[str, 
 def _sample_world(average: WorldModel, run: Run, header: ShardHeader, config: RunConfig, device: torch.device) -> World:
     autoencoder = load_autoencoder(run.folder / AUTOENCODER_FOLDER).to(device)
     return World(average.to(device), autoencoder, header, device, average.config.chunk_sizes[0], config.sampling_steps)
-
-
-def _stop_reason(received: list[str], minutes: float | None, started: float) -> str | None:
-    if received:
-        return received[0]
-    return "minutes" if minutes is not None and time.monotonic() - started > 60 * minutes else None
-
-
-def _agreed(stop: bool, accelerator: Accelerator) -> bool:
-    """True on every process as soon as one wants to stop."""
-    if accelerator.num_processes == 1:
-        return stop
-    return bool(accelerator.reduce(torch.tensor(float(stop), device=accelerator.device)).item() > 0)
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[list[str]]:
-    """The names of SIGINT and SIGTERM as they arrive, instead of dying of them."""
-    received: list[str] = []
-
-    def note(number: int, _: FrameType | None) -> None:
-        received.append(signal.Signals(number).name)
-
-    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

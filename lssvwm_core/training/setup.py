@@ -1,7 +1,7 @@
 """What a training starts from: its run, its model, and data that fit the two."""
 
 import shutil
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -107,9 +107,10 @@ def check_trackers(wanted: tuple[str, ...]) -> None:
         raise LssvwmError(f"[train] track: {', '.join(missing)} is not installed; try: pip install {' '.join(missing)}")
 
 
-def _first_difference(saved: RunConfig, wanted: RunConfig) -> str:
-    for section in ("distill", "preset", "data", "model", "sampling", "train"):
-        was, is_ = getattr(saved, section), getattr(wanted, section)
+def _first_difference(saved: Any, wanted: Any, where: str = "") -> str:
+    for field in reversed(fields(saved)):  # what is distilled tells most
+        was, is_, name = getattr(saved, field.name), getattr(wanted, field.name), f"{where}{field.name}"
         if was != is_:
-            return f"{section}: {was}, now {is_}"
+            deeper = is_dataclass(was) and is_dataclass(is_)
+            return _first_difference(was, is_, f"{name}.") if deeper else f"{name}: {was}, now {is_}"
     return "none"

@@ -3,8 +3,10 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -15,12 +17,16 @@ from tests.conftest import train_command
 SETTINGS = ("--set", "train.log_every=1", "--set", "train.precision=fp32")
 
 
-def train_with(processes: int, workspace: Path, run: str, steps: int, batch_size: int, *more: str) -> Run:
+def command_of(processes: int, run: str, steps: int, batch_size: int, *more: str) -> list[str]:
     command = train_command(run, steps, *SETTINGS, *more)
     command[command.index("--batch-size") + 1] = str(batch_size)
     launcher = ["torch.distributed.run", "--nproc-per-node", str(processes), "-m"] if processes > 1 else []
+    return [sys.executable, "-m", *launcher, "lssvwm_cli.app", *command]
+
+
+def train_with(processes: int, workspace: Path, run: str, steps: int, batch_size: int, *more: str) -> Run:
     done = subprocess.run(
-        [sys.executable, "-m", *launcher, "lssvwm_cli.app", *command],
+        command_of(processes, run, steps, batch_size, *more),
         cwd=workspace,
         capture_output=True,
         text=True,
@@ -69,3 +75,23 @@ def test_a_sharded_model_trains_as_a_whole_one(workspace: Path) -> None:
     moments = [torch.load(last / "training_state/optimizer.pt")["state"] for last in (one.last, two.last)]
     torch.testing.assert_close(moments[1], moments[0], rtol=1e-3, atol=1e-5)
     assert [report["step"] for report in reports(train_with(1, workspace, "sharded", 4, 2))] == [1, 2, 3, 4]
+
+
+def test_a_dead_process_ends_the_others_with_a_message(workspace: Path) -> None:
+    """And the last checkpoint is a good one."""
+    every = ("--set", "train.checkpoint_every=2", "--set", "train.sample_every=0")
+    command = command_of(2, "bereft", 100_000, 2, *every)
+    with subprocess.Popen(command, cwd=workspace, stderr=subprocess.PIPE, text=True) as job:
+        run = Run(workspace / "runs/bereft")
+        while run.last is None:
+            assert job.poll() is None
+            time.sleep(0.1)
+        psutil.Process(job.pid).children()[-1].kill()
+        _, error = job.communicate(timeout=120)
+    assert job.returncode != 0
+    assert "error: process 0 of 2 has lost another one" in error
+    last = run.last
+    assert last is not None
+    assert f"The last checkpoint is {last}" in error
+    steps = int(last.name) + 1
+    assert [report["step"] for report in reports(train_with(1, workspace, "bereft", steps, 2, *every))][-1] == steps

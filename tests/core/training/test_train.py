@@ -129,7 +129,7 @@ def test_data_of_another_kind_is_refused(workspace: Path, tmp_path: Path) -> Non
 
 def test_a_run_keeps_its_settings(workspace: Path, tmp_path: Path) -> None:
     run_training(workspace, tmp_path / "run", 2)
-    with pytest.raises(LssvwmError, match="other settings"):
+    with pytest.raises(LssvwmError, match=r"\(train.learning_rate: 0.001, now 0.5\)"):
         run_training(workspace, tmp_path / "run", 4, "train.learning_rate=0.5")
     other = make_config("tiny", workspace / "data/maze", None, ["train.steps=9"])
     _, adopted = open_run(tmp_path / "run", other, adopt=True)
