@@ -135,7 +135,7 @@ def train(
         accelerator.wait_for_everyone()
 
     batches = _loader(shards, model.config, config, accelerator, step)
-    meter, started, resumed_at = _meter(accelerator, model.config), time.monotonic(), step
+    meter, started, resumed_at = _meter(accelerator, model.config, config), time.monotonic(), step
     total = config.train.total_steps
     with noted_signals() as received, lost_processes_told(run, accelerator):
         while step < total:
@@ -189,10 +189,11 @@ def _sample(make_sample: Sampler, world: World, step: int) -> None:
         logger.warning("no sample at step %d: %s", step, error)
 
 
-def _meter(accelerator: Accelerator, model: ModelConfig) -> Meter:
-    """It knows the FLOPs of a frame on GPUs of which the peak is known; elsewhere they would tell nothing."""
+def _meter(accelerator: Accelerator, model: ModelConfig, config: RunConfig) -> Meter:
+    """It counts FLOPs on GPUs of which the peak is known, and where no teacher computes beside the model."""
     device = accelerator.device
-    peak = peak_tflops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+    counted = device.type == "cuda" and config.distill is None
+    peak = peak_tflops(torch.cuda.get_device_name(device)) if counted else None
     tokens = model.grid[0] * model.grid[1]
     return Meter(accelerator.num_processes, tokens, flops_a_frame(model) if peak else 0.0, peak)
 
