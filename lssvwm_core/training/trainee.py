@@ -1,0 +1,88 @@
+"""What is trained: the model, its moving average and its optimiser, whole or shared out over the processes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from lssvwm_core.model.world_model import WorldModel
+from lssvwm_core.training.averaging import update_average
+from lssvwm_core.training.checkpoints import load_progress, load_weights, save_checkpoint
+from lssvwm_core.training.config import RunConfig, TrainConfig
+from lssvwm_core.training.runs import Run
+from lssvwm_core.training.sharding import shard, whole, whole_model
+from lssvwm_core.world import compile_where_possible
+from lssvwm_datasets.shards import ShardHeader
+
+
+@dataclass
+class Trainee:
+    """A model in training.
+
+    Attributes:
+        model: its weights as they are.
+        wrapped: the model as it is called, so that gradients are those of all processes.
+        average: the exponential moving average of the weights, which becomes the world.
+        optimizer: AdamW.
+        steps: how many were taken.
+    """
+
+    model: WorldModel
+    wrapped: nn.Module
+    average: WorldModel
+    optimizer: torch.optim.Optimizer
+    steps: int
+
+    def step(self, learning_rate: float, ema_decay: float) -> None:
+        """Move the weights along the gradients, and the average after them."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        update_average(self.average, self.model, ema_decay, self.steps)
+        self.steps += 1
+
+    def save(self, run: Run, header: ShardHeader, config: RunConfig, accelerator: Accelerator) -> Path | None:
+        """Write a checkpoint: every process must call it; the main one writes and returns its folder."""
+        main, checkpoint = accelerator.is_main_process, None
+        weights, optimizer_state = whole((self.model.state_dict(), self.optimizer.state_dict()), keep=main)
+        world = whole_model(self.average, keep=main)
+        if main:
+            kept, steps = config.train.keep_checkpoints, config.sampling_steps
+            checkpoint = save_checkpoint(run, self.steps, weights, world, optimizer_state, header, kept, steps)
+        accelerator.wait_for_everyone()
+        return checkpoint
+
+
+def make_trainee(model: WorldModel, config: TrainConfig, accelerator: Accelerator, checkpoint: Path | None) -> Trainee:
+    """Start with a model's weights, or go on from a checkpoint. Raises: LssvwmError when that is damaged."""
+    model.activation_checkpointing = config.activation_checkpointing
+    if config.compile:
+        compile_where_possible(model, accelerator.device)
+    average = WorldModel(model.config).eval()
+    average.load_state_dict(model.state_dict())
+    if checkpoint is not None:
+        load_weights(checkpoint, model, average)
+    sharded = config.shard_model and accelerator.num_processes > 1
+    if sharded:
+        shard(model, accelerator.device)
+        shard(average, accelerator.device)
+    else:
+        average.to(accelerator.device)
+    optimizer = torch.optim.AdamW(_parameter_groups(model, config), betas=(0.9, 0.99))
+    wrapped, optimizer = (model, optimizer) if sharded else accelerator.prepare(model, optimizer)
+    steps = 0 if checkpoint is None else load_progress(checkpoint, optimizer)
+    return Trainee(model, wrapped, average, optimizer, steps)
+
+
+def _parameter_groups(model: WorldModel, config: TrainConfig) -> list[dict[str, Any]]:
+    """Weight decay for matrices only."""
+    matrices = [parameter for parameter in model.parameters() if parameter.ndim >= 2]
+    others = [parameter for parameter in model.parameters() if parameter.ndim < 2]
+    return [
+        {"params": matrices, "weight_decay": config.weight_decay, "lr": config.learning_rate},
+        {"params": others, "weight_decay": 0.0, "lr": config.learning_rate},
+    ]
