@@ -1,0 +1,79 @@
+"""Draw image statistics of a long rollout: do a world's frames stay within the range of its data?
+
+    python docs/stability.py docs/stability.png maze-world 4000
+
+The world sees 240 frames of the first sample, follows the recording to its end, then explores. Grey: from the 1st to
+the 99th percentile of all frames of the samples.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from lssvwm_core.device import pick_device
+from lssvwm_core.driving import RECORDED, Drive, steer
+from lssvwm_core.episodes import EncodedEpisode, episode_count, load_episode
+from lssvwm_core.resolve import resolve_world
+from lssvwm_core.video import Frames
+from lssvwm_core.world import World, load_world
+from lssvwm_datasets.sources import sample_recordings
+
+CONTEXT = 240
+STATISTICS = ("brightness", "contrast", "saturation", "sharpness")
+
+
+def main(out: Path, checkpoint: str, count: int) -> None:
+    world, source = load_world(resolve_world(checkpoint), pick_device("auto")), sample_recordings()
+    episodes = [load_episode(source, world, number) for number in range(episode_count(source, world))]
+    truth = np.concatenate([statistics(episode.frames) for episode in episodes if episode.frames is not None])
+    dreamt = np.concatenate([statistics(frames) for frames in roll_out(world, episodes[0], count)])[:count]
+    figure = Figure(figsize=(12, 6), layout="constrained")
+    for column, name in enumerate(STATISTICS):
+        axes = figure.add_subplot(2, 2, column + 1)
+        low, high = np.percentile(truth[:, column], [1, 99])
+        axes.axhspan(low, high, color="0.9")
+        axes.plot(dreamt[:, column], linewidth=0.5)
+        axes.set(title=name, xlabel="frames generated")
+        outside = np.mean((dreamt[:, column] < low) | (dreamt[:, column] > high))
+        print(
+            f"{name:<11} {outside:.1%} of the frames outside; the last 1000: mean {dreamt[-1000:, column].mean():.1f}"
+        )
+    figure.savefig(out, dpi=80)
+
+
+def roll_out(world: World, episode: EncodedEpisode, count: int) -> list[Frames]:
+    poses = episode.poses
+    assert poses is not None
+    state = world.reset()
+    conditions = {"action": episode.actions[:CONTEXT], "pose": poses[:CONTEXT]}
+    latents = torch.from_numpy(episode.latents[:CONTEXT])[None].float()
+    world.observe(state, latents, {name: torch.from_numpy(rows)[None] for name, rows in conditions.items()})
+    recorded = Drive(episode.actions[CONTEXT:], poses[CONTEXT:])
+    frames = -(-count // world.chunk) * world.chunk
+    drive = steer(RECORDED, frames, world.header.action_names, poses[CONTEXT - 1], episode.layout, 0, recorded)
+    rng = torch.Generator().manual_seed(0)
+    chunks = []
+    for first in range(0, frames, world.chunk):
+        rows = slice(first, first + world.chunk)
+        conditions = {"action": drive.actions[rows], "pose": drive.poses[rows]}
+        tensors = {name: torch.from_numpy(values)[None] for name, values in conditions.items()}
+        chunks.append(world.decode(world.generate(state, tensors, rng)[0]))
+    return chunks
+
+
+def statistics(frames: Frames) -> NDArray[np.float32]:
+    """(T, H, W, 3) uint8 -> (T, 4): mean, deviation, mean colourfulness and mean gradient, in grey levels."""
+    pixels = frames.astype(np.float32)
+    grey = pixels.mean(axis=3)
+    gradient = np.hypot(np.diff(grey, axis=1)[:, :, :-1], np.diff(grey, axis=2)[:, :-1])
+    colour = pixels.max(axis=3) - pixels.min(axis=3)
+    columns = (grey.mean(axis=(1, 2)), grey.std(axis=(1, 2)), colour.mean(axis=(1, 2)), gradient.mean(axis=(1, 2)))
+    return np.stack(columns, axis=1)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
