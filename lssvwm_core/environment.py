@@ -30,7 +30,7 @@ def describe() -> str:
         "- " + ", ".join(f"{name} {_version(name)}" for name in PACKAGES),
         f"- device: {_device(device)}; {os.cpu_count()} CPU cores, {torch.get_num_threads()} threads",
         f"- scan: {backend} ({reason})",
-        f"- precision: {fastest_precision(device)} (what multiplies matrices faster here)",
+        f"- precision: {fastest_precision(device)}",
         f"- video: {'PyAV' if importlib.util.find_spec('av') else 'decord'}",
     ]
     for extra, (what, module) in EXTRAS.items():

@@ -88,9 +88,10 @@ def run_facts(world: Path) -> RunFacts:
 
     A world from the hub lies in the hub's cache, `models--<user>--<name>/snapshots/<revision>`.
     """
-    checkpoint, run = world.resolve().parent, world.resolve().parents[2]
+    checkpoint = world.resolve().parent
+    run = checkpoint.parent.parent
     if not (checkpoint.name.isdigit() and (run / "config.toml").is_file()):
-        name = world.parents[1].name.rpartition("--")[2] if world.parent.name == "snapshots" else world.name
+        name = world.parent.parent.name.rpartition("--")[2] if world.parent.name == "snapshots" else world.name
         return RunFacts(name, None, None, None, None)
     samples = sorted((run / "samples").glob("*.mp4"))
     config = tomllib.loads((run / "config.toml").read_text())
