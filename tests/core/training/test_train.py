@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from lssvwm_core.training.config import Stage, TrainConfig, load_config, make_config, parse_override
 from lssvwm_core.training.loop import Outcome, schedule, train
-from lssvwm_core.training.runs import Run
+from lssvwm_core.training.runs import Run, run_facts
 from lssvwm_core.training.setup import build_model, open_run
 from lssvwm_core.world import load_model
 from lssvwm_datasets.errors import LssvwmError
@@ -147,6 +147,11 @@ def test_saved_config_rebuilds_the_identical_model(workspace: Path, tmp_path: Pa
     assert last is not None
     assert build_model(config, header).config == load_model(last / "model")[0].config
     assert config.train.stages == (Stage(10, 4, 2), Stage(20, 20, 1))
+
+
+def test_a_world_of_no_run_has_its_folders_name() -> None:
+    facts = run_facts(Path("/world"))
+    assert (facts.title, facts.step) == ("world", None)
 
 
 def test_schedule_warms_up_and_falls_to_zero() -> None:
