@@ -12,7 +12,8 @@ MAMBA_SSM = if [ "$$(uname -s)" = Linux ]; then $(BIN)/pip install --quiet setup
 demo: .venv/installed
 	mkdir -p demo
 	cd demo && ../$(BIN)/lssvwm prepare maze
-	cd demo && ../$(BIN)/lssvwm train --init-from maze-world --minutes $(MINUTES) --steps 100000
+	cd demo && ../$(BIN)/lssvwm train --init-from maze-world --set train.learning_rate=1e-4 \
+		--minutes $(MINUTES) --steps 100000
 	cd demo && ../$(BIN)/lssvwm rollout --frames 800 --side-by-side --map --out video.mp4
 	@echo "The video is $(CURDIR)/demo/video.mp4 (left: the recording, right: the world's dream), its map demo/video.map.png"
 
