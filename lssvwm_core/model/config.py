@@ -3,6 +3,8 @@
 from dataclasses import dataclass, fields
 from typing import Any
 
+from lssvwm_core.model.odometer import MOTION, PLANAR_POSE
+
 DEFAULT_MIXERS = ("scan", "attention")
 MIXERS = (*DEFAULT_MIXERS, "causal")
 
@@ -19,6 +21,8 @@ class ModelConfig:
     """Columns of the `pose` condition stream."""
     action_scaling: tuple[tuple[float, float], ...] = ()
     """(mean, standard deviation) of each action column, to normalise by; given by the shards. Empty: none is."""
+    odometry: tuple[tuple[float, ...], ...] = ()
+    """(lags · A, 3): how actions move the agent, where poses are unknown; fitted to the shards. Empty: not reckoned."""
     width: int = 256
     """D, channels of a token."""
     depth: int = 3
@@ -67,6 +71,15 @@ class ModelConfig:
             )
         if self.action_scaling and len(self.action_scaling) != len(self.action_names):
             raise ValueError(f"action_scaling has {len(self.action_scaling)} rows for {len(self.action_names)} actions")
+        if self.odometry and (self.pose_names != PLANAR_POSE or not self.action_names):
+            raise ValueError(f"odometry is for actions and the poses {PLANAR_POSE}, not for {self.pose_names}")
+        if self.odometry and (
+            len(self.odometry) % len(self.action_names) or any(len(row) != len(MOTION) for row in self.odometry)
+        ):
+            raise ValueError(
+                f"odometry has {len(self.odometry)} rows, expected a multiple of the {len(self.action_names)} actions, "
+                f"each of {len(MOTION)} numbers"
+            )
         if not self.chunk_sizes or not all(1 <= chunk <= self.frame_window for chunk in self.chunk_sizes):
             raise ValueError(f"chunk sizes {self.chunk_sizes} must lie within 1..{self.frame_window} (frame_window)")
 

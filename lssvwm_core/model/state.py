@@ -16,6 +16,8 @@ from lssvwm_datasets.files import written_whole
 class ModelState:
     """One dict of tensors for each mixer of each layer: scan states, convolution tails, keys and values of the window.
 
+    Where a model reckons poses, the odometer's dict is the last.
+
     Only the baseline that attends to all of the past has tensors that grow: `past_keys` and `past_values`.
 
     Attributes:

@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lssvwm_core.model.config import ModelConfig
 from lssvwm_core.model.layer import Layer, adaptive_norm
+from lssvwm_core.model.odometer import Odometer
 from lssvwm_core.model.state import ModelState
 
 NOISE_FREQUENCIES = 64
@@ -34,6 +35,8 @@ class WorldModel(nn.Module):
         self.streams = nn.ModuleDict(
             {name: ConditionStream(name, columns, width, scaling.get(name)) for name, columns in config.streams.items()}
         )
+        reckons = config.odometry and config.pose_address and "scan" in config.mixers
+        self.odometer = Odometer(config.odometry, len(config.action_names)) if reckons else None
         self.layers = nn.ModuleList(Layer(config, index) for index in range(config.depth))
         self.final_modulation = nn.Linear(width, 2 * width)
         self.project = nn.Linear(width, channels)
@@ -55,6 +58,8 @@ class WorldModel(nn.Module):
     def initial_state(self, batch: int) -> ModelState:
         """The state before the first frame; on the model's device."""
         states = [state for layer in self.layers for state in layer.initial_state(batch, self.config.grid)]  # type: ignore[operator]
+        if self.odometer is not None:
+            states.append(self.odometer.initial_state(batch))
         return ModelState(states, batch)
 
     def forward(
@@ -90,7 +95,10 @@ class WorldModel(nn.Module):
             c = c + stream(conditions.get(name), (batch, frames))
         x, c = x.float(), c.float()  # the residual stream
 
-        poses = conditions.get("pose")
+        poses, reckoned = conditions.get("pose"), []
+        if self.odometer is not None:
+            poses, odometer_state = self.odometer(poses, conditions.get("action"), state.mixers[-1], frames)
+            reckoned = [odometer_state]
         # windows reach no further; a number that stops growing is one that compiled layers need not be told apart by
         seen = state.frames_seen if "causal" in self.config.mixers else min(state.frames_seen, self.config.frame_window)
         steady = self.training or (frames == chunk and seen == self.config.frame_window)  # shapes worth compiling
@@ -107,7 +115,8 @@ class WorldModel(nn.Module):
 
         shift, scale = self.final_modulation(F.silu(c)).float()[:, :, None, None].chunk(2, dim=-1)
         velocity = self.project(adaptive_norm(x, shift, scale)).float()
-        return unpatchify(velocity, self.config.patch), ModelState(new_mixers, batch, state.frames_seen + frames)
+        new_state = ModelState(new_mixers + reckoned, batch, state.frames_seen + frames)
+        return unpatchify(velocity, self.config.patch), new_state
 
     def _check(self, latents: Tensor, conditions: Mapping[str, Tensor], chunk: int) -> None:
         if chunk not in self.config.chunk_sizes:

@@ -39,7 +39,10 @@ class ClipSampling:
     """
 
     fold: float = 0.75
-    """Probability that a clip is folded (recordings with poses only): memory is learnt on them (docs/memory.md)."""
+    """Probability that a clip is folded (recordings with poses only): memory is learnt on them (docs/memory.md).
+
+    Above 0, clips that are longer than the longest episode are folded always, up to twice its length.
+    """
     reverse: float = 0.25
     """Probability that a clip, folded or not, is reversed (recordings with poses only)."""
     drop_action: float = 0.2
@@ -72,10 +75,11 @@ class ClipDataset(Dataset[Batch]):
         self.lengths = np.array([episode.length for episode in shards.episodes])
         self._files: dict[tuple[int, str], h5py.File] = {}
         longest = max(frames for _, _, frames in shapes)
-        if longest > self.lengths.max():
+        there = int(self.lengths.max())
+        if longest > (2 * there if "pose" in streams and sampling.fold > 0 else there):
             raise LssvwmError(
-                f"{shards.folder}: the longest episode has {self.lengths.max()} frames, clips of {longest} are asked "
-                "for; shorten them with --clip-frames"
+                f"{shards.folder}: the longest episode has {there} frames, clips of {longest} are asked for; shorten "
+                "them with --clip-frames"
             )
 
     def __len__(self) -> int:
@@ -95,8 +99,10 @@ class ClipDataset(Dataset[Batch]):
 
     def _clip(self, frames: int, rng: np.random.Generator) -> dict[str, NDArray[np.float32]]:
         has_poses = "pose" in self.streams
-        folded = has_poses and rng.random() < self.sampling.fold
-        span = int(rng.integers(-(-frames // 2), int(LATEST_FOLD * frames) + 1)) if folded else frames
+        longest = int(self.lengths.max())
+        folded = has_poses and (rng.random() < self.sampling.fold or frames > longest)
+        latest_fold = min(int(LATEST_FOLD * frames), longest)
+        span = int(rng.integers(-(-frames // 2), latest_fold + 1)) if folded else frames
         starts = np.maximum(self.lengths - span + 1, 0).cumsum()
         drawn = int(rng.integers(starts[-1]))
         number = int(np.searchsorted(starts, drawn, side="right"))

@@ -29,6 +29,7 @@ from lssvwm_core.training.data import Batch, ClipDataset
 from lssvwm_core.training.distillation import TEACHER_FOLDER, load_distillation
 from lssvwm_core.training.gradients import Objective, chunk_of, compute_gradients
 from lssvwm_core.training.metrics import Meter, StepReport
+from lssvwm_core.training.odometry import fit_odometry
 from lssvwm_core.training.runs import MODEL_FOLDER, Run
 from lssvwm_core.training.setup import action_scaling, build_model, check_same_data, check_trackers, create_run
 from lssvwm_core.training.sharding import whole_model
@@ -144,16 +145,18 @@ def _starting_model(
     if origin is None and config.distill:
         raise LssvwmError(f"{run.folder}: distils {config.distill.teacher}; start it with: lssvwm distill")
     if origin is None:
-        initial, scaling = None, action_scaling(shards)
+        initial, scaling, odometry = None, action_scaling(shards), fit_odometry(shards)
     else:
         initial, header, _ = load_model(origin)
         check_same_data(header, shards, origin)
-        scaling = initial.config.action_scaling  # its weights know no other
+        scaling, odometry = initial.config.action_scaling, initial.config.odometry  # its weights know no other
+        if run.last is None and not config.distill and not odometry:
+            odometry = fit_odometry(shards)  # no weights depend on it
     torch.manual_seed(config.train.seed)
-    model = build_model(config, shards.header, scaling)
+    model = build_model(config, shards.header, scaling, odometry)
     if initial is None or run.last is not None:
         return model, None
-    if initial.config != model.config:
+    if replace(initial.config, odometry=model.config.odometry) != model.config:
         raise LssvwmError(f"{init_from}: its model differs from this run's; give the same preset and --set model.…")
     model.load_state_dict(initial.state_dict())
     return model, initial if config.distill else None

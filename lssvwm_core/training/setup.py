@@ -12,6 +12,7 @@ from lssvwm_core.model.storage import AUTOENCODER_FOLDER, weights_sha256
 from lssvwm_core.model.world_model import WorldModel
 from lssvwm_core.training.config import RunConfig, TrainConfig, load_config
 from lssvwm_core.training.distillation import TEACHER_FOLDER
+from lssvwm_core.training.odometry import Odometry
 from lssvwm_core.training.runs import Run
 from lssvwm_core.world import save_world
 from lssvwm_datasets.errors import LssvwmError
@@ -20,11 +21,18 @@ from lssvwm_datasets.shards import ShardHeader, ShardSet, read_index
 ActionScaling = tuple[tuple[float, float], ...]
 
 
-def build_model(config: RunConfig, header: ShardHeader, action_scaling: ActionScaling = ()) -> WorldModel:
+def build_model(
+    config: RunConfig, header: ShardHeader, action_scaling: ActionScaling = (), odometry: Odometry = ()
+) -> WorldModel:
     """The model of a run: its preset for these latents, actions and poses. Raises: LssvwmError."""
     try:
         columns = {"action_names": header.action_names, "pose_names": header.pose_names}
-        shape: dict[str, Any] = {**columns, "action_scaling": action_scaling, **config.model}
+        shape: dict[str, Any] = {
+            **columns,
+            "action_scaling": action_scaling,
+            "odometry": odometry,
+            **config.model,
+        }
         model_config = preset(config.preset, header.latent_shape, **shape)
     except (ValueError, TypeError) as error:
         raise LssvwmError(f"[model] {error}") from error

@@ -125,6 +125,14 @@ def test_every_start_is_drawn(shards: ShardSet) -> None:
     assert starts == {0, 1}
 
 
+def test_clips_longer_than_every_episode_are_folded(shards: ShardSet) -> None:
+    longest = max(episode.length for episode in shards.episodes)
+    batch = clips(shards, ClipSampling(fold=1e-9, reverse=0), frames=2 * longest - 2)[0]
+    for place, poses in zip(folds(batch), batch["conditions"]["pose"], strict=True):
+        assert place in (longest - 1, longest)
+        assert torch.equal(poses[place:], poses[:place].flip(0)[: len(poses) - place])
+
+
 def test_clips_longer_than_every_episode_are_refused(shards: ShardSet) -> None:
     with pytest.raises(LssvwmError, match="the longest episode has 501 frames, clips of 600 are asked"):
         clips(shards, NOTHING, frames=600)

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from lssvwm_core.training.config import Stage, TrainConfig, load_config, make_config, parse_override
 from lssvwm_core.training.loop import Outcome, schedule, train
+from lssvwm_core.training.odometry import fit_odometry
 from lssvwm_core.training.runs import Run, run_facts
 from lssvwm_core.training.setup import build_model, open_run
 from lssvwm_core.world import load_model
@@ -141,11 +142,12 @@ def test_a_run_keeps_its_settings(workspace: Path, tmp_path: Path) -> None:
 
 def test_saved_config_rebuilds_the_identical_model(workspace: Path, tmp_path: Path) -> None:
     run_training(workspace, tmp_path / "run", 2)
-    header = open_shards(workspace / "data/maze", "train").header
+    shards = open_shards(workspace / "data/maze", "train")
     config = load_config(tmp_path / "run/config.toml")
     last = Run(tmp_path / "run").last
     assert last is not None
-    assert build_model(config, header).config == load_model(last / "model")[0].config
+    odometry = fit_odometry(shards)
+    assert build_model(config, shards.header, odometry=odometry).config == load_model(last / "model")[0].config
     assert config.train.stages == (Stage(10, 4, 2), Stage(20, 20, 1))
 
 

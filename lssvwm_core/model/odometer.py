@@ -1,0 +1,82 @@
+"""Where a frame was seen from, reckoned from the actions where no pose tells: dead reckoning.
+
+What an action does to an agent is nearly linear in its last few actions, with inertia and all, so it is fitted to the
+recordings by least squares (`lssvwm_core.training.odometry`) and kept in the model's config: there are no weights to
+train. The reckoned poses address the memory of the scan (`address`), and nothing else: a world that is told actions
+alone still finds a place again, until a wall that stopped it has led the reckoning astray.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+PLANAR_POSE = ("x", "y", "cos", "sin")  # the columns of poses that it can go on from
+MOTION = ("forward", "left", "turn")  # of a step: in cells, in cells, in radians to the left
+
+OdometerState = dict[str, Tensor]
+
+
+class Odometer(nn.Module):
+    """Fills in the poses that are unknown.
+
+    Args:
+        odometry: (lags · A, 3) the motion that each column of an action adds, of the latest action first.
+        columns: A.
+    """
+
+    motion: Tensor
+
+    def __init__(self, odometry: Sequence[Sequence[float]], columns: int) -> None:
+        super().__init__()
+        self.lags = len(odometry) // columns
+        self.columns = columns
+        self.register_buffer("motion", torch.tensor(odometry), persistent=False)
+
+    def initial_state(self, batch: int) -> OdometerState:
+        """`pose` (B, 4): the origin, facing along x; `actions` (B, lags - 1, A), none so far."""
+        pose = torch.tensor([0.0, 0.0, 1.0, 0.0], device=self.motion.device).repeat(batch, 1)
+        return {"pose": pose, "actions": pose.new_zeros(batch, self.lags - 1, self.columns)}
+
+    def forward(
+        self, poses: Tensor | None, actions: Tensor | None, state: OdometerState, frames: int
+    ) -> tuple[Tensor, OdometerState]:
+        """Poses (B, T, 4) and actions (B, T, A), rows of NaN where unknown; None: all are.
+
+        Returns: the poses with those that follow from actions filled in, and the state after these frames. A pose stays
+        unknown from an unknown action on, until the next one that is known.
+        """
+        batch = len(state["pose"])
+        poses = state["pose"].new_full((batch, frames, 4), torch.nan) if poses is None else poses.float()
+        actions = poses.new_full((batch, frames, self.columns), torch.nan) if actions is None else actions.float()
+        forward, left, turn = self._motions(actions, state["actions"]).unbind(-1)  # (B, T), NaN where unknown
+
+        # The latest pose that is known, at every frame: the state's, before the first
+        known = torch.cat([state["pose"][:, None], poses], dim=1)  # (B, 1 + T, 4)
+        times = torch.arange(frames + 1, device=poses.device)
+        anchors = (times * ~known.isnan().any(dim=-1)).cummax(dim=1).values  # (B, 1 + T) indices
+
+        def since_anchor(steps: Tensor) -> Tensor:
+            """(B, T) -> (B, 1 + T) their sums after the anchors."""
+            sums = F.pad(steps, (1, 0)).cumsum(dim=1)
+            return sums - sums.gather(1, anchors)
+
+        x, y, cos, sin = known.gather(1, anchors[..., None].expand(-1, -1, 4)).unbind(-1)
+        headings = torch.atan2(sin, cos) + since_anchor(turn.nan_to_num(0.0))
+        along = headings[:, :-1] + turn / 2  # of a step: halfway through its turn
+        x = x + since_anchor((forward * along.cos() - left * along.sin()).nan_to_num(0.0))
+        y = y + since_anchor((forward * along.sin() + left * along.cos()).nan_to_num(0.0))
+        reckoned = torch.stack([x, y, headings.cos(), headings.sin()], dim=-1)
+        lost = since_anchor(turn.isnan().float()) > 0
+        reckoned = torch.where(known.isnan(), reckoned.masked_fill(lost[..., None], torch.nan), known)
+        kept = torch.cat([state["actions"], actions], dim=1)[:, frames:]
+        return reckoned[:, 1:], {"pose": reckoned[:, -1].clone(), "actions": kept.clone()}
+
+    def _motions(self, actions: Tensor, before: Tensor) -> Tensor:
+        """(B, T, A) -> (B, T, 3) the motion that led to each frame; an unknown action from before adds nothing."""
+        unknown = actions.isnan().any(dim=-1, keepdim=True)
+        rows = torch.cat([before, actions], dim=1).nan_to_num(0.0).unfold(1, self.lags, 1)  # (B, T, A, lags)
+        lagged = rows.flip(-1).transpose(-1, -2).flatten(2)  # (B, T, lags · A), the latest first
+        with torch.autocast(lagged.device.type, enabled=False):
+            return (lagged @ self.motion).masked_fill(unknown, torch.nan)
