@@ -40,8 +40,14 @@ def bench(
     frames: Annotated[
         str, typer.Option(help="Where to measure, with commas. [default: 100 to 3200; rollouts 100 to 10000]")
     ] = "",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="model.FIELD=VALUE, such as model.patch=1 for 16 tokens a frame.")
+    ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Measurements of each point; the median counts.")] = 3,
     limit: Annotated[float, typer.Option(help="Leave out sizes that take more seconds than this.")] = 60.0,
+    compile_: Annotated[
+        bool, typer.Option("--compile/--no-compile", help="Of bench train and rollout: compile the layers first.")
+    ] = False,
     steps: Annotated[str, typer.Option(help="Denoising steps a chunk. [default: 8; quality: 1,2,4,8,16]")] = "",
     data: Annotated[Path, typer.Option(help="Shards, for bench data and quality.")] = Path("data/maze"),
     checkpoint: Annotated[
@@ -102,8 +108,19 @@ def bench(
         expected = f"--variants of {', '.join(VARIANTS)} and --preset of {', '.join(PRESETS)}"
         raise LssvwmError(f"{', '.join(unknown) or preset}: unknown; expected {expected}")
     options = core.BenchOptions(
-        tuple(sorted(map(int, counts))), preset, names, repeats, limit, _number("--steps", steps or "8")
+        tuple(sorted(map(int, counts))),
+        preset,
+        names,
+        repeats,
+        limit,
+        _number("--steps", steps or "8"),
+        model=_model_fields(set_ or []),
+        compile=compile_,
     )
+    try:
+        options.config()
+    except (ValueError, TypeError) as error:
+        raise LssvwmError(f"--set {' '.join(set_ or [])}: {error}") from error
     measured = {
         Bench.TRAIN: lambda: core.bench_train(options, where),
         Bench.ROLLOUT: lambda: core.bench_rollout(options, where),
@@ -116,7 +133,8 @@ def bench(
         points.append(point)
         size = f", {point.bytes:,} bytes" if point.bytes else ""
         say(f"{point.name:>22} {point.frames:>6} frames: {1000 * point.seconds:10.1f} ms{size}")
-    figures = summary(what.value, points, asdict(options), where)
+    peak = core.matmul_speed(where) if what is Bench.TRAIN else None
+    figures = summary(what.value, points, asdict(options), where, peak)
     write_json(out / f"{what.value}.json", figures)
     plot(what.value, points, out / f"{what.value}.png")
     if json:
@@ -125,6 +143,19 @@ def bench(
     for name, found in figures["ratios"].items():
         say(f"{name}: " + "  ".join(f"{ratio} = {value}" for ratio, value in found.items()))
     say(f"{out / what.value}.json, .png")
+
+
+def _model_fields(overrides: list[str]) -> dict[str, Any]:
+    """Raises: LssvwmError for overrides of anything but the model."""
+    from lssvwm_core.training.config import parse_override
+    from lssvwm_datasets.errors import LssvwmError
+
+    fields = {}
+    for section, name, value in map(parse_override, overrides):
+        if section != "model":
+            raise LssvwmError(f"--set {section}.{name}: bench sets fields of the model alone, as model.patch=1")
+        fields[name] = value
+    return fields
 
 
 def _quality(

@@ -133,7 +133,7 @@ def _estimate(config: "RunConfig", device: "torch.device", gpu: str) -> None:
     from dataclasses import replace
 
     from lssvwm_core.bench.timing import step_seconds
-    from lssvwm_core.device import fastest_precision
+    from lssvwm_core.device import training_precision
     from lssvwm_core.model.variants import parameters
     from lssvwm_core.training import cost
     from lssvwm_core.training.setup import build_model
@@ -176,7 +176,7 @@ def _estimate(config: "RunConfig", device: "torch.device", gpu: str) -> None:
     timed = [step_seconds(model, stage, chunk, device, repeats=1) for _, stage in config.train.stage_ends()]
     seconds = sum(once * stage.steps for once, stage in zip(timed, stages, strict=True)) * config.train.accumulate
     kind = "CPU" if device.type == "cpu" else "GPU"
-    print(f"  this {kind}  {_time(seconds)} (a step of each stage timed, {fastest_precision(device)})")
+    print(f"  this {kind}  {_time(seconds)} (a step of each stage timed, {training_precision(device)})")
 
 
 def _time(seconds: float) -> str:

@@ -7,7 +7,7 @@ import platform
 
 import torch
 
-from lssvwm_core.device import fastest_precision, pick_device
+from lssvwm_core.device import fastest_precision, pick_device, training_precision
 from lssvwm_core.scan import choose_backend
 
 PACKAGES = ("torch", "numpy", "h5py", "accelerate", "safetensors", "huggingface-hub", "av", "decord", "imageio-ffmpeg")
@@ -30,7 +30,7 @@ def describe() -> str:
         "- " + ", ".join(f"{name} {_version(name)}" for name in PACKAGES),
         f"- device: {_device(device)}; {os.cpu_count()} CPU cores, {torch.get_num_threads()} threads",
         f"- scan: {backend} ({reason})",
-        f"- precision: {fastest_precision(device)}",
+        f"- precision: {fastest_precision(device)} in rollouts, {training_precision(device)} in training",
         f"- video: {'PyAV' if importlib.util.find_spec('av') else 'decord'}",
     ]
     for extra, (what, module) in EXTRAS.items():

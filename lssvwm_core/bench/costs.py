@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from lssvwm_core.device import fastest_precision
+from lssvwm_core.device import fastest_precision, training_precision
 from lssvwm_core.plots import Plot, save_plots
 
 
@@ -21,17 +21,27 @@ class Point:
     seconds: float
     bytes: int | None = None
     """Of the state (rollout), or at the peak of a step (training, CUDA only)."""
+    flops: int | None = None
+    """Of matrix products (training)."""
 
 
-def summary(what: str, points: Sequence[Point], options: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """The content of the JSON file: the points, and for each name the ratio of its last two and of its ends."""
+def summary(
+    what: str, points: Sequence[Point], options: dict[str, Any], device: torch.device, peak: float | None = None
+) -> dict[str, Any]:
+    """The content of the JSON file: the points, and for each name the ratio of its last two and of its ends.
+
+    `peak` is what the device reaches in matrix products, in FLOP/s: training is measured by its share of it.
+    """
     names = dict.fromkeys(point.name for point in points)
+    own = {name: [point for point in points if point.name == name] for name in names}
+    first = next(iter(own.values()), [])
     return {
         "bench": what,
         **machine(device),
+        "matmul_flops_per_second": peak,
         "options": options,
         "points": [asdict(point) for point in points],
-        "ratios": {name: ratios([point for point in points if point.name == name]) for name in names},
+        "ratios": {name: ratios(of) | beside(of, first) | share_of_peak(of, peak) for name, of in own.items()},
     }
 
 
@@ -41,7 +51,7 @@ def machine(device: torch.device) -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "precision": fastest_precision(device),
+        "precision": {"rollout": fastest_precision(device), "training": training_precision(device)},
     }
 
 
@@ -57,6 +67,27 @@ def plot(what: str, points: Sequence[Point], path: Path) -> None:
         label = "state (MiB)" if what == "rollout" else "peak memory (MiB)"
         plots.append(Plot(x, label, sizes, log=True))
     save_plots(path, plots)
+
+
+def beside(points: Sequence[Point], others: Sequence[Point]) -> dict[str, float]:
+    """Seconds over those of the others, at the most frames that both were measured at."""
+    seconds = {point.frames: point.seconds for point in others}
+    both = [point for point in points if point.frames in seconds and point.name != others[0].name]
+    if not both:
+        return {}
+    last = both[-1]
+    return {f"seconds({last.frames}) / {others[0].name}'s": round(last.seconds / seconds[last.frames], 3)}
+
+
+def share_of_peak(points: Sequence[Point], peak: float | None) -> dict[str, float]:
+    """FLOP/s over the device's, and frames a second, at the most frames."""
+    last = points[-1]
+    if peak is None or last.flops is None:
+        return {}
+    return {
+        f"frames/s({last.frames})": round(last.frames / last.seconds, 1),
+        f"FLOP/s({last.frames}) / a large matrix product's": round(last.flops / last.seconds / peak, 3),
+    }
 
 
 def ratios(points: Sequence[Point]) -> dict[str, float | str]:

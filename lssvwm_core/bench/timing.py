@@ -7,7 +7,7 @@ all of them alike, and the ratios are of one run.
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lssvwm_core.bench import attention
 from lssvwm_core.bench.costs import Point
-from lssvwm_core.device import autocast, fastest_precision, keep_freed_memory
+from lssvwm_core.device import autocast, fastest_precision, keep_freed_memory, training_precision
 from lssvwm_core.diffusion import denoise, flow_loss, sample_noise_levels
 from lssvwm_core.model.config import ModelConfig, preset
 from lssvwm_core.model.state import ModelState
@@ -25,7 +25,9 @@ from lssvwm_core.model.variants import variant
 from lssvwm_core.model.world_model import WorldModel
 from lssvwm_core.scan import ssd_scan
 from lssvwm_core.training.config import Stage
+from lssvwm_core.training.cost import step_cost
 from lssvwm_core.training.data import ClipDataset, ClipSampling
+from lssvwm_core.world import compile_where_possible
 from lssvwm_datasets.shards import open_shards
 from lssvwm_datasets.sources import TRAIN
 
@@ -33,7 +35,8 @@ LATENT_SHAPE = (32, 4, 4)  # of the shipped autoencoder
 POSE_NAMES = ("x", "y", "cos", "sin")
 COMPARED = ("ours", "mamba2", "mamba2-local", "causal-window", "causal-full")
 OBSERVED_AT_ONCE = 100  # frames
-Measure = Callable[[], None]
+MATMUL_SIDE = (1024, 8192)  # of matrices, on CPUs and GPUs
+Measure = Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,14 @@ class BenchOptions:
     """Denoising steps a chunk."""
     clip_frames: int = 800
     """Of the training clips that set the window of causal-window."""
+    model: dict[str, Any] = field(default_factory=dict)
+    """Fields of the model that differ from the preset's."""
+    compile: bool = False
+    """Compile the layers before training steps and frames are measured (torch.compile)."""
+
+    def config(self) -> ModelConfig:
+        """The model that is measured, on latents of the shipped autoencoder. Raises: ValueError."""
+        return preset(self.preset, LATENT_SHAPE, **{"pose_names": POSE_NAMES, **self.model})
 
 
 def bench_train(options: BenchOptions, device: torch.device) -> Iterator[Point]:
@@ -59,7 +70,18 @@ def bench_train(options: BenchOptions, device: torch.device) -> Iterator[Point]:
         optimizer = torch.optim.AdamW(model.parameters())
         measures = {frames: _training_step(model, optimizer, frames, device) for frames in options.frames}
         for frames, seconds in _interleaved(measures, options, device):
-            yield Point(name, frames, seconds, _peak(measures[frames], device) if _cuda(device) else None)
+            peak = _peak(measures[frames], device) if _cuda(device) else None
+            flops = step_cost(model.config, 1, frames, model.config.chunk_sizes[0], training_precision(device)).flops
+            yield Point(name, frames, seconds, peak, flops)
+
+
+def matmul_speed(device: torch.device, repeats: int = 10) -> float:
+    """FLOP/s of the fastest of several large products of two square matrices, in the precision of training."""
+    side = MATMUL_SIDE[device.type == "cuda"]
+    dtype = torch.bfloat16 if training_precision(device) == "bf16" else torch.float32
+    a, b = torch.randn(2, side, side, device=device, dtype=dtype).unbind(0)
+    a @ b  # warms up
+    return 2 * side**3 / min(_timed(partial(torch.mm, a, b), device) for _ in range(repeats))
 
 
 def bench_rollout(options: BenchOptions, device: torch.device) -> Iterator[Point]:
@@ -78,7 +100,7 @@ def bench_rollout(options: BenchOptions, device: torch.device) -> Iterator[Point
 
 def bench_scan(options: BenchOptions, device: torch.device) -> Iterator[Point]:
     """The scan alone, on one sequence of `frames` frames of the preset's tokens, beside the recurrence as a loop."""
-    config = preset(options.preset, LATENT_SHAPE)
+    config = options.config()
     tokens = config.grid[0] * config.grid[1]
     for name, backend, backward in (
         ("forward", "auto", False),
@@ -92,7 +114,7 @@ def bench_scan(options: BenchOptions, device: torch.device) -> Iterator[Point]:
 
 def bench_attention(options: BenchOptions, device: torch.device) -> Iterator[Point]:
     """Frame-local attention of one layer of the preset, forward, by each of the ways to compute it."""
-    config = preset(options.preset, LATENT_SHAPE)
+    config = options.config()
     shape = (config.grid[0] * config.grid[1], config.width // config.head_width, config.head_width)
     measures: dict[str, dict[int, Measure]] = {}
     for frames in options.frames:
@@ -129,7 +151,7 @@ def training_step(
         name: torch.rand(batch, frames, columns, generator=rng).to(device)
         for name, columns in model.config.streams.items()
     }
-    with autocast(device, fastest_precision(device)):
+    with autocast(device, training_precision(device)):
         loss = flow_loss(model, latents, torch.randn_like(latents), levels, conditions, chunk)
     loss.backward()
     optimizer.step()
@@ -146,9 +168,12 @@ def step_seconds(config: ModelConfig, stage: Stage, chunk: int, device: torch.de
 
 
 def _model(name: str, options: BenchOptions, device: torch.device) -> WorldModel:
-    ours = preset(options.preset, LATENT_SHAPE, pose_names=POSE_NAMES)
+    ours = options.config()
     torch.manual_seed(0)
-    return WorldModel(replace(ours, **variant(name, ours, options.clip_frames))).to(device)
+    model = WorldModel(replace(ours, **variant(name, ours, options.clip_frames))).to(device)
+    if options.compile:
+        compile_where_possible(model, device)
+    return model
 
 
 def _training_step(model: WorldModel, optimizer: torch.optim.Optimizer, frames: int, device: torch.device) -> Measure:

@@ -13,6 +13,7 @@ from lssvwm_core.model.mamba import MixerState
 
 ROTARY_BASE = 100.0  # positions are a few frames or tokens apart, far fewer than in text
 FAR_ROTARY_BASE = 10_000.0  # of times, where all the past is seen
+FEW_KEYS = 256  # up to which scores are small enough to be kept for the backward pass
 CAUSAL_PIECE = 2048  # queries whose mask is made at once
 
 
@@ -58,7 +59,9 @@ class FrameAttention(nn.Module):
         query = rotate(query, angles[tail:])
         keys, values = rotate(keys[:, self.longest_tail - tail :], angles), values[:, self.longest_tail - tail :]
 
-        mixed = windowed_attention(query, keys, values, chunk, self.window, max(0, tail - frames_seen)).to(x.dtype)
+        work = value.dtype  # bfloat16 under autocast
+        q, k, v = query.to(work), keys.to(work), values.to(work)
+        mixed = windowed_attention(q, k, v, chunk, self.window, max(0, tail - frames_seen)).to(x.dtype)
         return self.out_proj(mixed.flatten(-2)).unflatten(2, (h, w)), new_state
 
 
@@ -122,33 +125,74 @@ def windowed_attention(
         keys, values: (B, window - chunk + T, S, heads, d), beginning with the tail before the first frame.
         unknown: frames of the tail that never were, from before the first frame.
     """
-    frames, tokens, tail = query.shape[1], query.shape[2], window - chunk
-    first = min(-(-unknown // chunk), frames // chunk) * chunk  # frames whose chunks' windows reach there
+    frames, tail = query.shape[1], window - chunk
+    group = _frames_together(frames, chunk, window, query.device)
+    first = min(-(-unknown // group) * group, frames)  # frames of the groups whose windows reach there
     parts = []
     if first > 0:
-        times = torch.arange(window, device=query.device) + torch.arange(0, first, chunk, device=query.device)[:, None]
-        known = (times >= unknown).repeat_interleave(tokens, dim=1)  # (chunks, keys)
+        starts = torch.arange(0, first, group, device=query.device)
         parts.append(
-            _attend(query[:, :first], keys[:, : first + tail], values[:, : first + tail], chunk, window, known)
+            _attend(
+                query[:, :first],
+                keys[:, : first + tail],
+                values[:, : first + tail],
+                group,
+                _sees(starts, group, chunk, window, unknown),
+            )
         )
     if first < frames:
-        parts.append(_attend(query[:, first:], keys[:, first:], values[:, first:], chunk, window, None))
+        mask = None if group == chunk else _sees(torch.tensor([first], device=query.device), group, chunk, window, 0)
+        parts.append(_attend(query[:, first:], keys[:, first:], values[:, first:], group, mask))
     return torch.cat(parts, dim=1)
 
 
-def _attend(query: Tensor, keys: Tensor, values: Tensor, chunk: int, window: int, known: Tensor | None) -> Tensor:
-    """`known` (T / chunk, window · S) bool: the keys that there are; None: all."""
+def _frames_together(frames: int, chunk: int, window: int, device: torch.device) -> int:
+    """How many frames share one set of keys: their windows overlap, so that a mask costs less than copies.
+
+    On CUDA only a chunk does, for the fastest kernels take no mask.
+    """
+    if device.type != "cpu":
+        return chunk
+    fitting = [group for group in range(chunk, window // 2 + 1, chunk) if frames % group == 0]
+    return fitting[-1] if fitting else chunk
+
+
+def _sees(starts: Tensor, group: int, chunk: int, window: int, unknown: int) -> Tensor:
+    """(groups, group, window - chunk + group) bool: which of a group's keys, by frames, each of its frames sees.
+
+    `starts` (groups,): the first key of each group, counted from the first of all, of which `unknown` never were.
+    """
+    own = torch.arange(group, device=starts.device)[:, None] // chunk * chunk  # the first key of a frame's window
+    key = torch.arange(window - chunk + group, device=starts.device)
+    return (key >= own) & (key < own + window) & (starts[:, None, None] + key >= unknown)
+
+
+def _attend(query: Tensor, keys: Tensor, values: Tensor, group: int, mask: Tensor | None) -> Tensor:
+    """`mask` (T / group or 1, group, frames of keys of a group) bool; None: every key is seen."""
     batch, frames, tokens = query.shape[:3]
-    chunks = frames // chunk
-    q = query.unflatten(1, (chunks, chunk)).flatten(2, 3).flatten(0, 1).transpose(1, 2)
+    groups, seen = frames // group, keys.shape[1] - frames + group
+    q = query.unflatten(1, (groups, group)).flatten(2, 3).flatten(0, 1).transpose(1, 2)
     k, v = (
-        # (B, chunks, S, heads, d, window) -> (B · chunks, heads, window · S, d)
-        tensor.unfold(1, window, chunk).permute(0, 1, 3, 5, 2, 4).flatten(3, 4).flatten(0, 1)
+        # (B, groups, S, heads, d, seen) -> (B · groups, heads, seen · S, d)
+        tensor.unfold(1, seen, group).permute(0, 1, 3, 5, 2, 4).flatten(3, 4).flatten(0, 1)
         for tensor in (keys, values)
     )
-    mask = None if known is None else known.repeat(batch, 1)[:, None, None]  # (B · chunks, 1, 1, window · S)
-    mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)  # (B · chunks, heads, chunk · S, d)
-    return mixed.transpose(1, 2).unflatten(0, (batch, chunks)).unflatten(2, (chunk, tokens)).flatten(1, 2)
+    if mask is not None:
+        mask = mask.repeat_interleave(tokens, dim=1).repeat_interleave(tokens, dim=2)
+        mask = (mask.repeat(batch, 1, 1) if len(mask) > 1 else mask)[
+            :, None
+        ]  # (B · groups or 1, 1, group · S, seen · S)
+    attend = _products if query.device.type == "cpu" and k.shape[2] <= FEW_KEYS else F.scaled_dot_product_attention
+    mixed = attend(q, k, v, attn_mask=mask)  # (B · groups, heads, group · S, d)
+    return mixed.transpose(1, 2).unflatten(0, (batch, groups)).unflatten(2, (group, tokens)).flatten(1, 2)
+
+
+def _products(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None) -> Tensor:
+    """Attention by two matrix products: on a CPU several times faster than its kernel, backward and in bfloat16."""
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+    if attn_mask is not None:
+        scores = scores.masked_fill(~attn_mask, -torch.inf)
+    return scores.float().softmax(dim=-1).to(value.dtype) @ value
 
 
 def rotary_angles(

@@ -59,7 +59,7 @@ class TrainConfig:
     shard_model: bool = False
     """Share weights, gradients, EMA and optimiser out over the processes (FSDP2): for models too large for one GPU."""
     precision: str = "auto"
-    """bf16, fp32, or auto: bf16 on CUDA and on CPUs with AMX."""
+    """bf16, fp32, or auto: bf16 on CUDA, on CPUs with AMX and on AMD's with AVX512-BF16."""
     seed: int = 0
     log_every: int = 10
     checkpoint_every: int = 500

@@ -16,7 +16,7 @@ import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader, SequentialSampler, Subset
 
-from lssvwm_core.device import fastest_precision, keep_freed_memory
+from lssvwm_core.device import keep_freed_memory, training_precision
 from lssvwm_core.diffusion import flow_loss
 from lssvwm_core.model.autoencoder import load_autoencoder
 from lssvwm_core.model.config import ModelConfig
@@ -75,7 +75,7 @@ def train(
     accelerator = Accelerator(
         cpu=device.type == "cpu", log_with=list(config.train.track) or None, project_dir=run.folder
     )
-    precision = fastest_precision(device) if config.train.precision == "auto" else config.train.precision
+    precision = training_precision(device) if config.train.precision == "auto" else config.train.precision
     config = replace(config, train=replace(config.train, precision=precision))
     model, teacher = _starting_model(run, config, shards, init_from)
     trainee = make_trainee(model, config.train, accelerator, run.last)

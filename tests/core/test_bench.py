@@ -13,7 +13,9 @@ from lssvwm_core.bench.attention import ways
 from lssvwm_core.bench.costs import Point, plot, ratios
 from lssvwm_core.bench.quality import Quality, summarise, table
 from lssvwm_core.bench.timing import BenchOptions, bench_rollout
+from lssvwm_core.device import training_precision
 from lssvwm_core.model.config import preset
+from lssvwm_core.training.cost import step_cost
 from lssvwm_datasets.errors import LssvwmError
 from tests.conftest import lssvwm
 
@@ -27,6 +29,20 @@ def test_every_bench_writes_json_and_a_plot(workspace: Path, tmp_path: Path, wha
     assert all(point["seconds"] > 0 for point in figures["points"])
     assert all("seconds(20) / seconds(10)" in found for found in figures["ratios"].values())
     assert (tmp_path / f"{what}.png").stat().st_size > 5000
+
+
+def test_training_is_set_beside_ours_and_beside_a_matrix_product(workspace: Path, tmp_path: Path) -> None:
+    few = ("--frames", "10,20", "--repeats", "1", "--variants", "ours,causal-full", "--out", str(tmp_path), "--json")
+    figures = json.loads(lssvwm(workspace, "bench", "train", *few, "--set", "model.patch=1").stdout)
+    seconds = {(point["name"], point["frames"]): point["seconds"] for point in figures["points"]}
+    ours, full = figures["ratios"]["ours"], figures["ratios"]["causal-full"]
+    assert full["seconds(20) / ours's"] == pytest.approx(seconds["causal-full", 20] / seconds["ours", 20], abs=1e-3)
+    assert "seconds(20) / ours's" not in ours
+    assert ours["frames/s(20)"] == pytest.approx(20 / seconds["ours", 20], abs=0.1)
+    assert 0 < ours["FLOP/s(20) / a large matrix product's"] < 1
+    config = preset("tiny", (32, 4, 4), pose_names=("x", "y", "cos", "sin"), patch=1)
+    flops = step_cost(config, 1, 20, 5, training_precision(torch.device("cpu"))).flops
+    assert [point["flops"] for point in figures["points"] if point["name"] == "ours"][1] == flops
 
 
 def test_only_full_attention_grows_in_bytes(tmp_path: Path) -> None:
@@ -112,10 +128,20 @@ def test_bad_numbers_are_told(steps: str, shifts: str, frames: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--frames", "7"), ("--frames", "x"), ("--variants", "mamba3"), ("--preset", "x")]
+    "arguments",
+    [
+        ("--frames", "7"),
+        ("--frames", "x"),
+        ("--variants", "mamba3"),
+        ("--preset", "x"),
+        ("--set", "train.steps=3"),
+        ("--set", "model.widht=3"),
+        ("--set", "model.width=3"),
+    ],
 )
 def test_bad_options_are_told(tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    assert "expected" in lssvwm(tmp_path, "bench", "train", *arguments, fails=True).stderr
+    stderr = lssvwm(tmp_path, "bench", "train", *arguments, fails=True).stderr
+    assert any(word in stderr for word in ("expected", "unknown", "alone", "must be")), stderr
 
 
 def test_every_way_of_attention_gives_the_same() -> None:

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lssvwm_core.model import attention
 from lssvwm_core.model.attention import ROTARY_BASE, FrameAttention
 
 H, W, WIDTH, HEAD_WIDTH = 2, 3, 64, 16
@@ -70,10 +71,28 @@ def dense_attention(mixer, x, chunk):
     return ((weights @ value).transpose(1, 2).flatten(2) @ mixer.out_proj.weight.T).view_as(x)
 
 
+@pytest.mark.parametrize("way", ["products", "kernel", "kernel without mask"])
 @pytest.mark.parametrize(("chunk", "window"), CHUNKS_AND_WINDOWS)
-def test_equals_attention_with_a_dense_mask(frame_attention, normal, chunk, window):
+def test_equals_attention_with_a_dense_mask(frame_attention, normal, chunk, window, way, monkeypatch):
+    """As on CPUs with few keys, with many, and as on GPUs."""
+    if way != "products":
+        monkeypatch.setattr(attention, "FEW_KEYS", 0)
+    if way == "kernel without mask":
+        monkeypatch.setattr(attention, "_frames_together", lambda frames, chunk, window, device: chunk)
     mixer, x = frame_attention(window), normal(2, 20, H, W, WIDTH)
     torch.testing.assert_close(mix(mixer, x, chunk)[0], dense_attention(mixer, x, chunk), rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_in_bfloat16_are_those_of_float32(frame_attention, normal):
+    mixer, x = frame_attention(10), normal(2, 20, H, W, WIDTH)
+    found = []
+    for enabled in (False, True):
+        mixer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            y, _ = mixer(x, mixer.initial_state(2, (H, W)), 0, 1)
+        (y.float() * normal(*x.shape, seed=1)).sum().backward()
+        found.append(mixer.qkv.weight.grad.clone())
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=0.02 * float(found[0].abs().max()))
 
 
 @pytest.mark.parametrize(("chunk", "window"), CHUNKS_AND_WINDOWS)
