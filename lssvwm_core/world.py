@@ -30,7 +30,7 @@ from lssvwm_datasets.shards import ShardHeader
 logger = logging.getLogger(__name__)
 KIND = "world-model"
 OBSERVE_FRAMES = 100  # committed at once, at most: bounds the memory of a long context
-SAMPLING_STEPS = 8  # of a world that was not distilled to fewer
+SAMPLING_STEPS = 4  # of a world that was not distilled to fewer: the knee (docs/memory.md)
 DECODE_PIXELS = 128 * 64 * 64  # decoded at once: bounds the memory of large frames
 
 Conditions = Mapping[str, Tensor]

@@ -86,7 +86,7 @@ def test_quality_is_measured_against_steps_for_worlds_beside_each_other(workspac
     rows = {(row["world"], row["steps"], row["shift"]): row for row in figures["rows"]}
     assert list(rows) == [("test", 1, 1), ("test", 2, 1), ("test", 2, 3), ("autoencoder", 0, 1)]
     assert all(row["frames_per_second"] > 0 for (name, *_), row in rows.items() if name == "test")
-    assert figures["defaults"] == {"test": 8}
+    assert figures["defaults"] == {"test": 4}
     assert (tmp_path / "quality.png").stat().st_size > 5000
 
 

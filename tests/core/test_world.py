@@ -91,7 +91,7 @@ def test_a_world_keeps_the_steps_it_is_for(workspace: Path, tmp_path: Path, worl
         load_world(tmp_path, torch.device("cpu"))
     del config["sampling_steps"]
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert load_world(tmp_path, torch.device("cpu")).steps == 8
+    assert load_world(tmp_path, torch.device("cpu")).steps == 4
     assert world.sampled_with(steps=5, chunk=1).chunk == 1
     with pytest.raises(LssvwmError, match="--chunk 3: the world was trained for 5, 1"):
         world.sampled_with(chunk=3)
