@@ -38,7 +38,7 @@ def train(
         str | None, typer.Option(help="Start from the weights (and shape) of a run, world or hub id.")
     ] = None,
     compile: Annotated[
-        bool, typer.Option(help="torch.compile: slow first steps, faster ones from then on; for GPUs.")
+        bool, typer.Option(help="torch.compile: a slow start, faster steps from then on; needs a C++ compiler.")
     ] = False,
     shard_model: Annotated[
         bool, typer.Option("--shard-model", help="Over the GPUs of torchrun (FSDP2): for models too large for one.")

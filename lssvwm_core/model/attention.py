@@ -131,17 +131,11 @@ def windowed_attention(
     parts = []
     if first > 0:
         starts = torch.arange(0, first, group, device=query.device)
-        parts.append(
-            _attend(
-                query[:, :first],
-                keys[:, : first + tail],
-                values[:, : first + tail],
-                group,
-                _sees(starts, group, chunk, window, unknown),
-            )
-        )
+        mask: Tensor | None = _sees(starts, group, chunk, window, unknown)
+        parts.append(_attend(query[:, :first], keys[:, : first + tail], values[:, : first + tail], group, mask))
     if first < frames:
-        mask = None if group == chunk else _sees(torch.tensor([first], device=query.device), group, chunk, window, 0)
+        any_start = torch.zeros(1, dtype=torch.long, device=query.device)
+        mask = None if group == chunk else _sees(any_start, group, chunk, window, 0)
         parts.append(_attend(query[:, first:], keys[:, first:], values[:, first:], group, mask))
     return torch.cat(parts, dim=1)
 
@@ -178,10 +172,9 @@ def _attend(query: Tensor, keys: Tensor, values: Tensor, group: int, mask: Tenso
         for tensor in (keys, values)
     )
     if mask is not None:
+        copies = batch if len(mask) > 1 else 1
         mask = mask.repeat_interleave(tokens, dim=1).repeat_interleave(tokens, dim=2)
-        mask = (mask.repeat(batch, 1, 1) if len(mask) > 1 else mask)[
-            :, None
-        ]  # (B · groups or 1, 1, group · S, seen · S)
+        mask = mask.repeat(copies, 1, 1)[:, None]  # (B · groups or 1, 1, group · S, seen · S)
     attend = _products if query.device.type == "cpu" and k.shape[2] <= FEW_KEYS else F.scaled_dot_product_attention
     mixed = attend(q, k, v, attn_mask=mask)  # (B · groups, heads, group · S, d)
     return mixed.transpose(1, 2).unflatten(0, (batch, groups)).unflatten(2, (group, tokens)).flatten(1, 2)

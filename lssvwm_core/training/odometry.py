@@ -2,12 +2,11 @@
 
 import itertools
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from lssvwm_core.model.odometer import PLANAR_POSE
-from lssvwm_datasets.shards import ShardSet
+from lssvwm_datasets.shards import ShardSet, opened
 
 LAGS = 4  # actions that a step depends on: at the maze's 4 Hz, turns coast for one or two
 EPISODES = 100  # at most
@@ -26,7 +25,7 @@ def fit_odometry(shards: ShardSet) -> Odometry:
     lagged, motions = [], []
     for episode in itertools.islice(shards.episodes, EPISODES):
         rows = slice(episode.start, episode.start + episode.length)
-        with h5py.File(episode.shard, "r") as file:
+        with opened(episode.shard) as file:
             actions, poses = file["actions"][rows], file["poses"][rows]
         padded = np.pad(actions, ((LAGS - 1, 0), (0, 0)))
         lags = [padded[LAGS - 1 - lag : len(padded) - lag] for lag in range(LAGS)]

@@ -27,12 +27,8 @@ def build_model(
     """The model of a run: its preset for these latents, actions and poses. Raises: LssvwmError."""
     try:
         columns = {"action_names": header.action_names, "pose_names": header.pose_names}
-        shape: dict[str, Any] = {
-            **columns,
-            "action_scaling": action_scaling,
-            "odometry": odometry,
-            **config.model,
-        }
+        measured = {"action_scaling": action_scaling, "odometry": odometry}
+        shape: dict[str, Any] = columns | measured | config.model
         model_config = preset(config.preset, header.latent_shape, **shape)
     except (ValueError, TypeError) as error:
         raise LssvwmError(f"[model] {error}") from error
