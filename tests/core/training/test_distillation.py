@@ -213,7 +213,7 @@ def test_the_command_makes_a_world_with_its_own_steps(workspace: Path, tmp_path:
     [
         (("test", "--set", "model.depth=3"), "the student has the shape of its teacher"),
         (("nowhere",), "nowhere: no such model"),
-        (("test", "--sampling-steps", "16"), "16 steps of the student for 8 of the teacher"),
+        (("test", "--sampling-steps", "16"), "16 steps of the student for 4 of the teacher"),
     ],
 )
 def test_bad_options_are_told(workspace: Path, arguments: tuple[str, ...], message: str) -> None:
