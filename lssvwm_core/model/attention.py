@@ -175,7 +175,9 @@ def _attend(query: Tensor, keys: Tensor, values: Tensor, group: int, mask: Tenso
         copies = batch if len(mask) > 1 else 1
         mask = mask.repeat_interleave(tokens, dim=1).repeat_interleave(tokens, dim=2)
         mask = mask.repeat(copies, 1, 1)[:, None]  # (B · groups or 1, 1, group · S, seen · S)
-    attend = _products if query.device.type == "cpu" and k.shape[2] <= FEW_KEYS else F.scaled_dot_product_attention
+    few = query.device.type == "cpu" and k.shape[2] <= FEW_KEYS
+    # torch 2.13 compiles the products, on a CPU with several threads, to code that writes beyond its memory
+    attend = _products if few and not torch.compiler.is_compiling() else F.scaled_dot_product_attention
     mixed = attend(q, k, v, attn_mask=mask)  # (B · groups, heads, group · S, d)
     return mixed.transpose(1, 2).unflatten(0, (batch, groups)).unflatten(2, (group, tokens)).flatten(1, 2)
 
