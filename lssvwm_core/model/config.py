@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Any
 
-from lssvwm_core.model.odometer import MOTION, PLANAR_POSE
+from lssvwm_datasets.memory_maze import POSE_NAMES
 
 DEFAULT_MIXERS = ("scan", "attention")
 MIXERS = (*DEFAULT_MIXERS, "causal")
@@ -71,14 +71,14 @@ class ModelConfig:
             )
         if self.action_scaling and len(self.action_scaling) != len(self.action_names):
             raise ValueError(f"action_scaling has {len(self.action_scaling)} rows for {len(self.action_names)} actions")
-        if self.odometry and (self.pose_names != PLANAR_POSE or not self.action_names):
-            raise ValueError(f"odometry is for actions and the poses {PLANAR_POSE}, not for {self.pose_names}")
+        if self.odometry and (self.pose_names != POSE_NAMES or not self.action_names):
+            raise ValueError(f"odometry is for actions and the poses {POSE_NAMES}, not for {self.pose_names}")
         if self.odometry and (
-            len(self.odometry) % len(self.action_names) or any(len(row) != len(MOTION) for row in self.odometry)
+            len(self.odometry) % len(self.action_names) or any(len(row) != 3 for row in self.odometry)
         ):
             raise ValueError(
                 f"odometry has {len(self.odometry)} rows, expected a multiple of the {len(self.action_names)} actions, "
-                f"each of {len(MOTION)} numbers"
+                f"each of 3 numbers"
             )
         if not self.chunk_sizes or not all(1 <= chunk <= self.frame_window for chunk in self.chunk_sizes):
             raise ValueError(f"chunk sizes {self.chunk_sizes} must lie within 1..{self.frame_window} (frame_window)")

@@ -12,17 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-PLANAR_POSE = ("x", "y", "cos", "sin")  # the columns of poses that it can go on from
-MOTION = ("forward", "left", "turn")  # of a step: in cells, in cells, in radians to the left
-
 OdometerState = dict[str, Tensor]
 
 
 class Odometer(nn.Module):
-    """Fills in the poses that are unknown.
+    """Fills in the poses (x, y, cos, sin) that are unknown.
 
     Args:
-        odometry: (lags · A, 3) the motion that each column of an action adds, of the latest action first.
+        odometry: (lags · A, 3) the motion that each column of an action adds, of the latest action first: cells
+            forward, cells to the left, radians turned to the left.
         columns: A.
     """
 

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 from numpy.typing import NDArray
 
-from lssvwm_core.model.odometer import PLANAR_POSE
+from lssvwm_datasets.memory_maze import POSE_NAMES
 from lssvwm_datasets.shards import ShardSet, opened
 
 LAGS = 4  # actions that a step depends on: at the maze's 4 Hz, turns coast for one or two
@@ -20,7 +20,7 @@ def fit_odometry(shards: ShardSet) -> Odometry:
 
     Empty where the shards lack actions or planar poses.
     """
-    if shards.header.pose_names != PLANAR_POSE or not shards.header.action_names:
+    if shards.header.pose_names != POSE_NAMES or not shards.header.action_names:
         return ()
     lagged, motions = [], []
     for episode in itertools.islice(shards.episodes, EPISODES):

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from lssvwm_core.model.config import ModelConfig
-from lssvwm_core.model.odometer import PLANAR_POSE, Odometer
+from lssvwm_core.model.odometer import Odometer
 from lssvwm_core.model.world_model import WorldModel
+from lssvwm_datasets.memory_maze import POSE_NAMES
 
 ACTIONS = ("noop", "forward", "left")
 FRAMES = 30
@@ -85,11 +86,11 @@ def test_an_unknown_action_loses_the_way_until_a_pose_is_known(odometer, actions
     assert odometer(None, actions[:, :5], state, 5)[0].isnan().all(), "lost for good"
 
 
-def test_a_world_told_actions_alone_finds_a_place_again(randomised, normal):
-    """A full turn by actions: what was seen a turn ago matters more to the frame than what was seen half a turn ago."""
+def test_after_a_full_turn_by_actions_a_world_reads_where_it_wrote():
+    """Half a turn from there it does not."""
     turn = 2 * math.pi / 20
     config = ModelConfig(
-        (4, 2, 2), ACTIONS, PLANAR_POSE, odometry=((0, 0, 0), (0, 0, 0), (0, 0, turn)), width=32, depth=1,
+        (4, 2, 2), ACTIONS, POSE_NAMES, odometry=((0, 0, 0), (0, 0, 0), (0, 0, turn)), width=32, depth=1,
         head_width=16, state_width=64, block_sizes=((1, 1),), mixers=("scan",), frame_window=5,
     )  # fmt: skip
     model = WorldModel(config)
@@ -105,6 +106,6 @@ def test_a_world_told_actions_alone_finds_a_place_again(randomised, normal):
 
 def test_odometry_that_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="odometry has 4 rows, expected a multiple of the 3 actions"):
-        ModelConfig((4, 2, 2), ACTIONS, PLANAR_POSE, odometry=((0.0, 0.0, 0.0),) * 4)
+        ModelConfig((4, 2, 2), ACTIONS, POSE_NAMES, odometry=((0.0, 0.0, 0.0),) * 4)
     with pytest.raises(ValueError, match="odometry is for actions and the poses"):
         ModelConfig((4, 2, 2), ACTIONS, ("x", "yaw"), odometry=((0.0, 0.0, 0.0),) * 3)
