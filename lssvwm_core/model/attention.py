@@ -165,29 +165,35 @@ def _attend(query: Tensor, keys: Tensor, values: Tensor, group: int, mask: Tenso
     """`mask` (T / group or 1, group, frames of keys of a group) bool; None: every key is seen."""
     batch, frames, tokens = query.shape[:3]
     groups, seen = frames // group, keys.shape[1] - frames + group
-    q = query.unflatten(1, (groups, group)).flatten(2, 3).flatten(0, 1).transpose(1, 2)
-    k, v = (
-        # (B, groups, S, heads, d, seen) -> (B · groups, heads, seen · S, d)
-        tensor.unfold(1, seen, group).permute(0, 1, 3, 5, 2, 4).flatten(3, 4).flatten(0, 1)
-        for tensor in (keys, values)
-    )
+    q, k, v = (tensor.permute(0, 3, 1, 2, 4).flatten(0, 1) for tensor in (query, keys, values))
+    q = q.unflatten(1, (groups, group)).flatten(2, 3)  # (B · heads, groups, group · S, d)
+    k, v = (_windows(tensor, groups, group, seen).flatten(2, 3) for tensor in (k, v))  # (…, groups, seen · S, d)
     if mask is not None:
-        copies = batch if len(mask) > 1 else 1
         mask = mask.repeat_interleave(tokens, dim=1).repeat_interleave(tokens, dim=2)
-        mask = mask.repeat(copies, 1, 1)[:, None]  # (B · groups or 1, 1, group · S, seen · S)
     few = query.device.type == "cpu" and k.shape[2] <= FEW_KEYS
-    # torch 2.13 compiles the products, on a CPU with several threads, to code that writes beyond its memory
-    attend = _products if few and not torch.compiler.is_compiling() else F.scaled_dot_product_attention
-    mixed = attend(q, k, v, attn_mask=mask)  # (B · groups, heads, group · S, d)
-    return mixed.transpose(1, 2).unflatten(0, (batch, groups)).unflatten(2, (group, tokens)).flatten(1, 2)
+    attend = _products if few else F.scaled_dot_product_attention
+    mixed = attend(q, k, v, attn_mask=mask).unflatten(0, (batch, -1)).unflatten(3, (group, tokens))
+    return mixed.permute(0, 2, 3, 4, 1, 5).flatten(1, 2)
+
+
+def _windows(x: Tensor, windows: int, step: int, length: int) -> Tensor:
+    """(N, frames, …) -> (N, windows, length, …): one begins every `step` frames.
+
+    Pieced together from slices: torch 2.13 compiles the backward pass of `unfold`, on a CPU with several threads, to
+    code that writes beyond its memory.
+    """
+    pieces = -(-length // step)
+    padded = F.pad(x, (0, 0) * (x.ndim - 2) + (0, (windows + pieces - 1) * step - x.shape[1]))
+    steps = padded.unflatten(1, (-1, step))  # (N, steps, step, …)
+    return torch.cat([steps[:, i : i + windows, : length - i * step] for i in range(pieces)], dim=2)
 
 
 def _products(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None) -> Tensor:
     """Attention by two matrix products: on a CPU several times faster than its kernel, backward and in bfloat16."""
-    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+    scores = ((query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)).float()
     if attn_mask is not None:
-        scores = scores.masked_fill(~attn_mask, -torch.inf)
-    return scores.float().softmax(dim=-1).to(value.dtype) @ value
+        scores = scores + torch.zeros(attn_mask.shape, device=scores.device).masked_fill(~attn_mask, -torch.inf)
+    return scores.softmax(dim=-1).to(value.dtype) @ value
 
 
 def rotary_angles(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-CHUNK = 64  # tokens; the fastest on CPUs
+CHUNK = 64  # tokens at most; the fastest on CPUs
 
 
 def scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, initial_state: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -16,7 +16,7 @@ def scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, initial_state: 
     b, length, heads, p = x.shape
     groups, n = B.shape[2:]
     work = torch.promote_types(x.dtype, torch.float32)
-    q = min(CHUNK, length)
+    q = _chunk(length)
     padding = -length % q  # dt = 0: a padded token changes no state
     chunks = (length + padding) // q
 
@@ -47,6 +47,13 @@ def scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, initial_state: 
     carried = C.repeat_interleave(per_group, dim=2) @ states[:, :-1].to(x.dtype).transpose(-1, -2)
     y = y + carried * log_decay.exp()[..., None].to(x.dtype)
     return y.transpose(2, 3).flatten(1, 2)[:, :length], states[:, -1]
+
+
+def _chunk(length: int) -> int:
+    """Tokens a chunk: what divides the length, for padding is dearer than chunks a little short."""
+    if length <= CHUNK:
+        return length
+    return next((q for q in range(CHUNK, CHUNK // 2, -1) if length % q == 0), CHUNK)
 
 
 def _states_between_chunks(initial_state: Tensor, added: Tensor, log_decay: Tensor) -> Tensor:

@@ -127,7 +127,7 @@ class _Saved:
 def flops_a_frame(config: ModelConfig) -> float:
     """Of training on one frame, without computing anything again; mean over the model's chunk sizes."""
     chunks = config.chunk_sizes
-    frames = 2 * max(config.frame_window, *chunks)
+    frames = 20 * max(config.frame_window, *chunks)  # as long as clips are
     frames += -frames % max(chunks)
     return sum(step_cost(config, 1, frames, chunk).flops for chunk in chunks) / len(chunks) / frames
 

@@ -1,10 +1,14 @@
 """Frame-local attention against attention with a dense mask, written another way."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lssvwm_core.device import why_not_compiled
 from lssvwm_core.model import attention
 from lssvwm_core.model.attention import ROTARY_BASE, FrameAttention
 
@@ -141,3 +145,21 @@ def test_the_state_is_float32_and_of_one_size(frame_attention, normal):
             _, state = mix(mixer, normal(1, frames, H, W, WIDTH), 2)
         for tensor in state.values():
             assert (tensor.shape, tensor.dtype) == ((1, 8, H * W, 4, 16), torch.float32)
+
+
+@pytest.mark.skipif(why_not_compiled(torch.device("cpu")) is not None, reason="no C++ compiler")
+def test_compiled_for_several_threads_its_gradients_are_those_of_eager():
+    """In a process of its own: what inductor once made of it wrote beyond its memory."""
+    program = """
+import torch
+from lssvwm_core.model.attention import windowed_attention
+torch.set_num_threads(2)
+torch.manual_seed(0)
+inputs = [torch.randn(1, frames, 4, 3, 16, requires_grad=True) for frames in (40, 45, 45)]
+found = []
+for attend in (windowed_attention, torch.compile(windowed_attention, dynamic=False)):
+    y = attend(*inputs, 5, 10, 5)
+    found.append((y, *torch.autograd.grad(y.square().sum(), inputs)))
+torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-5)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=300)

@@ -330,6 +330,3 @@ def test_compiled_layers_are_whole_graphs_and_a_rollout_compiles_no_more_once_it
         inputs = (torch.randn(2, 20, 3, 4, 4), torch.rand(2, 20), {"pose": torch.rand(2, 20, 2)})
         compiled(*inputs)[0].square().mean().backward()
     assert all(parameter.grad is not None for parameter in compiled.layers[0].mixers.parameters())
-    called = {str(node.target) for graph in graphs for node in graph.graph.nodes}
-    assert any("scaled_dot_product_attention" in name for name in called)
-    assert not any("softmax" in name for name in called), "attention by products: inductor miscompiles it"
