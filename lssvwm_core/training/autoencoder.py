@@ -77,7 +77,7 @@ def train_autoencoder(
     model = model.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     average = copy.deepcopy(model).eval()
     optimizer = torch.optim.AdamW(
-        model.parameters(), training.learning_rate, weight_decay=training.weight_decay, betas=(0.9, 0.99)
+        model.parameters(), training.learning_rate, (0.9, 0.99), weight_decay=training.weight_decay, fused=True
     )
     started, step = time.monotonic(), 0
     try:

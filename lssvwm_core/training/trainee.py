@@ -72,7 +72,7 @@ def make_trainee(model: WorldModel, config: TrainConfig, accelerator: Accelerato
         shard(average, accelerator.device)
     else:
         average.to(accelerator.device)
-    optimizer = torch.optim.AdamW(_parameter_groups(model, config), betas=(0.9, 0.99))
+    optimizer = torch.optim.AdamW(_parameter_groups(model, config), betas=(0.9, 0.99), fused=True)
     wrapped, optimizer = (model, optimizer) if sharded else accelerator.prepare(model, optimizer)
     steps = 0 if checkpoint is None else load_progress(checkpoint, optimizer)
     return Trainee(model, wrapped, average, optimizer, steps)
