@@ -38,7 +38,9 @@ def rollout(
     fps: Annotated[float | None, typer.Option(help="Of the video. [default: four times the recording's]")] = None,
     save_state: Annotated[Path | None, typer.Option(help="Save the world's memory at the end.")] = None,
     load_state: Annotated[Path | None, typer.Option(help="Go on from a saved memory; --frames are all new.")] = None,
-    compile: Annotated[bool, typer.Option(help="torch.compile: a slow start, faster frames on a GPU.")] = False,
+    compile: Annotated[
+        bool, typer.Option(help="torch.compile: a slow start, faster frames then; needs a C++ compiler.")
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print the summary to stdout as JSON.")] = False,
 ) -> None:
