@@ -132,7 +132,7 @@ def bench(
     for point in measured[what]():
         points.append(point)
         size = f", {point.bytes:,} bytes" if point.bytes else ""
-        say(f"{point.name:>22} {point.frames:>6} frames: {1000 * point.seconds:10.1f} ms{size}")
+        say(f"{point.label:>41} {point.frames:>6} frames: {1000 * point.seconds:10.1f} ms{size}")
     peak = core.matmul_speed(where) if what is Bench.TRAIN else None
     figures = summary(what.value, points, asdict(options), where, peak)
     write_json(out / f"{what.value}.json", figures)

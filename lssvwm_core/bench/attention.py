@@ -20,9 +20,9 @@ from lssvwm_core.model.config import ModelConfig
 Way = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-def ways(config: ModelConfig, frames: int, device: torch.device) -> dict[str, Way]:
+def ways(config: ModelConfig, chunk: int, frames: int, device: torch.device) -> dict[str, Way]:
     """Each takes queries, keys and values (B, T, S, heads, d) of a clip and returns (B, T, S, heads, d)."""
-    chunk, window, tokens = config.chunk_sizes[0], config.frame_window, config.grid[0] * config.grid[1]
+    window, tokens = config.frame_window, config.grid[0] * config.grid[1]
     found: dict[str, Way] = {
         "windows": lambda q, k, v: _windows(q, k, v, chunk, window),
         "dense mask": _dense(frames, tokens, chunk, window, device),

@@ -23,25 +23,32 @@ class Point:
     """Of the state (rollout), or at the peak of a step (training, CUDA only)."""
     flops: int | None = None
     """Of matrix products (training)."""
+    setting: str = ""
+    """Of what is compared only with its like (attention)."""
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}, {self.setting}" if self.setting else self.name
 
 
 def summary(
     what: str, points: Sequence[Point], options: dict[str, Any], device: torch.device, peak: float | None = None
 ) -> dict[str, Any]:
-    """The content of the JSON file: the points, and for each name the ratio of its last two and of its ends.
+    """The content of the JSON file: the points, and of each series the ratio of its last two, its ends, to the first.
 
     `peak` is what the device reaches in matrix products, in FLOP/s: training is measured by its share of it.
     """
-    names = dict.fromkeys(point.name for point in points)
-    own = {name: [point for point in points if point.name == name] for name in names}
-    first = next(iter(own.values()), [])
+    own = _series(points)
+    first = {of[0].setting: of for of in reversed(own.values())}  # of each setting
     return {
         "bench": what,
         **machine(device),
         "matmul_flops_per_second": peak,
         "options": options,
         "points": [asdict(point) for point in points],
-        "ratios": {name: ratios(of) | beside(of, first) | share_of_peak(of, peak) for name, of in own.items()},
+        "ratios": {
+            label: ratios(of) | beside(of, first[of[0].setting]) | share_of_peak(of, peak) for label, of in own.items()
+        },
     }
 
 
@@ -59,14 +66,21 @@ def plot(what: str, points: Sequence[Point], path: Path) -> None:
     """Seconds, and bytes where they were measured, against frames."""
     labels = {"train": ("frames of a clip", "a training step (s)"), "rollout": ("frames so far", "a frame (s)")}
     x, y = labels.get(what, ("frames", "seconds"))
-    names = dict.fromkeys(point.name for point in points)
-    own = {name: [point for point in points if point.name == name] for name in names}
+    own = _series(points)
     plots = [Plot(x, y, {n: ([p.frames for p in of], [p.seconds for p in of]) for n, of in own.items()}, log=True)]
     sizes = {n: ([p.frames for p in of], [p.bytes / 2**20 for p in of if p.bytes]) for n, of in own.items()}
     if all(len(frames) == len(sizes_) for frames, sizes_ in sizes.values()):
         label = "state (MiB)" if what == "rollout" else "peak memory (MiB)"
         plots.append(Plot(x, label, sizes, log=True))
     save_plots(path, plots)
+
+
+def _series(points: Sequence[Point]) -> dict[str, list[Point]]:
+    """The points of each label, in order."""
+    found: dict[str, list[Point]] = {}
+    for point in points:
+        found.setdefault(point.label, []).append(point)
+    return found
 
 
 def beside(points: Sequence[Point], others: Sequence[Point]) -> dict[str, float]:

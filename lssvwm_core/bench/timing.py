@@ -4,6 +4,7 @@ Every point is the median of several measurements. The sizes take turns, so that
 all of them alike, and the ratios are of one run.
 """
 
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -113,17 +114,20 @@ def bench_scan(options: BenchOptions, device: torch.device) -> Iterator[Point]:
 
 
 def bench_attention(options: BenchOptions, device: torch.device) -> Iterator[Point]:
-    """Frame-local attention of one layer of the preset, forward, by each of the ways to compute it."""
+    """Frame-local attention of one layer of the preset by each of the ways to compute it, in training's precision."""
     config = options.config()
     shape = (config.grid[0] * config.grid[1], config.width // config.head_width, config.head_width)
-    measures: dict[str, dict[int, Measure]] = {}
-    for frames in options.frames:
-        query, key, value = torch.randn(3, 1, frames, *shape, device=device).unbind(0)
-        for name, way in attention.ways(config, frames, device).items():
-            measures.setdefault(name, {})[frames] = partial(_attend, way, query, key, value)
-    for name, of_frames in measures.items():
+    dtype = torch.bfloat16 if training_precision(device) == "bf16" else torch.float32
+    measures: dict[tuple[str, str], dict[int, Measure]] = {}
+    for chunk, frames in itertools.product(config.chunk_sizes, options.frames):
+        inputs = torch.randn(3, 1, frames, *shape, device=device, dtype=dtype).unbind(0)
+        for name, way in attention.ways(config, chunk, frames, device).items():
+            for backward in (False, True) if name != "flex" or _cuda(device) else (False,):  # which has none on CPUs
+                setting = f"chunk {chunk}, {'forward and backward' if backward else 'forward'}"
+                measures.setdefault((name, setting), {})[frames] = partial(_attend, way, inputs, backward)
+    for (name, setting), of_frames in sorted(measures.items(), key=lambda item: item[0][1]):
         for frames, seconds in _interleaved(of_frames, options, device):
-            yield Point(name, frames, seconds)
+            yield Point(name, frames, seconds, setting=setting)
 
 
 def bench_data(options: BenchOptions, folder: Path) -> Iterator[Point]:
@@ -216,9 +220,11 @@ def _chunk(model: WorldModel, state: ModelState, chunk: int, steps: int, device:
     return measure
 
 
-@torch.inference_mode()
-def _attend(way: attention.Way, query: Tensor, key: Tensor, value: Tensor) -> None:
-    way(query, key, value)
+def _attend(way: attention.Way, inputs: Sequence[Tensor], backward: bool) -> None:
+    leaves = [tensor.detach().requires_grad_(backward) for tensor in inputs]
+    mixed = way(*leaves)
+    if backward:
+        mixed.backward(torch.ones_like(mixed))
 
 
 def _scan(config: ModelConfig, tokens: int, backend: str, backward: bool, device: torch.device) -> Measure:

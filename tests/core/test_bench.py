@@ -143,11 +143,12 @@ def test_bad_options_are_told(tmp_path: Path, arguments: tuple[str, ...], messag
     assert message in lssvwm(tmp_path, "bench", "train", *arguments, fails=True).stderr
 
 
-def test_every_way_of_attention_gives_the_same() -> None:
+@pytest.mark.parametrize("chunk", [5, 1])
+def test_every_way_of_attention_gives_the_same(chunk: int) -> None:
     config = preset("tiny", (4, 4, 4), chunk_sizes=(5, 1), frame_window=10)
     rng = torch.Generator().manual_seed(0)
     query, key, value = torch.randn(3, 2, 20, 4, 2, 16, generator=rng).unbind(0)
-    found = {name: way(query, key, value) for name, way in ways(config, 20, torch.device("cpu")).items()}
+    found = {name: way(query, key, value) for name, way in ways(config, chunk, 20, torch.device("cpu")).items()}
     assert {"windows", "dense mask"} <= set(found)
     for mixed in found.values():
         torch.testing.assert_close(mixed, found["dense mask"])
