@@ -147,9 +147,10 @@ def test_the_state_is_float32_and_of_one_size(frame_attention, normal):
             assert (tensor.shape, tensor.dtype) == ((1, 8, H * W, 4, 16), torch.float32)
 
 
-@pytest.mark.skipif(why_not_compiled(torch.device("cpu")) is not None, reason="no C++ compiler")
 def test_compiled_for_several_threads_its_gradients_are_those_of_eager():
     """In a process of its own: what inductor once made of it wrote beyond its memory."""
+    if reason := why_not_compiled(torch.device("cpu")):
+        pytest.skip(reason)
     program = """
 import torch
 from lssvwm_core.model.attention import windowed_attention
