@@ -2,7 +2,7 @@
 
 Frames are grouped in chunks of c; a chunk sees itself, in both directions, and the w - c frames before it. Every chunk
 thus has a key window of exactly w frames, and the windows of a clip are one batch of dense attention: no mask is needed
-but for the first chunks, whose window reaches before the first frame.
+but for the first chunks, whose window reaches before the first frame, and for small chunks, which share their keys.
 """
 
 import torch
@@ -126,7 +126,7 @@ def windowed_attention(
         unknown: frames of the tail that never were, from before the first frame.
     """
     frames, tail = query.shape[1], window - chunk
-    group = _frames_together(frames, chunk, window, query.device)
+    group = _frames_together(frames, chunk, window)
     first = min(-(-unknown // group) * group, frames)  # frames of the groups whose windows reach there
     parts = []
     if first > 0:
@@ -140,13 +140,12 @@ def windowed_attention(
     return torch.cat(parts, dim=1)
 
 
-def _frames_together(frames: int, chunk: int, window: int, device: torch.device) -> int:
-    """How many frames share one set of keys: their windows overlap, so that a mask costs less than copies.
+def _frames_together(frames: int, chunk: int, window: int) -> int:
+    """How many frames share one set of keys: whole chunks, half a window at most.
 
-    On CUDA only a chunk does, for the fastest kernels take no mask.
+    Their windows overlap, so that a mask costs less than a copy of the keys for each chunk, which is kept for the
+    backward pass besides. Chunks of half a window need neither: the fastest kernels take no mask.
     """
-    if device.type != "cpu":
-        return chunk
     fitting = [group for group in range(chunk, window // 2 + 1, chunk) if frames % group == 0]
     return fitting[-1] if fitting else chunk
 

@@ -75,14 +75,14 @@ def dense_attention(mixer, x, chunk):
     return ((weights @ value).transpose(1, 2).flatten(2) @ mixer.out_proj.weight.T).view_as(x)
 
 
-@pytest.mark.parametrize("way", ["products", "kernel", "kernel without mask"])
+@pytest.mark.parametrize("way", ["products", "kernel", "chunk by chunk"])
 @pytest.mark.parametrize(("chunk", "window"), CHUNKS_AND_WINDOWS)
 def test_equals_attention_with_a_dense_mask(frame_attention, normal, chunk, window, way, monkeypatch):
-    """As on CPUs with few keys, with many, and as on GPUs."""
+    """As on CPUs with few keys, as on GPUs, and where the frames are no whole number of groups."""
     if way != "products":
         monkeypatch.setattr(attention, "FEW_KEYS", 0)
-    if way == "kernel without mask":
-        monkeypatch.setattr(attention, "_frames_together", lambda frames, chunk, window, device: chunk)
+    if way == "chunk by chunk":
+        monkeypatch.setattr(attention, "_frames_together", lambda frames, chunk, window: chunk)
     mixer, x = frame_attention(window), normal(2, 20, H, W, WIDTH)
     torch.testing.assert_close(mix(mixer, x, chunk)[0], dense_attention(mixer, x, chunk), rtol=1e-4, atol=1e-5)
 

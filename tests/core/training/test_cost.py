@@ -57,7 +57,7 @@ def test_a_step_costs_what_it_is_said_to(config: ModelConfig) -> None:
 def test_attention_and_mlp_are_counted_as_by_hand(config: ModelConfig) -> None:
     """Every token has a window of keys, to score and to mix; a product of (m, k) and (k, n) takes 2mkn.
 
-    On a CPU five frames share their keys, whatever the chunk.
+    Five frames share their keys, whatever the chunk.
     """
     frames, width, in_a_frame = 40, config.width, config.grid[0] * config.grid[1]
     tokens = config.depth * frames * in_a_frame
