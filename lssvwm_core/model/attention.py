@@ -168,7 +168,7 @@ def _attend(query: Tensor, keys: Tensor, values: Tensor, group: int, mask: Tenso
     q = q.unflatten(1, (groups, group)).flatten(2, 3)  # (B · heads, groups, group · S, d)
     k, v = (_windows(tensor, groups, group, seen).flatten(2, 3) for tensor in (k, v))  # (…, groups, seen · S, d)
     if mask is not None:
-        mask = mask.repeat_interleave(tokens, dim=1).repeat_interleave(tokens, dim=2)
+        mask = mask.repeat_interleave(tokens, dim=1).repeat_interleave(tokens, dim=2)[None]  # kernels want 4 dimensions
     few = query.device.type == "cpu" and k.shape[2] <= FEW_KEYS
     attend = _products if few else F.scaled_dot_product_attention
     mixed = attend(q, k, v, attn_mask=mask).unflatten(0, (batch, -1)).unflatten(3, (group, tokens))
