@@ -122,7 +122,9 @@ def bench_attention(options: BenchOptions, device: torch.device) -> Iterator[Poi
     for chunk, frames in itertools.product(config.chunk_sizes, options.frames):
         inputs = torch.randn(3, 1, frames, *shape, device=device, dtype=dtype).unbind(0)
         for name, way in attention.ways(config, chunk, frames, device).items():
-            for backward in (False, True) if name != "flex" or _cuda(device) else (False,):  # which has none on CPUs
+            for backward in (False, True):
+                if backward and name == "flex" and not _cuda(device):
+                    continue  # it has none on CPUs
                 setting = f"chunk {chunk}, {'forward and backward' if backward else 'forward'}"
                 measures.setdefault((name, setting), {})[frames] = partial(_attend, way, inputs, backward)
     for (name, setting), of_frames in sorted(measures.items(), key=lambda item: item[0][1]):

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from lssvwm_core import scan
 from lssvwm_core.scan import ssd_scan
 
-LENGTHS = (1, 5, 63, 64, 65, 257)
+LENGTHS = (1, 5, 63, 64, 65, 100, 257)  # 100 is two whole chunks, 65 and 257 are padded
 HEADS = ((1, 1, 1), (2, 2, 4), (4, 2, 8), (3, 1, 5))  # (heads, groups, p)
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-11}
 
@@ -85,7 +85,7 @@ def test_torch_equals_the_reference(length, heads, n, optional, dtype, seed):
     assert_near(state, expected_state, TOLERANCE[dtype])
 
 
-@pytest.mark.parametrize("length", [1, 65, 130])
+@pytest.mark.parametrize("length", [1, 65, 100, 130])
 def test_gradients_equal_those_of_the_reference(length):
     """For every input, through both the outputs and the final state."""
     inputs = {name: tensor.requires_grad_() for name, tensor in make_inputs(length, 3, 1, 5).items()}
