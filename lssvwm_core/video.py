@@ -1,9 +1,14 @@
 """Pictures people look at: videos, captions, contact sheets, maps."""
 
+import math
+import re
+import subprocess
+import threading
+from collections import deque
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager, suppress
+from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import imageio_ffmpeg
 import numpy as np
@@ -20,43 +25,96 @@ PALETTE = (
     f"split[a][b];[a]trim=end_frame={PALETTE_FRAMES},palettegen=max_colors=128[p];"
     "[b][p]paletteuse=dither=none:diff_mode=rectangle"
 )
-FORMATS: dict[str, dict[str, Any]] = {
-    ".mp4": {
-        "codec": "libx264",
-        "pix_fmt_out": "yuv420p",
-        "output_params": ["-crf", "16", "-movflags", "+faststart"],
-    },
-    ".gif": {"codec": "gif", "pix_fmt_out": "pal8", "output_params": ["-vf", PALETTE]},
+FORMATS = {  # ffmpeg's options by suffix
+    ".mp4": "-f mp4 -vcodec libx264 -pix_fmt yuv420p -crf 16 -movflags +faststart".split(),
+    ".gif": ["-f", "gif", "-vcodec", "gif", "-pix_fmt", "pal8", "-vf", PALETTE],
 }
+LAST_WORDS = 3  # lines of ffmpeg's that an error repeats
 CAPTION_HEIGHT = 20  # pixels
 TILE_WIDTHS = 128, 320  # least and greatest of a frame on a sheet, pixels
 CONTEXT_COLOUR, GENERATED_COLOUR = (70, 130, 220), (40, 40, 40)
 
 
 class VideoWriter:
-    """Appends frames to a video; made by `video_writer`."""
+    """Appends frames to a video; made by `video_writer`.
 
-    def __init__(self, path: Path, fps: float) -> None:
-        self._path, self._fps = path, fps
-        self._encoder: Any = None
+    The encoder is an ffmpeg process. It is started with the first frame, whose size is the video's.
+    """
+
+    def __init__(self, path: Path, partial: Path, fps: float) -> None:
+        self._path, self._partial, self._fps = path, partial, fps
+        self._encoder: subprocess.Popen[bytes] | None = None
+        self._said: deque[bytes] = deque(maxlen=LAST_WORDS)
+        self._listener = threading.Thread(target=self._listen, daemon=True)
 
     def append(self, frames: Frames) -> None:
-        """Encode (T, H, W, 3) uint8 frames at once; nothing is kept."""
+        """Encode (T, H, W, 3) uint8 frames at once; nothing is kept. Raises: LssvwmError when the encoder has ended."""
         for frame in frames:
             height, width = frame.shape[:2]
             even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")  # yuv420p wants even sizes
             if self._encoder is None:
-                options = FORMATS[self._path.suffix] | {"fps": self._fps, "ffmpeg_log_level": "error"}
-                size = even.shape[1], even.shape[0]
-                self._encoder = imageio_ffmpeg.write_frames(
-                    self._path, size, quality=None, macro_block_size=2, **options
-                )
-                self._encoder.send(None)
-            self._encoder.send(even)
+                self._encoder = self._start(even.shape[1], even.shape[0])
+            assert self._encoder.stdin is not None
+            try:
+                self._encoder.stdin.write(even.data)
+            except OSError as error:
+                raise self._failure() from error
 
-    def close(self) -> None:
+    def finish(self) -> None:
+        """Wait until the encoder has written everything. Raises: LssvwmError when it has not."""
+        if self._encoder is None:
+            raise LssvwmError(f"{self._path}: the video was not written, as it would have no frames")
+        assert self._encoder.stdin is not None
+        try:
+            self._encoder.stdin.close()
+        except OSError as error:
+            raise self._failure() from error
+        if self._encoder.wait() or not self._partial.is_file() or not self._partial.stat().st_size:
+            raise self._failure()
+
+    def stop(self) -> None:
+        """End the encoder where it still runs, whatever it has written."""
         if self._encoder is not None:
-            self._encoder.close()
+            assert self._encoder.stdin is not None
+            self._encoder.kill()
+            with suppress(OSError):  # what could not be written is lost
+                self._encoder.stdin.close()
+            self._encoder.wait()
+            self._listener.join()
+
+    def _start(self, width: int, height: int) -> "subprocess.Popen[bytes]":
+        size, rate = f"{width}x{height}", str(Fraction(self._fps).limit_denominator())
+        source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", rate, "-i", "-"]
+        target = [*FORMATS[self._partial.suffix], f"file:{self._partial}"]  # a colon in a name is no protocol's
+        try:
+            encoder = subprocess.Popen(
+                [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-v", "error", "-xerror", *source, "-an", *target],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                process_group=0,  # Ctrl-C is for this process, which then says how the video ends
+            )
+        except (OSError, RuntimeError) as error:  # RuntimeError: no ffmpeg was found
+            raise LssvwmError(f"{self._path}: the video was not written, as ffmpeg does not start: {error}") from error
+        self._encoder = encoder
+        self._listener.start()
+        return encoder
+
+    def _listen(self) -> None:
+        assert self._encoder is not None
+        assert self._encoder.stderr is not None
+        with self._encoder.stderr as lines:
+            self._said.extend(lines)
+
+    def _failure(self) -> LssvwmError:
+        """What became of the encoder, in its own words."""
+        assert self._encoder is not None
+        code = self._encoder.wait()
+        self._listener.join()
+        end = f"exit code {code}" if code >= 0 else f"signal {-code}"
+        lines = (re.sub(r"^\[.* @ .*?\] ", "", line.decode(errors="replace").strip()) for line in self._said)
+        words = "; ".join(filter(None, lines))
+        return LssvwmError(f"{self._path}: the video was not written: ffmpeg ended with {end}: {words or 'no message'}")
 
 
 @contextmanager
@@ -64,13 +122,19 @@ def video_writer(path: Path, fps: float) -> Iterator[VideoWriter]:
     """A video that appears under its name only when it is whole; its suffix says what it is.
 
     .mp4: H.264, yuv420p, plays everywhere. .gif: for pages, with a palette of the first frames' colours.
-    Raises: LssvwmError for other suffixes.
+    Raises: LssvwmError for other suffixes, without frames, and when ffmpeg fails, with what it said.
     """
     if path.suffix not in FORMATS:
         raise LssvwmError(f"{path}: expected a name that ends in {' or '.join(FORMATS)}")
+    if not (math.isfinite(fps) and fps > 0):
+        raise LssvwmError(f"{path}: a video cannot have {fps} frames a second; expected a number above 0")
     with written_whole(path) as partial:
-        with closing(VideoWriter(partial, fps)) as writer:
+        writer = VideoWriter(path, partial, fps)
+        try:
             yield writer
+            writer.finish()
+        finally:
+            writer.stop()
 
 
 def upscale(frames: Frames, factor: int) -> Frames:
