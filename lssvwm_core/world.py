@@ -20,7 +20,7 @@ from lssvwm_core.device import autocast, fastest_precision, why_not_compiled
 from lssvwm_core.diffusion import denoise
 from lssvwm_core.model import storage
 from lssvwm_core.model.autoencoder import load_autoencoder
-from lssvwm_core.model.config import ModelConfig
+from lssvwm_core.model.config import ModelConfig, with_current_names
 from lssvwm_core.model.frame_codec import FrameCodec
 from lssvwm_core.model.state import ModelState
 from lssvwm_core.model.world_model import WorldModel
@@ -153,7 +153,7 @@ def load_model(folder: Path) -> tuple[WorldModel, ShardHeader, Path]:
     missing = {"model", "data", "autoencoder"} - set(config)
     if missing:
         raise LssvwmError(f"{path}: no {', '.join(sorted(missing))}")
-    model = WorldModel(storage.config_from(path, ModelConfig, config["model"]))
+    model = WorldModel(storage.config_from(path, ModelConfig, with_current_names(config["model"])))
     storage.load_weights(folder, model)
     fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config["data"].items()}
     header = storage.config_from(path, ShardHeader, fields)

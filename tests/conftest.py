@@ -11,7 +11,7 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 CLI = [sys.executable, "-m", "lssvwm_cli.app"]
-SMALL_MODEL = ("model.width=64", "model.depth=2", "model.head_width=32", "model.state_width=16")
+SMALL_MODEL = ("model.width=64", "model.depth=2", "model.headdim=32", "model.d_state=16")
 
 
 @pytest.fixture(scope="session")

@@ -116,7 +116,7 @@ def bench_scan(options: BenchOptions, device: torch.device) -> Iterator[Point]:
 def bench_attention(options: BenchOptions, device: torch.device) -> Iterator[Point]:
     """Frame-local attention of one layer of the preset by each of the ways to compute it, in training's precision."""
     config = options.config()
-    shape = (config.grid[0] * config.grid[1], config.width // config.head_width, config.head_width)
+    shape = (config.grid[0] * config.grid[1], config.width // config.headdim, config.headdim)
     dtype = torch.bfloat16 if training_precision(device) == "bf16" else torch.float32
     measures: dict[tuple[str, str], dict[int, Measure]] = {}
     for chunk, frames in itertools.product(config.chunk_sizes, options.frames):
@@ -230,11 +230,11 @@ def _attend(way: attention.Way, inputs: Sequence[Tensor], backward: bool) -> Non
 
 
 def _scan(config: ModelConfig, tokens: int, backend: str, backward: bool, device: torch.device) -> Measure:
-    heads = config.expand * config.width // config.head_width
+    heads = config.expand * config.width // config.headdim
 
     def measure() -> None:
-        x = torch.randn(1, tokens, heads, config.head_width, device=device, requires_grad=backward)
-        B, C = torch.randn(2, 1, tokens, 1, config.state_width, device=device).unbind(0)
+        x = torch.randn(1, tokens, heads, config.headdim, device=device, requires_grad=backward)
+        B, C = torch.randn(2, 1, tokens, 1, config.d_state, device=device).unbind(0)
         dt, A = torch.rand(1, tokens, heads, device=device), -torch.ones(heads, device=device)
         y = ssd_scan(x, dt, A, B, C, backend=backend)
         if backward:

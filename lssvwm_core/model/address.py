@@ -17,16 +17,16 @@ LENGTHS = (0.3, 2.0)  # of the Gaussians at initialisation, in the pose's units 
 class PoseAddress(nn.Module):
     """Args:
     columns: P, of a pose.
-    state_width: n of the scan; even.
+    d_state: n of the scan; even.
     """
 
-    def __init__(self, columns: int, state_width: int) -> None:
+    def __init__(self, columns: int, d_state: int) -> None:
         super().__init__()
         shortest, longest = (math.log(length) for length in LENGTHS)
-        lengths = torch.empty(state_width // 2).uniform_(shortest, longest).exp()
-        self.frequencies = nn.Parameter(torch.randn(columns, state_width // 2) / lengths)
-        self.write_scale = nn.Parameter(torch.ones(state_width))
-        self.read_scale = nn.Parameter(torch.ones(state_width))
+        lengths = torch.empty(d_state // 2).uniform_(shortest, longest).exp()
+        self.frequencies = nn.Parameter(torch.randn(columns, d_state // 2) / lengths)
+        self.write_scale = nn.Parameter(torch.ones(d_state))
+        self.read_scale = nn.Parameter(torch.ones(d_state))
 
     def forward(self, poses: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T, P) -> what is added to B and to C, (B, T, n) each; zeros where a pose is unknown (NaN)."""

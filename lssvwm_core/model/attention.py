@@ -22,23 +22,23 @@ class FrameAttention(nn.Module):
 
     Args:
         width: D.
-        head_width: channels a head; a multiple of 4.
+        headdim: channels a head; a multiple of 4.
         window: w, frames a chunk attends to, itself included.
         longest_tail: frames whose keys and values are carried: w - (the smallest chunk).
     """
 
-    def __init__(self, width: int, head_width: int, window: int, longest_tail: int) -> None:
+    def __init__(self, width: int, headdim: int, window: int, longest_tail: int) -> None:
         super().__init__()
-        self.heads, self.head_width = width // head_width, head_width
+        self.heads, self.headdim = width // headdim, headdim
         self.window, self.longest_tail = window, longest_tail
         self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.q_norm = nn.LayerNorm(head_width)
-        self.k_norm = nn.LayerNorm(head_width)
+        self.q_norm = nn.LayerNorm(headdim)
+        self.k_norm = nn.LayerNorm(headdim)
         self.out_proj = nn.Linear(width, width, bias=False)
 
     def initial_state(self, batch: int, grid: tuple[int, int]) -> MixerState:
         """Zeros on the mixer's device: `keys` and `values` (B, frames, h · w, heads, head width) of the tail."""
-        shape = (batch, self.longest_tail, grid[0] * grid[1], self.heads, self.head_width)
+        shape = (batch, self.longest_tail, grid[0] * grid[1], self.heads, self.headdim)
         zeros = torch.zeros(shape, device=self.qkv.weight.device)
         return {"keys": zeros, "values": zeros.clone()}
 
@@ -48,14 +48,14 @@ class FrameAttention(nn.Module):
         """Mix T frames that follow the `frames_seen` frames behind `state`; `state` is left as it was."""
         frames, h, w = x.shape[1:4]
         tail = self.window - chunk  # frames before a chunk that it sees
-        query, key, value = self.qkv(x.flatten(2, 3)).unflatten(-1, (3, self.heads, self.head_width)).unbind(3)
+        query, key, value = self.qkv(x.flatten(2, 3)).unflatten(-1, (3, self.heads, self.headdim)).unbind(3)
         query, key = self.q_norm(query.float()), self.k_norm(key.float())  # (B, T, h·w, heads, d)
         keys = torch.cat([state["keys"], key], dim=1)
         values = torch.cat([state["values"], value.float()], dim=1)
         new_state = {"keys": keys[:, frames:].clone(), "values": values[:, frames:].clone()}
 
         # Positions are relative, so times may start anywhere: here at 0 for the first frame after the state.
-        angles = rotary_angles(tail + frames, h, w, self.head_width, x.device)  # (tail + T, h·w, d / 2)
+        angles = rotary_angles(tail + frames, h, w, self.headdim, x.device)  # (tail + T, h·w, d / 2)
         query = rotate(query, angles[tail:])
         keys, values = rotate(keys[:, self.longest_tail - tail :], angles), values[:, self.longest_tail - tail :]
 
@@ -73,20 +73,20 @@ class CausalAttention(nn.Module):
 
     Args:
         width: D.
-        head_width: channels a head; a multiple of 4.
+        headdim: channels a head; a multiple of 4.
     """
 
-    def __init__(self, width: int, head_width: int) -> None:
+    def __init__(self, width: int, headdim: int) -> None:
         super().__init__()
-        self.heads, self.head_width = width // head_width, head_width
+        self.heads, self.headdim = width // headdim, headdim
         self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.q_norm = nn.LayerNorm(head_width)
-        self.k_norm = nn.LayerNorm(head_width)
+        self.q_norm = nn.LayerNorm(headdim)
+        self.k_norm = nn.LayerNorm(headdim)
         self.out_proj = nn.Linear(width, width, bias=False)
 
     def initial_state(self, batch: int, grid: tuple[int, int]) -> MixerState:
         """Empty `past_keys` and `past_values` (B, heads, frames · h · w, head width), on the mixer's device."""
-        empty = torch.zeros(batch, self.heads, 0, self.head_width, device=self.qkv.weight.device)
+        empty = torch.zeros(batch, self.heads, 0, self.headdim, device=self.qkv.weight.device)
         return {"past_keys": empty, "past_values": empty.clone()}
 
     def forward(
@@ -94,8 +94,8 @@ class CausalAttention(nn.Module):
     ) -> tuple[Tensor, MixerState]:
         """Mix T frames that follow the `frames_seen` frames behind `state`; `state` is left as it was."""
         frames, h, w = x.shape[1:4]
-        query, key, value = self.qkv(x.flatten(2, 3)).unflatten(-1, (3, self.heads, self.head_width)).unbind(3)
-        angles = rotary_angles(frames, h, w, self.head_width, x.device, frames_seen, FAR_ROTARY_BASE)
+        query, key, value = self.qkv(x.flatten(2, 3)).unflatten(-1, (3, self.heads, self.headdim)).unbind(3)
+        angles = rotary_angles(frames, h, w, self.headdim, x.device, frames_seen, FAR_ROTARY_BASE)
         query, key = (rotate(norm(y.float()), angles) for norm, y in ((self.q_norm, query), (self.k_norm, key)))
         q, k, v = (y.flatten(1, 2).transpose(1, 2) for y in (query, key, value.float()))  # (B, heads, T·h·w, d)
         keys, values = torch.cat([state["past_keys"], k], dim=2), torch.cat([state["past_values"], v], dim=2)

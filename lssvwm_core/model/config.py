@@ -1,5 +1,6 @@
 """The shape of a world model: one frozen config, and presets for three scales."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -7,6 +8,7 @@ from lssvwm_datasets.memory_maze import POSE_NAMES
 
 DEFAULT_MIXERS = ("scan", "attention")
 MIXERS = (*DEFAULT_MIXERS, "causal")
+RENAMED_FIELDS = {"state_width": "d_state", "head_width": "headdim"}  # names in files of version 0.1, and today's
 
 
 @dataclass(frozen=True)
@@ -33,10 +35,10 @@ class ModelConfig:
     """(b_h, b_w) of the scan, taken in turn by the layers; each divides the grid of tokens."""
     expand: int = 2
     """Inner width of the scan over D."""
-    state_width: int = 128
-    """n of the scan: how much each channel remembers."""
-    head_width: int = 64
-    """Channels a head, of the scan and of the attention."""
+    d_state: int = 128
+    """n of the scan: numbers that each channel remembers."""
+    headdim: int = 64
+    """Channels of a head, in the scan and in the attention."""
     pose_address: bool = True
     """Poses enter B and C of the scan: a frame is written and looked up by where it was seen from."""
     mlp_ratio: float = 3
@@ -54,7 +56,7 @@ class ModelConfig:
         unknown = sorted(set(self.mixers) - set(MIXERS))
         if unknown or not self.mixers:
             raise ValueError(f"mixers are {self.mixers}; expected some of {', '.join(MIXERS)}")
-        for name in ("width", "depth", "expand", "state_width", "head_width", "mlp_ratio", "patch"):
+        for name in ("width", "depth", "expand", "d_state", "headdim", "mlp_ratio", "patch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
         _, h, w = self.latent_shape
@@ -65,10 +67,8 @@ class ModelConfig:
                 raise ValueError(
                     f"block size {b_h}x{b_w} does not divide the grid of {self.grid[0]}x{self.grid[1]} tokens"
                 )
-        if self.width % self.head_width or self.head_width % 8:
-            raise ValueError(
-                f"width {self.width} must be a multiple of head_width, and head_width {self.head_width} of 8"
-            )
+        if self.width % self.headdim or self.headdim % 8:
+            raise ValueError(f"width {self.width} must be a multiple of headdim, and headdim {self.headdim} of 8")
         if self.action_scaling and len(self.action_scaling) != len(self.action_names):
             raise ValueError(f"action_scaling has {len(self.action_scaling)} rows for {len(self.action_names)} actions")
         if self.odometry and (self.pose_names != POSE_NAMES or not self.action_names):
@@ -111,12 +111,18 @@ def preset(name: str, latent_shape: tuple[int, int, int], **overrides: Any) -> M
     """
     if name not in PRESETS:
         raise ValueError(f"unknown preset {name!r}; expected one of {', '.join(PRESETS)}")
+    overrides = with_current_names(overrides)
     unknown = sorted(set(overrides) - {field.name for field in fields(ModelConfig)})
     if unknown:
         raise ValueError(f"unknown model fields {', '.join(unknown)}")
     smallest, tokens_aside = PATCHES[name]
     patch = max(smallest, -(-max(latent_shape[1:]) // tokens_aside))
     return ModelConfig(**{"latent_shape": latent_shape, "patch": patch, **PRESETS[name], **overrides})
+
+
+def with_current_names(model_fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a ModelConfig under today's names; files, and users, may still give them their former ones."""
+    return {RENAMED_FIELDS.get(name, name): value for name, value in model_fields.items()}
 
 
 def _as_tuples(value: Any) -> Any:

@@ -14,11 +14,11 @@ def build_mixer(name: str, config: ModelConfig, layer: int) -> BlockScan | Frame
     if name == "scan":
         block_size = config.block_sizes[layer % len(config.block_sizes)]
         poses = len(config.pose_names) if config.pose_address else 0
-        return BlockScan(config.width, block_size, config.expand, config.head_width, config.state_width, poses)
+        return BlockScan(config.width, block_size, config.expand, config.headdim, config.d_state, poses)
     if name == "causal":
-        return CausalAttention(config.width, config.head_width)
+        return CausalAttention(config.width, config.headdim)
     longest_tail = config.frame_window - min(config.chunk_sizes)
-    return FrameAttention(config.width, config.head_width, config.frame_window, longest_tail)
+    return FrameAttention(config.width, config.headdim, config.frame_window, longest_tail)
 
 
 class Layer(nn.Module):

@@ -27,7 +27,7 @@ class BlockScan(nn.Module):
         width: D.
         block_size: (b_h, b_w) in tokens; divides the grid.
         expand: inner width over D.
-        head_width, state_width: p and n of the scan.
+        headdim, d_state: p and n of the scan.
         pose_columns: P, of the poses that address the state; 0: none do.
     """
 
@@ -36,16 +36,16 @@ class BlockScan(nn.Module):
         width: int,
         block_size: tuple[int, int],
         expand: int = 2,
-        head_width: int = 64,
-        state_width: int = 64,
+        headdim: int = 64,
+        d_state: int = 64,
         pose_columns: int = 0,
     ) -> None:
         super().__init__()
-        self.address = PoseAddress(pose_columns, state_width) if pose_columns else None
+        self.address = PoseAddress(pose_columns, d_state) if pose_columns else None
         self.block_size = block_size
         self.inner = expand * width
-        self.heads, self.head_width, self.state_width = self.inner // head_width, head_width, state_width
-        self.convolved = self.inner + 2 * state_width  # x, B and C pass the convolution
+        self.heads, self.headdim, self.d_state = self.inner // headdim, headdim, d_state
+        self.convolved = self.inner + 2 * d_state  # x, B and C pass the convolution
         self.in_proj = nn.Linear(width, self.inner + self.convolved + self.heads, bias=False)  # gate, (x, B, C), dt
         self.conv_weight = nn.Parameter(torch.empty(self.convolved, CONVOLUTION_WIDTH))
         self.conv_bias = nn.Parameter(torch.zeros(self.convolved))
@@ -63,7 +63,7 @@ class BlockScan(nn.Module):
         device, dtype = self.A_log.device, self.A_log.dtype
         sequences = batch * (grid[0] // self.block_size[0]) * (grid[1] // self.block_size[1])
         return {
-            "scan": torch.zeros(sequences, self.heads, self.head_width, self.state_width, device=device, dtype=dtype),
+            "scan": torch.zeros(sequences, self.heads, self.headdim, self.d_state, device=device, dtype=dtype),
             "convolution": torch.zeros(sequences, CONVOLUTION_WIDTH - 1, self.convolved, device=device, dtype=dtype),
         }
 
@@ -76,7 +76,7 @@ class BlockScan(nn.Module):
         projected = self.in_proj(tokens)
         gate, xBC, dt = projected.split([self.inner, self.convolved, self.heads], dim=-1)
         xBC, tail = causal_convolution(xBC, state["convolution"], self.conv_weight, self.conv_bias)
-        values, B, C = F.silu(xBC).split([self.inner, self.state_width, self.state_width], dim=-1)
+        values, B, C = F.silu(xBC).split([self.inner, self.d_state, self.d_state], dim=-1)
         if self.address is not None and poses is not None:
             to_write, to_read = (
                 part.repeat_interleave(math.prod(self.block_size), dim=1).repeat_interleave(len(B) // len(part), dim=0)
@@ -84,7 +84,7 @@ class BlockScan(nn.Module):
             )
             B, C = B + to_write.to(B.dtype), C + to_read.to(C.dtype)
         y, final = ssd_scan(
-            values.unflatten(-1, (self.heads, self.head_width)),
+            values.unflatten(-1, (self.heads, self.headdim)),
             F.softplus(dt.float() + self.dt_bias),
             -self.A_log.float().exp(),
             B[:, :, None],

@@ -10,7 +10,7 @@ from typing import Any
 
 import tomli_w
 
-from lssvwm_core.model.config import ModelConfig
+from lssvwm_core.model.config import ModelConfig, with_current_names
 from lssvwm_core.training.data import ClipSampling
 from lssvwm_core.world import SAMPLING_STEPS
 from lssvwm_datasets.errors import LssvwmError
@@ -232,7 +232,7 @@ def _build(
         data=data,
         train=_section(where, "train", TrainConfig, train),
         sampling=_section(where, "sampling", ClipSampling, sampling),
-        model=model,
+        model=with_current_names(model),
     )
 
 

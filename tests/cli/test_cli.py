@@ -112,7 +112,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(workspace: Path) -> None:
     ("arguments", "message"),
     [
         (["train", "--data", "nowhere"], "lssvwm prepare maze --out nowhere"),
-        (["train", "--name", "x", "--set", "model.width=65"], "must be a multiple of head_width"),
+        (["train", "--name", "x", "--set", "model.width=65"], "must be a multiple of headdim"),
         (["train", "--name", "x", "--set", "model.block_sizes=[[3, 3]]"], "block size 3x3 does not divide"),
         (["train", "--name", "x", "--clip-frames", "22"], "expected a multiple of the chunk, 5"),
         (["train", "--name", "x", "--set", "train.track=['clearml']"], "clearml is not installed"),

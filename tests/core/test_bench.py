@@ -136,7 +136,7 @@ def test_bad_numbers_are_told(steps: str, shifts: str, frames: str) -> None:
         (("--preset", "x"), "expected"),
         (("--set", "train.steps=3"), "bench sets fields of the model alone"),
         (("--set", "model.widht=3"), "unknown model fields widht"),
-        (("--set", "model.width=3"), "width 3 must be a multiple of head_width"),
+        (("--set", "model.width=3"), "width 3 must be a multiple of headdim"),
     ],
 )
 def test_bad_options_are_told(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:

@@ -38,8 +38,8 @@ def config() -> ModelConfig:
         width=64,
         depth=2,
         block_sizes=((2, 2), (1, 1)),
-        state_width=16,
-        head_width=32,
+        d_state=16,
+        headdim=32,
         patch=2,
     )
 

@@ -49,7 +49,7 @@ def test_a_frame_reads_what_was_written_from_its_pose(address, normal):
 @torch.no_grad()
 def test_a_stream_with_poses_in_pieces_is_the_whole(normal):
     torch.manual_seed(0)
-    scan = BlockScan(32, (1, 2), head_width=16, state_width=16, pose_columns=2)
+    scan = BlockScan(32, (1, 2), headdim=16, d_state=16, pose_columns=2)
     x, poses = normal(2, 7, 2, 4, 32), normal(2, 7, 2, seed=1)
     poses[0, 2] = torch.nan
     whole, _ = scan(x, scan.initial_state(2, (2, 4)), 0, 1, poses)

@@ -16,7 +16,7 @@ BLOCK_SIZES = ((4, 4), (2, 2), (1, 4), (1, 1))
 def block_scan(randomised):
     def build(block_size):
         torch.manual_seed(0)
-        return randomised(BlockScan(64, block_size, head_width=16, state_width=16))
+        return randomised(BlockScan(64, block_size, headdim=16, d_state=16))
 
     return build
 

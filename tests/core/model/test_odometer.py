@@ -91,7 +91,7 @@ def test_after_a_full_turn_by_actions_a_world_reads_where_it_wrote():
     turn = 2 * math.pi / 20
     config = ModelConfig(
         (4, 2, 2), ACTIONS, POSE_NAMES, odometry=((0, 0, 0), (0, 0, 0), (0, 0, turn)), width=32, depth=1,
-        head_width=16, state_width=64, block_sizes=((1, 1),), mixers=("scan",), frame_window=5,
+        headdim=16, d_state=64, block_sizes=((1, 1),), mixers=("scan",), frame_window=5,
     )  # fmt: skip
     model = WorldModel(config)
     assert model.odometer is not None

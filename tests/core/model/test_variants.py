@@ -129,7 +129,7 @@ def test_every_parameter_is_trained(named_model, clip, config, randomised):
 @torch.no_grad()
 def dense_attention(mixer, x, chunk):
     frames, h, w = x.shape[1:4]
-    d = mixer.head_width
+    d = mixer.headdim
     tokens = x.flatten(1, 3)
     query, key, value = ((tokens @ m.T).unflatten(-1, (-1, d)).transpose(1, 2) for m in mixer.qkv.weight.chunk(3))
     axes = torch.meshgrid(*(torch.arange(n) for n in (frames, h, w)), indexing="ij")

@@ -101,7 +101,7 @@ def test_a_model_normalises_as_its_saved_header_says(mixed: tuple[Path, np.ndarr
 def test_every_column_reaches_the_velocity() -> None:
     torch.manual_seed(0)
     scaling = ((0.0, 1.0),) * 4 + ((0.0, 2.0), (5.0, 30.0))
-    small = {"width": 32, "depth": 1, "head_width": 16, "state_width": 8, "block_sizes": ((1, 1),)}
+    small = {"width": 32, "depth": 1, "headdim": 16, "d_state": 8, "block_sizes": ((1, 1),)}
     config = ModelConfig((4, 2, 2), NAMES, action_scaling=scaling, **small)
     model = WorldModel(config)
     with torch.no_grad():

@@ -18,7 +18,7 @@ from lssvwm_core.world import load_model, save_world
 from lssvwm_datasets.shards import open_shards
 
 FRAMES = 50
-SHAPE = ("width", "depth", "head_width", "state_width")  # of the workspace's model
+SHAPE = ("width", "depth", "headdim", "d_state")  # of the workspace's model
 
 
 def test_real_walks_are_reckoned_from_their_actions(workspace: Path) -> None:

@@ -20,7 +20,7 @@ from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.shards import open_shards
 
 CPU = torch.device("cpu")
-SMALL = ["model.width=64", "model.depth=2", "model.head_width=32", "model.state_width=16", "train.log_every=2"]
+SMALL = ["model.width=64", "model.depth=2", "model.headdim=32", "model.d_state=16", "train.log_every=2"]
 CLIPS = "train.stages=[{frames=10, steps=4, batch_size=2}, {frames=20, steps=20, batch_size=1}]"
 
 
