@@ -2,12 +2,11 @@
 
 import contextlib
 import ctypes
-import platform
 import sys
-from pathlib import Path
 
 import torch
 
+from lssvwm_core.compat import cpu_has, cpu_vendor
 from lssvwm_datasets.errors import LssvwmError
 
 
@@ -33,7 +32,7 @@ def fastest_precision(device: torch.device) -> str:
 
     Told by the hardware and not by timing: the same seed must give the same frames on a busy machine too.
     """
-    return "bf16" if device.type != "cpu" or torch.cpu._is_amx_tile_supported() else "fp32"
+    return "bf16" if device.type != "cpu" or cpu_has("amx_tile") else "fp32"
 
 
 def training_precision(device: torch.device) -> str:
@@ -42,15 +41,8 @@ def training_precision(device: torch.device) -> str:
     Those multiply the large matrices of training twice as fast in bf16, the small ones of a rollout no faster; Intel's
     without AMX multiply half as fast.
     """
-    amd = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported() and "AuthenticAMD" in _cpu_vendor()
+    amd = device.type == "cpu" and cpu_has("avx512_bf16") and "AuthenticAMD" in cpu_vendor()
     return "bf16" if amd else fastest_precision(device)
-
-
-def _cpu_vendor() -> str:
-    try:
-        return Path("/proc/cpuinfo").read_text().partition("model name")[0]
-    except OSError:  # not Linux
-        return platform.processor()
 
 
 def why_not_compiled(device: torch.device) -> str | None:

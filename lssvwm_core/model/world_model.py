@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from lssvwm_core.compat import compile_arguments
 from lssvwm_core.model.config import ModelConfig
 from lssvwm_core.model.layer import Layer, adaptive_norm
 from lssvwm_core.model.odometer import Odometer
@@ -50,10 +51,10 @@ class WorldModel(nn.Module):
         What a rollout does once or twice, its context and its first windows, runs as it is. With `fullgraph` a graph
         break is an error.
         """
-        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, COMPILED_SHAPES)
+        limits = compile_arguments(COMPILED_SHAPES)
         self.compiled = True
         for layer in self.layers:
-            layer.compile(backend=backend, fullgraph=fullgraph, dynamic=False)
+            layer.compile(backend=backend, fullgraph=fullgraph, dynamic=False, **limits)
 
     def initial_state(self, batch: int) -> ModelState:
         """The state before the first frame; on the model's device."""

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
+from lssvwm_core.compat import uncomputed
 from lssvwm_core.device import autocast
 from lssvwm_core.diffusion import flow_loss
 from lssvwm_core.model.config import ModelConfig
@@ -70,7 +70,7 @@ class StepCost:
 def step_cost(config: ModelConfig, batch: int, frames: int, chunk: int, precision: str = "bf16") -> StepCost:
     """The cost of a step on `batch` clips of `frames` frames. The scan is counted as the torch backend computes it."""
     forward, backward = (FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) for _ in range(2))
-    with FakeTensorMode():
+    with uncomputed():
         model = WorldModel(config)
         latents, levels = torch.empty(batch, frames, *config.latent_shape), torch.empty(batch, frames)
         conditions = {name: torch.empty(batch, frames, columns) for name, columns in config.streams.items()}
