@@ -32,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(record.app, name="record")
+app.command("record", no_args_is_help=True)(record.record)
 app.command("prepare")(prepare.prepare)
 app.command("index")(prepare.index)
 app.command("inspect")(inspect.inspect)

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lssvwm_cli.console import core_count, duration, progress, say, show_json
-from lssvwm_cli.record import MAZE_RECORDINGS
+from lssvwm_cli.record import RECORDINGS
 
 if TYPE_CHECKING:
     from lssvwm_core.prepare.plan import ShardJob
 
 DATA = Path("data")
-RECORDINGS = MAZE_RECORDINGS.parent
 SAMPLES = "maze"  # the format of the recordings that ship
 EXECUTORS = ("processes", "ray")
 GPU_PROCESSES = 4  # decode beside each other for one GPU
@@ -23,7 +22,8 @@ def prepare(
     format: Annotated[
         str,
         typer.Argument(
-            metavar="[FORMAT]", help="maze, minerl, vpt, teco or worldmem; left out: what SOURCE is found to be."
+            metavar="[FORMAT]",
+            help="maze, minerl, vpt, teco, worldmem or another environment; left out: what SOURCE is found to be.",
         ),
     ] = SAMPLES,
     source: Annotated[
@@ -115,11 +115,13 @@ def prepare(
 def _format_and_source(format: str, source: Path | None) -> tuple[str | None, Path]:
     """What the user means by one or two arguments; no format: it is to be found out. Raises: LssvwmError."""
     from lssvwm_datasets.errors import LssvwmError
-    from lssvwm_datasets.sources import FORMAT_NAMES, FORMATS, sample_recordings
+    from lssvwm_datasets.sources import all_formats, format_names, sample_recordings
 
-    if format not in (*FORMAT_NAMES, *FORMATS):
+    if format not in (*format_names(), *all_formats()):
         if source is not None or not Path(format).exists():
-            raise LssvwmError(f"{format!r} is neither a format ({', '.join(FORMAT_NAMES)}) nor a folder of recordings")
+            raise LssvwmError(
+                f"{format!r} is neither a format ({', '.join(format_names())}) nor a folder of recordings"
+            )
         return None, Path(format)
     if source is None:
         source = RECORDINGS / format
@@ -131,12 +133,12 @@ def _format_and_source(format: str, source: Path | None) -> tuple[str | None, Pa
 
 def _names_to_skip(skip_list: str | None) -> tuple[str, ...]:
     from lssvwm_datasets.errors import LssvwmError
-    from lssvwm_datasets.sources import FORMATS
+    from lssvwm_datasets.sources import all_formats
 
     if skip_list is None:
         return ()
     if skip_list == "known":
-        return tuple(name for format in FORMATS.values() for name in format.known_bad)
+        return tuple(name for format in all_formats().values() for name in format.known_bad)
     try:
         return tuple(filter(None, map(str.strip, Path(skip_list).read_text(encoding="utf-8").splitlines())))
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""`lssvwm record maze`: new episodes from the real environment."""
+"""`lssvwm record NAME`: new episodes from a real environment."""
 
 import time
 from pathlib import Path
@@ -8,38 +8,52 @@ import typer
 
 from lssvwm_cli.console import core_count, duration, progress, say
 
-app = typer.Typer(help="Record new episodes from a real environment.", no_args_is_help=True)
-MAZE_RECORDINGS = Path("recordings/maze")
+RECORDINGS = Path("recordings")
 
 
-@app.callback()
-def _group() -> None:
-    """A group, so that `record maze` keeps its name when other environments join it."""
-
-
-@app.command()
-def maze(
-    episodes: Annotated[int, typer.Option(min=0, help="Training episodes, each in a maze of its own.")] = 100,
+def record(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The environment: maze, or another that is known.")],
+    episodes: Annotated[int, typer.Option(min=0, help="Training episodes, each in a world of its own.")] = 100,
     eval_episodes: Annotated[
-        int | None, typer.Option(min=0, help="Evaluation episodes, in other mazes. [default: a tenth, at least 1]")
+        int | None, typer.Option(min=0, help="Evaluation episodes, in other worlds. [default: a tenth, at least 1]")
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps an episode; it has one frame more.")] = 1000,
-    size: Annotated[str, typer.Option(help="9x9, 11x11, 13x13 or 15x15.")] = "9x9",
-    out: Annotated[Path, typer.Option(help="Folder; episodes that are there already are kept.")] = MAZE_RECORDINGS,
+    size: Annotated[
+        str | None, typer.Option(help="Of the worlds; maze: 9x9, 11x11, 13x13 or 15x15. [default: the smallest]")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder; episodes that are there already are kept. [default: recordings/NAME]")
+    ] = None,
     jobs: Annotated[str, typer.Option(help="Processes, or auto: one a core.")] = "auto",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the first training maze; the next has seed + 1.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first training world; the next has seed + 1.")] = 0,
     compact: Annotated[
         bool, typer.Option("--compact", help="Files a quarter smaller, ten times slower to write.")
     ] = False,
 ) -> None:
-    """Record Memory Maze with an exploring agent, in the layout of the offline dataset."""
-    from lssvwm_datasets.files import remove_partial_files
-    from lssvwm_datasets.memory_maze.environment import load_tasks
-    from lssvwm_datasets.memory_maze.recorder import plan, record_all
+    """Record new episodes from a real environment, with an agent that explores it.
 
-    held_out = max(1, episodes // 10) if eval_episodes is None else eval_episodes
-    requests = plan(out, size, episodes, held_out, steps, seed, compact)
-    load_tasks()  # fails here, in words, when the environment is missing
+    An interrupted recording goes on where it stopped when the command is given again.
+    """
+    from lssvwm_datasets.environments import environment_named
+    from lssvwm_datasets.errors import LssvwmError
+    from lssvwm_datasets.files import remove_partial_files
+    from lssvwm_datasets.recorder import plan, record_all
+
+    recorder = environment_named(name).recorder
+    if recorder is None:
+        raise LssvwmError(f"{name}: this environment cannot be recorded here; prepare recordings that others made")
+    out = out or RECORDINGS / name
+    requests = plan(
+        recorder,
+        out,
+        train_episodes=episodes,
+        eval_episodes=max(1, episodes // 10) if eval_episodes is None else eval_episodes,
+        steps=steps,
+        seed=seed,
+        size=size,
+        compact=compact,
+    )
+    recorder.check()
     remove_partial_files(out)
     there = sum(request.path.exists() for request in requests)
     if there:
@@ -47,7 +61,7 @@ def maze(
     started, done = time.monotonic(), there
     try:
         with progress("Recording", len(requests), "episodes", there) as update:
-            for _ in record_all(requests, core_count(jobs)):
+            for _ in record_all(recorder, requests, core_count(jobs)):
                 done += 1
                 speed = (done - there) * (steps + 1) / (time.monotonic() - started)
                 update(done, f"{speed:.0f} frames/s")

@@ -6,11 +6,11 @@ from typing import Annotated
 import typer
 
 from lssvwm_cli.console import progress, say
-from lssvwm_cli.record import MAZE_RECORDINGS
+from lssvwm_cli.record import RECORDINGS
 
 
 def train_autoencoder(
-    source: Annotated[Path, typer.Argument(help="Folder of recordings.")] = MAZE_RECORDINGS,
+    source: Annotated[Path, typer.Argument(help="Folder of recordings.")] = RECORDINGS / "maze",
     out: Annotated[Path, typer.Option(help="Folder of the autoencoder.")] = Path("runs/autoencoder"),
     steps: Annotated[int, typer.Option(min=1)] = 6000,
     minutes: Annotated[float | None, typer.Option(help="End after so many minutes, the schedule fitted to it.")] = None,

@@ -37,7 +37,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Format:
-    """How one dataset is read. Adding a dataset is a module with a `FORMAT` and a line in `sources.FORMATS`.
+    """How one dataset is read. Adding a dataset is a module with a `FORMAT` and its name in `sources.FORMATS`.
 
     Its functions are those of modules (or partial ones), since processes send each other recordings with their format.
 

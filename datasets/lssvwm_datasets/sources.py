@@ -10,22 +10,29 @@ from pathlib import Path
 import numpy as np
 
 from lssvwm_datasets import minerl, teco, vpt, worldmem
+from lssvwm_datasets.environments import ENVIRONMENTS
 from lssvwm_datasets.episode import Episode
 from lssvwm_datasets.errors import DamagedRecording, LssvwmError
 from lssvwm_datasets.format import DEFAULTS, Candidate, Format, ReaderOptions
-from lssvwm_datasets.memory_maze import reader as memory_maze
 
-FORMATS = {
-    format.name: format
-    for format in (memory_maze.FORMAT, minerl.FORMAT, vpt.FORMAT, teco.MINECRAFT, teco.DMLAB, worldmem.FORMAT)
-}
-FORMAT_NAMES = tuple(dict.fromkeys(format.family for format in FORMATS.values()))  # what a user may ask for
+FORMATS = (minerl.FORMAT, vpt.FORMAT, teco.MINECRAFT, teco.DMLAB, worldmem.FORMAT)  # beside the environments' own
 
 TRAIN, VALIDATION = "train", "validation"
 SPLITS = (TRAIN, VALIDATION)
 VALIDATION_NAMES = {"eval", "val", "valid", "validation", "test"}
 HELD_OUT = 10  # without split folders, one session in ten is held out for validation
 LOOKED_INTO = 100  # candidates a folder that detection opens
+
+
+def all_formats() -> dict[str, Format]:
+    """Every format by its name: what the environments bring, then the others."""
+    brought = [environment.format for environment in ENVIRONMENTS.values() if environment.format is not None]
+    return {format.name: format for format in (*brought, *FORMATS)}
+
+
+def format_names() -> tuple[str, ...]:
+    """What a user may ask for: formats by their families."""
+    return tuple(dict.fromkeys(format.family for format in all_formats().values()))
 
 
 @dataclass(frozen=True)
@@ -64,15 +71,16 @@ def find_recordings(source: Path, format_name: str | None = None, options: Reade
     Raises: LssvwmError when there is nothing to read, or when there are recordings of several formats.
     """
     if not source.exists():
-        raise LssvwmError(f"{source}: no such folder; expected recordings ({format_name or ', '.join(FORMAT_NAMES)})")
+        raise LssvwmError(f"{source}: no such folder; expected recordings ({format_name or ', '.join(format_names())})")
     root = source if source.is_dir() else source.parent
     files = sorted(_files_below(source) if source.is_dir() else root.iterdir())
-    formats = [format for format in FORMATS.values() if format_name in (None, format.name, format.family)]
+    known = all_formats()
+    formats = [format for format in known.values() if format_name in (None, format.name, format.family)]
     found = {format.name: list(format.find(files)) for format in formats}
     if not source.is_dir():
         found = {name: [item for item in items if source in item.files] for name, items in found.items()}
     if len(formats) > 1:
-        found = {name: items for name, items in found.items() if _any_recognised(FORMATS[name], items)}
+        found = {name: items for name, items in found.items() if _any_recognised(known[name], items)}
     found = {name: items for name, items in found.items() if items}
     if not found:
         looked_for = "; ".join(f"{format.name}: {format.looks_for}" for format in formats)
@@ -81,7 +89,7 @@ def find_recordings(source: Path, format_name: str | None = None, options: Reade
         several = ", ".join(f"{name} ({items[0].path.relative_to(root)})" for name, items in found.items())
         raise LssvwmError(f"{source}: recordings of several formats: {several}; name the format, or a folder of one")
     ((name, candidates),) = found.items()
-    recordings = [_recording(root, candidate, FORMATS[name], options) for candidate in candidates]
+    recordings = [_recording(root, candidate, known[name], options) for candidate in candidates]
     return sorted(recordings, key=lambda recording: recording.id)
 
 

@@ -16,7 +16,7 @@ from lssvwm_cli.app import app
 from lssvwm_core.model.autoencoder import Autoencoder, AutoencoderConfig, save_autoencoder
 from lssvwm_datasets.errors import DamagedRecording, LssvwmError
 from lssvwm_datasets.shards import ShardSet, open_shards
-from lssvwm_datasets.sources import FORMATS, SPLITS, Recording, find_recordings
+from lssvwm_datasets.sources import SPLITS, Recording, all_formats, find_recordings
 from tests.datasets.layouts import GREY, LAYOUTS, NAMES, Expected, write_all
 
 
@@ -71,7 +71,7 @@ def check_shards(folder: Path, expected: dict[str, Expected]) -> None:
 
 
 def test_every_format_has_a_layout_here() -> None:
-    assert set(LAYOUTS) == set(FORMATS)
+    assert set(LAYOUTS) == set(all_formats())
 
 
 @pytest.mark.parametrize("format", LAYOUTS)

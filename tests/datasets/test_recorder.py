@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.memory_maze.environment import fast_physics, load_tasks, make_environment
 from lssvwm_datasets.memory_maze.reader import read
-from lssvwm_datasets.memory_maze.recorder import OBSERVED, plan, record_all, record_episode
+from lssvwm_datasets.memory_maze.recorder import OBSERVED, RECORDER, record_episode
+from lssvwm_datasets.recorder import plan, record_all
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -95,35 +96,35 @@ def test_the_environment_is_left_untouched() -> None:
 
 @pytest.mark.usefixtures("environment_loads")
 def test_recording_resumes_and_an_episode_is_a_function_of_its_seed(tmp_path: Path) -> None:
-    requests = plan(tmp_path, "9x9", train_episodes=1, eval_episodes=1, steps=5, seed=3)
+    requests = plan(RECORDER, tmp_path, train_episodes=1, eval_episodes=1, steps=5, seed=3)
     there, missing = requests
     there.path.parent.mkdir(parents=True)
     there.path.write_bytes(b"there already")
-    assert list(record_all(requests, jobs=1)) == [missing]
+    assert list(record_all(RECORDER, requests, jobs=1)) == [missing]
     assert there.path.read_bytes() == b"there already"
     (episode,) = read(missing.path, "a")
     assert (episode.length, episode.frame_size) == (6, (64, 64))
-    assert list(record_all(requests, jobs=1)) == []
+    assert list(record_all(RECORDER, requests, jobs=1)) == []
     first = missing.path.read_bytes()
     missing.path.unlink()
-    list(record_all(requests, jobs=1))
+    list(record_all(RECORDER, requests, jobs=1))
     assert missing.path.read_bytes() == first
 
 
 def test_splits_have_seeds_of_their_own(tmp_path: Path) -> None:
-    requests = plan(tmp_path, "9x9", 5, 3, 100, seed=7)
+    requests = plan(RECORDER, tmp_path, train_episodes=5, eval_episodes=3, steps=100, seed=7)
     seeds = {folder: {r.seed for r in requests if r.path.parent.name == folder} for folder in ("train", "eval")}
     assert seeds == {"train": {7, 8, 9, 10, 11}, "eval": {1_000_007, 1_000_008, 1_000_009}}
     assert len({request.path for request in requests}) == 8
-    last = plan(tmp_path, "9x9", 2, 2, 100, seed=999_998)
+    last = plan(RECORDER, tmp_path, train_episodes=2, eval_episodes=2, steps=100, seed=999_998)
     assert len({request.seed for request in last}) == 4, "the last seeds of train do not reach into eval"
 
 
 @pytest.mark.parametrize(
     ("size", "steps", "seed", "message"),
     [
-        ("10x10", 10, 0, "unknown maze size '10x10'; expected one of 9x9"),
-        ("9x9", 0, 0, "0 steps"),
+        ("10x10", 10, 0, "--size 10x10: expected one of 9x9, 11x11"),
+        ("9x9", 0, 0, "--steps 0"),
         ("9x9", 1001, 0, "1 to 1000"),
         ("15x15", 4001, 0, "1 to 4000"),
         ("9x9", 10, 999_999, "seed 999999"),
@@ -132,4 +133,4 @@ def test_splits_have_seeds_of_their_own(tmp_path: Path) -> None:
 )
 def test_impossible_requests_are_refused(tmp_path: Path, size: str, steps: int, seed: int, message: str) -> None:
     with pytest.raises(LssvwmError, match=message):
-        plan(tmp_path, size, 2, 1, steps, seed)
+        plan(RECORDER, tmp_path, train_episodes=2, eval_episodes=1, steps=steps, seed=seed, size=size)

@@ -1,7 +1,5 @@
-"""Memory Maze (Pašukonis et al., 2022): reader of the offline layout, recorder of new episodes, explorer."""
+"""Memory Maze (Pašukonis et al., 2022): its record (`maze`), reader of the offline layout, recorder, explorer."""
 
-SOURCE_ALIGNMENT = "action[t] led to image[t]; action[0] is a dummy"
-ACTION_NAMES = ("noop", "forward", "left", "right", "forward_left", "forward_right")
-POSE_NAMES = ("x", "y", "cos", "sin")
-FPS = 4.0  # control frequency of the environment, Hz
-SIZES = ("9x9", "11x11", "13x13", "15x15")
+from lssvwm_datasets.memory_maze.constants import ACTION_NAMES, POSE_NAMES
+
+__all__ = ["ACTION_NAMES", "POSE_NAMES"]

@@ -79,6 +79,11 @@ class Explorer:
         return LEFT if turn > 0 else RIGHT
 
 
+def explorer(layout: NDArray[np.uint8] | None, rng: np.random.Generator) -> Explorer | None:
+    """An explorer of the layout; None where none is known."""
+    return None if layout is None else Explorer(layout, rng)
+
+
 def shortest_path(layout: NDArray[np.uint8], start: tuple[int, int], goal: tuple[int, int]) -> list[tuple[int, int]]:
     """Cells (x, y) from after `start` to `goal` over free cells, 4-connected; empty when there is no way."""
     came_from = {start: start}

@@ -16,7 +16,7 @@ from lssvwm_datasets.episode import Episode
 from lssvwm_datasets.errors import DamagedRecording
 from lssvwm_datasets.format import DEFAULTS, Format, ReaderOptions, find_singles
 from lssvwm_datasets.frames import FrameParts
-from lssvwm_datasets.memory_maze import ACTION_NAMES, FPS, POSE_NAMES, SOURCE_ALIGNMENT
+from lssvwm_datasets.memory_maze.constants import ACTION_NAMES, FPS, POSE_NAMES, SOURCE_ALIGNMENT
 from lssvwm_datasets.npz import load_arrays, npz_keys
 
 IMAGE_KEYS = ("image", "image_t", "obs")

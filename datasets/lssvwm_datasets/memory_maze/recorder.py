@@ -1,15 +1,10 @@
 """Records episodes of the real environment in the layout of the offline dataset.
 
-    <out>/{train,eval}/<seed>-<steps>.npz
-
-An episode is a function of (size, seed, steps): its own environment and its own random generators, so episodes can be
-recorded in any order, on any number of processes, and again.
+An episode is a function of (size, seed, steps): it has its own environment and its own random generators.
 """
 
 import gc
 import zipfile
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +12,11 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.files import written_whole
-from lssvwm_datasets.memory_maze import SIZES
-from lssvwm_datasets.memory_maze.environment import fast_physics, make_environment
+from lssvwm_datasets.memory_maze.constants import SIZES
+from lssvwm_datasets.memory_maze.environment import fast_physics, load_tasks, make_environment
 from lssvwm_datasets.memory_maze.explorer import Explorer
-from lssvwm_datasets.parallel import run_units
+from lssvwm_datasets.recorder import EpisodeRequest, Recorder
 
 OBSERVED = (
     "image",
@@ -35,53 +29,14 @@ OBSERVED = (
     "target_pos",
     "maze_layout",
 )
-EVAL_SEED_OFFSET = 1_000_000  # seeds of the eval split; training seeds stay below
-LONGEST = dict(zip(SIZES, (1000, 2000, 3000, 4000), strict=True))  # steps before the environment's time limit
 ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 
 
-@dataclass(frozen=True)
-class EpisodeRequest:
-    """One file to record."""
-
-    path: Path
-    size: str
-    seed: int
-    steps: int
-    compact: bool = False  # LZMA instead of deflate: a quarter smaller, ten times slower to write
-
-
-def plan(
-    out: Path, size: str, train_episodes: int, eval_episodes: int, steps: int, seed: int, compact: bool = False
-) -> list[EpisodeRequest]:
-    """The episodes to record, whether or not they are there already. Raises: LssvwmError."""
-    if size not in SIZES:
-        raise LssvwmError(f"unknown maze size {size!r}; expected one of {', '.join(SIZES)}")
-    if not 1 <= steps <= LONGEST[size]:
-        raise LssvwmError(f"{steps} steps an episode; an episode of the {size} maze has 1 to {LONGEST[size]}")
-    if seed < 0:
-        raise LssvwmError(f"seed {seed}; expected 0 or more")
-    if seed + max(train_episodes, eval_episodes) > EVAL_SEED_OFFSET:
-        raise LssvwmError(f"seed {seed}: seeds from {EVAL_SEED_OFFSET} on are the eval split's; start lower")
-    splits = (("train", seed, train_episodes), ("eval", seed + EVAL_SEED_OFFSET, eval_episodes))
-    return [
-        EpisodeRequest(out / split / f"{first + index:07d}-{steps}.npz", size, first + index, steps, compact)
-        for split, first, count in splits
-        for index in range(count)
-    ]
-
-
-def record_all(requests: list[EpisodeRequest], jobs: int) -> Iterator[EpisodeRequest]:
-    """Record the requests whose files are missing, yielding each as its file is complete."""
-    missing = [request for request in requests if not request.path.exists()]
-    yield from run_units(record_to_file, missing, max(1, min(jobs, len(missing))))
-
-
-def record_to_file(request: EpisodeRequest) -> EpisodeRequest:
+def record(request: EpisodeRequest) -> None:
+    """Write one episode to its path."""
     arrays = record_episode(request.size, request.seed, request.steps)
     with written_whole(request.path) as partial:
         save_npz(partial, arrays, zipfile.ZIP_LZMA if request.compact else zipfile.ZIP_DEFLATED)
-    return request
 
 
 def record_episode(size: str, seed: int, steps: int) -> dict[str, NDArray[Any]]:
@@ -125,3 +80,6 @@ def save_npz(path: Path, arrays: dict[str, NDArray[Any]], compression: int) -> N
             entry.compress_type = compression
             with archive.open(entry, "w", force_zip64=True) as handle:
                 npy.write_array(handle, np.ascontiguousarray(array), allow_pickle=False)
+
+
+RECORDER = Recorder(record, check=load_tasks, sizes=SIZES, compacts=True)

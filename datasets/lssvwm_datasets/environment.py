@@ -1,0 +1,77 @@
+"""What the toolkit knows about an environment: one record, from which recording, rollouts, scores and play are driven.
+
+Adding an environment is a module with such a record and a line in `environments.ENVIRONMENTS`; `lssvwm record`,
+`prepare`, `rollout`, `eval turn` and `play` then know it. Its actions are discrete: one column each, one of them 1.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lssvwm_datasets.format import Format
+from lssvwm_datasets.recorder import Recorder
+
+Layout = NDArray[np.uint8]  # (N, N), 1 = free, indexed [y, x] with row 0 at the bottom
+Pose = NDArray[np.float32]  # (P,), the columns that the environment names
+
+
+class Explorer(Protocol):
+    """An agent that sees much of the world."""
+
+    def act(self, pose: Pose, /) -> int:
+        """The number of the next action at `pose`."""
+
+
+@dataclass(frozen=True)
+class FullTurn:
+    """The action that turns the agent on the spot, and how many frames of it bring the first view back."""
+
+    action: str
+    frames: int
+
+
+@dataclass(frozen=True)
+class Environment:
+    """An environment as data; what it lacks is None or empty, and what needs it then does without or says so.
+
+    Attributes:
+        name: by which commands know it; also the default `dataset` of its shards.
+        title: its name for people.
+        action_names: one column an action.
+        pose_names: columns of its recordings' poses; empty where they have none.
+        fps: frames a second of recorded time.
+        idle: the action that does nothing; it stands for keys that are let go.
+        keys: {key: action} for playing. Keys are letters, digits, and ArrowUp, ArrowDown, ArrowLeft, ArrowRight.
+        explorer: (layout or None, random generator) -> an agent that explores; None where it cannot without a layout.
+        kinematics: (layout or None, pose, number of an action) -> the pose after it, stopped by the layout's walls.
+        full_turn: how the agent turns around.
+        recorder: how new episodes are recorded.
+        format: how its recordings are read, where no other dataset's format does.
+    """
+
+    name: str
+    title: str
+    action_names: tuple[str, ...]
+    pose_names: tuple[str, ...]
+    fps: float
+    idle: str
+    keys: Mapping[str, str] = field(default_factory=dict)
+    explorer: Callable[[Layout | None, np.random.Generator], Explorer | None] | None = None
+    kinematics: Callable[[Layout | None, Pose, int], Pose] | None = None
+    full_turn: FullTurn | None = None
+    recorder: Recorder | None = None
+    format: Format | None = None
+
+    def __post_init__(self) -> None:
+        turning = [self.full_turn.action] if self.full_turn else []
+        unknown = sorted({self.idle, *self.keys.values(), *turning} - set(self.action_names))
+        if unknown:
+            raise ValueError(f"{self.name}: no actions {', '.join(unknown)}; it has {', '.join(self.action_names)}")
+
+    @property
+    def action_units(self) -> tuple[str, ...]:
+        """One a column of its recordings' actions."""
+        return ("one-hot",) * len(self.action_names)

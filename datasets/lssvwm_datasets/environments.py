@@ -1,0 +1,45 @@
+"""The environments that the toolkit knows: one line each."""
+
+from typing import Protocol
+
+from lssvwm_datasets.environment import Environment
+from lssvwm_datasets.errors import LssvwmError
+from lssvwm_datasets.memory_maze.maze import MAZE
+
+ENVIRONMENTS = {
+    environment.name: environment
+    for environment in (
+        MAZE,
+    )
+}  # fmt: skip
+
+
+class Columns(Protocol):
+    """What tells an environment: of a shard's header, for example."""
+
+    @property
+    def dataset(self) -> str: ...
+    @property
+    def action_names(self) -> tuple[str, ...]: ...
+    @property
+    def pose_names(self) -> tuple[str, ...]: ...
+
+
+def environment_of(columns: Columns) -> Environment | None:
+    """The environment that data are from: it has their actions, and their poses where they have any.
+
+    Of several, the one that the data set is named after. None where there is none.
+    """
+    fitting = [
+        environment
+        for environment in ENVIRONMENTS.values()
+        if environment.action_names == columns.action_names and columns.pose_names in ((), environment.pose_names)
+    ]
+    return next((one for one in fitting if one.name == columns.dataset), fitting[0] if fitting else None)
+
+
+def environment_named(name: str) -> Environment:
+    """Raises: LssvwmError for a name that no environment has."""
+    if name not in ENVIRONMENTS:
+        raise LssvwmError(f"no environment {name!r}; expected one of {', '.join(ENVIRONMENTS)}")
+    return ENVIRONMENTS[name]

@@ -1,0 +1,104 @@
+"""Recording new episodes: what is asked for, what an environment's recorder offers, and the work over processes.
+
+    <out>/{train,eval}/<seed>-<steps><suffix>
+
+An episode is a function of (size, seed, steps), so episodes can be recorded in any order, on any number of processes,
+and again.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from lssvwm_datasets.errors import LssvwmError
+from lssvwm_datasets.parallel import run_units
+
+EVAL_SEED_OFFSET = 1_000_000  # seeds of the eval split; training seeds stay below
+
+
+@dataclass(frozen=True)
+class EpisodeRequest:
+    """One episode to record.
+
+    Attributes:
+        path: the file; a recorder that writes others beside it writes this one last.
+        size: one of the recorder's sizes; empty where it has none.
+        compact: smaller files that take longer to write.
+    """
+
+    path: Path
+    size: str
+    seed: int
+    steps: int
+    compact: bool = False
+
+
+@dataclass(frozen=True)
+class Recorder:
+    """What an environment offers. Its functions are those of modules, as processes send them to each other.
+
+    Attributes:
+        record: records an episode; its file appears whole or not at all.
+        check: fails in words where the environment is not installed. Raises: LssvwmError.
+        suffix: of the files.
+        sizes: {name: steps of an episode at most}, the default first; empty: one size, and no limit.
+        compacts: whether it can write compact files.
+    """
+
+    record: Callable[[EpisodeRequest], object]
+    check: Callable[[], object]
+    suffix: str = ".npz"
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    compacts: bool = False
+
+
+def plan(
+    recorder: Recorder,
+    out: Path,
+    *,
+    train_episodes: int,
+    eval_episodes: int,
+    steps: int,
+    seed: int = 0,
+    size: str | None = None,
+    compact: bool = False,
+) -> list[EpisodeRequest]:
+    """The episodes to record, whether or not they are there already. Raises: LssvwmError for what cannot be recorded.
+
+    Args:
+        size: None: the recorder's first.
+    """
+    if size is not None and size not in recorder.sizes:
+        offered = f"expected one of {', '.join(recorder.sizes)}" if recorder.sizes else "this environment has one size"
+        raise LssvwmError(f"--size {size}: {offered}")
+    if compact and not recorder.compacts:
+        raise LssvwmError("--compact: this environment's recordings have no compact form")
+    size = size or next(iter(recorder.sizes), "")
+    longest = recorder.sizes.get(size)
+    if steps < 1 or (longest is not None and steps > longest):
+        allowed = f"an episode of size {size} has 1 to {longest}" if longest else "expected at least 1"
+        raise LssvwmError(f"--steps {steps}: {allowed}")
+    if seed < 0:
+        raise LssvwmError(f"seed {seed}; expected 0 or more")
+    if seed + max(train_episodes, eval_episodes) > EVAL_SEED_OFFSET:
+        raise LssvwmError(f"seed {seed}: seeds from {EVAL_SEED_OFFSET} on are the eval split's; start lower")
+    splits = (("train", seed, train_episodes), ("eval", seed + EVAL_SEED_OFFSET, eval_episodes))
+    return [
+        EpisodeRequest(
+            out / split / f"{first + index:07d}-{steps}{recorder.suffix}", size, first + index, steps, compact
+        )
+        for split, first, count in splits
+        for index in range(count)
+    ]
+
+
+def record_all(recorder: Recorder, requests: list[EpisodeRequest], jobs: int) -> Iterator[EpisodeRequest]:
+    """Record the requests whose files are missing, yielding each as its file is complete."""
+    missing = [request for request in requests if not request.path.exists()]
+    yield from run_units(partial(_record, recorder), missing, max(1, min(jobs, len(missing))))
+
+
+def _record(recorder: Recorder, request: EpisodeRequest) -> EpisodeRequest:
+    recorder.record(request)
+    return request

@@ -1,0 +1,66 @@
+"""The registry of environments: every record is whole, and data find theirs."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from lssvwm_datasets.environment import Environment
+from lssvwm_datasets.environments import ENVIRONMENTS, environment_named, environment_of
+from lssvwm_datasets.errors import LssvwmError
+from lssvwm_datasets.memory_maze.maze import MAZE
+
+ROW = np.array([4.5, 4.5, 1, 0], np.float32)
+
+
+def columns(dataset: str, actions: tuple[str, ...], poses: tuple[str, ...]) -> SimpleNamespace:
+    return SimpleNamespace(dataset=dataset, action_names=actions, pose_names=poses)
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS.values(), ids=list(ENVIRONMENTS))
+def test_a_record_fits_its_parts(environment: Environment) -> None:
+    assert environment_named(environment.name) is environment
+    assert len(environment.action_units) == len(environment.action_names)
+    if environment.kinematics is not None:
+        pose = np.zeros(len(environment.pose_names), np.float32)
+        assert environment.kinematics(None, pose, 0).shape == pose.shape
+
+
+def test_a_full_turn_ends_where_it_began() -> None:
+    assert MAZE.kinematics
+    assert MAZE.full_turn
+    pose = ROW
+    for _ in range(MAZE.full_turn.frames):
+        pose = MAZE.kinematics(None, pose, MAZE.action_names.index(MAZE.full_turn.action))
+    np.testing.assert_array_equal(pose[:2], ROW[:2])
+    assert np.degrees(np.arccos(pose[2:] @ ROW[2:])) < 10
+
+
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        (columns("maze", MAZE.action_names, MAZE.pose_names), MAZE),
+        (columns("mine", MAZE.action_names, MAZE.pose_names), MAZE),
+        (columns("maze", MAZE.action_names, ()), MAZE),
+        (columns("maze", MAZE.action_names[:-1], MAZE.pose_names), None),
+        (columns("maze", MAZE.action_names, ("x", "y", "z", "yaw")), None),
+        (columns("vpt", ("forward", "camera_yaw"), ()), None),
+    ],
+)
+def test_data_find_their_environment_by_their_columns(data: SimpleNamespace, found: Environment | None) -> None:
+    assert environment_of(data) is found
+
+
+def test_of_environments_with_the_same_columns_the_named_one_is_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = replace(MAZE, name="other")
+    monkeypatch.setitem(ENVIRONMENTS, "other", other)
+    assert environment_of(columns("other", MAZE.action_names, MAZE.pose_names)) is other
+    assert environment_of(columns("anything", MAZE.action_names, MAZE.pose_names)) is MAZE
+
+
+def test_what_no_record_can_be_is_refused() -> None:
+    with pytest.raises(ValueError, match="maze: no actions fly; it has noop"):
+        replace(MAZE, keys={"w": "fly"})
+    with pytest.raises(LssvwmError, match="no environment 'doom'; expected one of maze"):
+        environment_named("doom")
