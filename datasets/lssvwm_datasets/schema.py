@@ -25,14 +25,18 @@ def read_json(path: Path, shape: type[T], advice: str = "") -> T:
 
     Raises: FileNotFoundError; LssvwmError naming the file, the place in it, what was found and what was expected.
     """
-    text = read_text(path, advice)
+    return parse_json(str(path), read_text(path, advice), shape, advice)
+
+
+def parse_json(where: str, text: str, shape: type[T], advice: str = "") -> T:
+    """JSON text that lies within another file as `shape`; `where` names the place. Raises: LssvwmError."""
     try:
         content = json.loads(text, parse_constant=_refuse_constant)
     except RecursionError as error:
-        raise LssvwmError(_message(path, "not readable as JSON: nested too deep", advice)) from error
+        raise LssvwmError(_message(where, "not readable as JSON: nested too deep", advice)) from error
     except ValueError as error:
-        raise LssvwmError(_message(path, f"not readable as JSON: {error}", advice)) from error
-    return convert(str(path), content, shape, advice)
+        raise LssvwmError(_message(where, f"not readable as JSON: {error}", advice)) from error
+    return convert(where, content, shape, advice)
 
 
 def read_toml(path: Path, advice: str = "") -> dict[str, Any]:

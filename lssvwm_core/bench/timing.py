@@ -21,7 +21,7 @@ from lssvwm_core.bench.costs import Point
 from lssvwm_core.device import autocast, fastest_precision, keep_freed_memory, training_precision
 from lssvwm_core.diffusion import denoise, flow_loss, sample_noise_levels
 from lssvwm_core.model.config import ModelConfig, preset
-from lssvwm_core.model.state import ModelState
+from lssvwm_core.model.state import ModelState, state_name
 from lssvwm_core.model.variants import variant
 from lssvwm_core.model.world_model import WorldModel
 from lssvwm_core.scan import ssd_scan
@@ -189,13 +189,12 @@ def _training_step(model: WorldModel, optimizer: torch.optim.Optimizer, frames: 
 @torch.inference_mode()
 def _pasts(model: WorldModel, counts: Sequence[int], device: torch.device) -> Iterator[tuple[int, ModelState]]:
     """States after so many frames, ascending."""
-    state, tokens = model.initial_state(1), model.config.grid[0] * model.config.grid[1]
+    state = model.initial_state(1)
     for frames in counts:
         while state.frames_seen < frames:
             now = min(OBSERVED_AT_ONCE, frames - state.frames_seen)
-            if "causal" in model.config.mixers:
-                state = _filled(state, frames * tokens)
-                state.frames_seen = frames
+            if state.growth:
+                state = _filled(state, frames)
                 continue
             latents = torch.randn(1, now, *model.config.latent_shape, device=device)
             with autocast(device, fastest_precision(device)):
@@ -203,12 +202,18 @@ def _pasts(model: WorldModel, counts: Sequence[int], device: torch.device) -> It
         yield frames, state.copy()
 
 
-def _filled(state: ModelState, tokens: int) -> ModelState:
+def _filled(state: ModelState, frames: int) -> ModelState:
+    """A state as large as after so many frames: what grows is filled with random numbers."""
+
+    def sized(name: str, tensor: Tensor) -> Tensor:
+        growth = state.growth.get(name)
+        return tensor if growth is None else torch.randn(growth.shape(tensor.shape, frames), device=tensor.device)
+
     mixers = [
-        {name: torch.randn(*old.shape[:2], tokens, old.shape[3], device=old.device) for name, old in mixer.items()}
-        for mixer in state.mixers
+        {name: sized(state_name(number, name), tensor) for name, tensor in part.items()}
+        for number, part in enumerate(state.mixers)
     ]
-    return ModelState(mixers, state.batch)
+    return replace(state, mixers=mixers, frames_seen=frames)
 
 
 def _chunk(model: WorldModel, state: ModelState, chunk: int, steps: int, device: torch.device) -> Measure:

@@ -5,11 +5,16 @@ thus has a key window of exactly w frames, and the windows of a clip are one bat
 but for the first chunks, whose window reaches before the first frame, and for small chunks, which share their keys.
 """
 
+from collections.abc import Mapping
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lssvwm_core.model.mamba import MixerState
+from lssvwm_core.model.config import ModelConfig
+from lssvwm_core.model.mixer import Mixer, MixerContext, MixerState
+from lssvwm_core.model.state import Growth
 
 ROTARY_BASE = 100.0  # positions are a few frames or tokens apart, far fewer than in text
 FAR_ROTARY_BASE = 10_000.0  # of times, where all the past is seen
@@ -17,12 +22,12 @@ FEW_KEYS = 256  # up to which scores are small enough to be kept for the backwar
 CAUSAL_PIECE = 2048  # queries whose mask is made at once
 
 
-class FrameAttention(nn.Module):
+class FrameAttention(Mixer):
     """Attention over a window of frames: (B, T, h, w, D) -> the same shape; T is a multiple of the chunk.
 
     Args:
         width: D.
-        headdim: channels a head; a multiple of 4.
+        headdim: channels of a head; a multiple of 8.
         window: w, frames a chunk attends to, itself included.
         longest_tail: frames whose keys and values are carried: w - (the smallest chunk).
     """
@@ -36,17 +41,20 @@ class FrameAttention(nn.Module):
         self.k_norm = nn.LayerNorm(headdim)
         self.out_proj = nn.Linear(width, width, bias=False)
 
+    @classmethod
+    def from_config(cls, config: ModelConfig, layer: int) -> Self:
+        return cls(config.width, config.headdim, config.frame_window, config.frame_window - min(config.chunk_sizes))
+
     def initial_state(self, batch: int, grid: tuple[int, int]) -> MixerState:
-        """Zeros on the mixer's device: `keys` and `values` (B, frames, h · w, heads, head width) of the tail."""
+        """Zeros on the mixer's device: `keys` and `values` (B, frames, h · w, heads, headdim) of the tail."""
         shape = (batch, self.longest_tail, grid[0] * grid[1], self.heads, self.headdim)
         zeros = torch.zeros(shape, device=self.qkv.weight.device)
         return {"keys": zeros, "values": zeros.clone()}
 
-    def forward(
-        self, x: Tensor, state: MixerState, frames_seen: int, chunk: int, poses: Tensor | None = None
-    ) -> tuple[Tensor, MixerState]:
-        """Mix T frames that follow the `frames_seen` frames behind `state`; `state` is left as it was."""
+    def forward(self, x: Tensor, state: MixerState, context: MixerContext) -> tuple[Tensor, MixerState]:
+        """See `Mixer.forward`."""
         frames, h, w = x.shape[1:4]
+        chunk = context.chunk
         tail = self.window - chunk  # frames before a chunk that it sees
         query, key, value = self.qkv(x.flatten(2, 3)).unflatten(-1, (3, self.heads, self.headdim)).unbind(3)
         query, key = self.q_norm(query.float()), self.k_norm(key.float())  # (B, T, h·w, heads, d)
@@ -61,11 +69,11 @@ class FrameAttention(nn.Module):
 
         work = value.dtype  # bfloat16 under autocast
         q, k, v = query.to(work), keys.to(work), values.to(work)
-        mixed = windowed_attention(q, k, v, chunk, self.window, max(0, tail - frames_seen)).to(x.dtype)
+        mixed = windowed_attention(q, k, v, chunk, self.window, max(0, tail - context.frames_seen)).to(x.dtype)
         return self.out_proj(mixed.flatten(-2)).unflatten(2, (h, w)), new_state
 
 
-class CausalAttention(nn.Module):
+class CausalAttention(Mixer):
     """Attention to all of the past, the baseline: (B, T, h, w, D) -> the same shape; T is a multiple of the chunk.
 
     A chunk sees itself, in both directions, and every frame before it. The state is the cache of all keys and values,
@@ -73,7 +81,7 @@ class CausalAttention(nn.Module):
 
     Args:
         width: D.
-        headdim: channels a head; a multiple of 4.
+        headdim: channels of a head; a multiple of 8.
     """
 
     def __init__(self, width: int, headdim: int) -> None:
@@ -84,16 +92,23 @@ class CausalAttention(nn.Module):
         self.k_norm = nn.LayerNorm(headdim)
         self.out_proj = nn.Linear(width, width, bias=False)
 
+    @classmethod
+    def from_config(cls, config: ModelConfig, layer: int) -> Self:
+        return cls(config.width, config.headdim)
+
     def initial_state(self, batch: int, grid: tuple[int, int]) -> MixerState:
-        """Empty `past_keys` and `past_values` (B, heads, frames · h · w, head width), on the mixer's device."""
+        """Empty `past_keys` and `past_values` (B, heads, frames · h · w, headdim), on the mixer's device."""
         empty = torch.zeros(batch, self.heads, 0, self.headdim, device=self.qkv.weight.device)
         return {"past_keys": empty, "past_values": empty.clone()}
 
-    def forward(
-        self, x: Tensor, state: MixerState, frames_seen: int, chunk: int, poses: Tensor | None = None
-    ) -> tuple[Tensor, MixerState]:
-        """Mix T frames that follow the `frames_seen` frames behind `state`; `state` is left as it was."""
+    def growth(self, grid: tuple[int, int]) -> Mapping[str, Growth]:
+        tokens = Growth(dimension=2, a_frame=grid[0] * grid[1])
+        return {"past_keys": tokens, "past_values": tokens}
+
+    def forward(self, x: Tensor, state: MixerState, context: MixerContext) -> tuple[Tensor, MixerState]:
+        """See `Mixer.forward`."""
         frames, h, w = x.shape[1:4]
+        frames_seen, chunk = context.frames_seen, context.chunk
         query, key, value = self.qkv(x.flatten(2, 3)).unflatten(-1, (3, self.heads, self.headdim)).unbind(3)
         angles = rotary_angles(frames, h, w, self.headdim, x.device, frames_seen, FAR_ROTARY_BASE)
         query, key = (rotate(norm(y.float()), angles) for norm, y in ((self.q_norm, query), (self.k_norm, key)))

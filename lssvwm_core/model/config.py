@@ -7,7 +7,6 @@ from typing import Any
 from lssvwm_datasets.memory_maze import POSE_NAMES
 
 DEFAULT_MIXERS = ("scan", "attention")
-MIXERS = (*DEFAULT_MIXERS, "causal")
 RENAMED_FIELDS = {"state_width": "d_state", "head_width": "headdim"}  # names in files of version 0.1, and today's
 
 
@@ -30,7 +29,7 @@ class ModelConfig:
     depth: int = 3
     """Layers."""
     mixers: tuple[str, ...] = DEFAULT_MIXERS
-    """The mixers of a layer, in order, each behind its adaptive norm; `causal`, to all of the past, is a baseline."""
+    """The mixers of a layer, in order: `scan`, `attention` to a window of frames, `causal` attention to all of them."""
     block_sizes: tuple[tuple[int, int], ...] = ((2, 2), (1, 1), (1, 1), (1, 1))
     """(b_h, b_w) of the scan, taken in turn by the layers; each divides the grid of tokens."""
     expand: int = 2
@@ -53,6 +52,8 @@ class ModelConfig:
     def __post_init__(self) -> None:
         for field in fields(self):  # JSON and TOML know lists only
             object.__setattr__(self, field.name, _as_tuples(getattr(self, field.name)))
+        from lssvwm_core.model.mixers import MIXERS  # with torch, which those who look presets up can do without
+
         unknown = sorted(set(self.mixers) - set(MIXERS))
         if unknown or not self.mixers:
             raise ValueError(f"mixers are {self.mixers}; expected some of {', '.join(MIXERS)}")

@@ -1,24 +1,12 @@
-"""One layer: each mixer, then an MLP, all behind adaptive norms (CogVideoX-like, as in the paper)."""
+"""One layer: each mixer, then an MLP, all behind adaptive norms (as in CogVideoX, and in the paper)."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lssvwm_core.model.attention import CausalAttention, FrameAttention
 from lssvwm_core.model.config import ModelConfig
-from lssvwm_core.model.mamba import BlockScan, MixerState
-
-
-def build_mixer(name: str, config: ModelConfig, layer: int) -> BlockScan | FrameAttention | CausalAttention:
-    """The mixer `name` of a layer; mixers share one interface (`initial_state`, `forward`)."""
-    if name == "scan":
-        block_size = config.block_sizes[layer % len(config.block_sizes)]
-        poses = len(config.pose_names) if config.pose_address else 0
-        return BlockScan(config.width, block_size, config.expand, config.headdim, config.d_state, poses)
-    if name == "causal":
-        return CausalAttention(config.width, config.headdim)
-    longest_tail = config.frame_window - min(config.chunk_sizes)
-    return FrameAttention(config.width, config.headdim, config.frame_window, longest_tail)
+from lssvwm_core.model.mixer import MixerContext, MixerState
+from lssvwm_core.model.mixers import MIXERS
 
 
 class Layer(nn.Module):
@@ -27,7 +15,7 @@ class Layer(nn.Module):
     def __init__(self, config: ModelConfig, index: int) -> None:
         super().__init__()
         width = config.width
-        self.mixers = nn.ModuleList(build_mixer(name, config, index) for name in config.mixers)
+        self.mixers = nn.ModuleList(MIXERS[name].from_config(config, index) for name in config.mixers)
         hidden = round(config.mlp_ratio * width)
         self.mlp_in = nn.Linear(width, hidden)
         self.mlp_out = nn.Linear(hidden, width)
@@ -35,24 +23,20 @@ class Layer(nn.Module):
         nn.init.zeros_(self.modulation.weight)  # gates start at zero: the layer starts as the identity
         nn.init.zeros_(self.modulation.bias)
 
-    def initial_state(self, batch: int, grid: tuple[int, int]) -> list[MixerState]:
-        return [mixer.initial_state(batch, grid) for mixer in self.mixers]  # type: ignore[operator]
-
     def forward(
         self,
         x: Tensor,
         conditions: Tensor,
         states: list[MixerState],
-        frames_seen: int,
-        chunk: int,
-        poses: Tensor | None = None,
+        context: MixerContext,
     ) -> tuple[Tensor, list[MixerState]]:
+        """Mix frames that follow `states`, one for each mixer; returns the states after them beside the tokens."""
         modulation = self.modulation(F.silu(conditions)).float()[:, :, None, None]  # (B, T, 1, 1, 3·D·sub-layers)
         *for_mixers, for_mlp = modulation.chunk(len(self.mixers) + 1, dim=-1)
         new_states = []
         for mixer, modulated, state in zip(self.mixers, for_mixers, states, strict=True):
             shift, scale, gate = modulated.chunk(3, dim=-1)
-            mixed, new_state = mixer(adaptive_norm(x, shift, scale), state, frames_seen, chunk, poses)
+            mixed, new_state = mixer(adaptive_norm(x, shift, scale), state, context)
             x = torch.addcmul(x, gate, mixed.float())
             new_states.append(new_state)
         shift, scale, gate = for_mlp.chunk(3, dim=-1)

@@ -5,30 +5,32 @@ order and row by row within a frame, with its own state. Small blocks remember l
 """
 
 import math
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lssvwm_core.model.address import PoseAddress
+from lssvwm_core.model.config import ModelConfig
+from lssvwm_core.model.mixer import Mixer, MixerContext, MixerState
 from lssvwm_core.scan import ssd_scan
-
-MixerState = dict[str, Tensor]
 
 CONVOLUTION_WIDTH = 4  # tokens
 DT_RANGE = (0.001, 0.1)  # of the step size at initialisation, as in Mamba-2
 A_RANGE = (0.02, 4.0)  # decay rates at initialisation, log-uniform: some heads keep thousands of tokens
 
 
-class BlockScan(nn.Module):
+class BlockScan(Mixer):
     """Mamba-2 over blocks: (B, T, h, w, D) -> the same shape, with a state of fixed size.
 
     Args:
         width: D.
         block_size: (b_h, b_w) in tokens; divides the grid.
         expand: inner width over D.
-        headdim, d_state: p and n of the scan.
-        pose_columns: P, of the poses that address the state; 0: none do.
+        headdim: p, channels of a head.
+        d_state: n, numbers that a channel remembers.
+        pose_columns: P, columns of the poses that address the state; 0: the state has no such addresses.
     """
 
     def __init__(
@@ -58,6 +60,17 @@ class BlockScan(nn.Module):
         self.out_proj = nn.Linear(self.inner, width, bias=False)
         nn.init.uniform_(self.conv_weight, -(CONVOLUTION_WIDTH**-0.5), CONVOLUTION_WIDTH**-0.5)
 
+    @classmethod
+    def from_config(cls, config: ModelConfig, layer: int) -> Self:
+        """The layers take the config's block sizes in turn."""
+        block_size = config.block_sizes[layer % len(config.block_sizes)]
+        pose_columns = len(config.pose_names) if config.pose_address else 0
+        return cls(config.width, block_size, config.expand, config.headdim, config.d_state, pose_columns)
+
+    @property
+    def uses_poses(self) -> bool:
+        return self.address is not None
+
     def initial_state(self, batch: int, grid: tuple[int, int]) -> MixerState:
         """Zeros on the mixer's device: `scan` (B · blocks, heads, p, n), `convolution` (B · blocks, 3, channels)."""
         device, dtype = self.A_log.device, self.A_log.dtype
@@ -67,20 +80,18 @@ class BlockScan(nn.Module):
             "convolution": torch.zeros(sequences, CONVOLUTION_WIDTH - 1, self.convolved, device=device, dtype=dtype),
         }
 
-    def forward(
-        self, x: Tensor, state: MixerState, frames_seen: int, chunk: int, poses: Tensor | None = None
-    ) -> tuple[Tensor, MixerState]:
-        """Mix T frames, seen from `poses` (B, T, P), that follow `state`; returns the new state, `state` is kept."""
+    def forward(self, x: Tensor, state: MixerState, context: MixerContext) -> tuple[Tensor, MixerState]:
+        """See `Mixer.forward`; frames are written and looked up by the poses they were seen from."""
         grid = x.shape[2:4]
         tokens = to_blocks(x, self.block_size)  # (sequences, l, D)
         projected = self.in_proj(tokens)
         gate, xBC, dt = projected.split([self.inner, self.convolved, self.heads], dim=-1)
         xBC, tail = causal_convolution(xBC, state["convolution"], self.conv_weight, self.conv_bias)
         values, B, C = F.silu(xBC).split([self.inner, self.d_state, self.d_state], dim=-1)
-        if self.address is not None and poses is not None:
+        if self.address is not None and context.poses is not None:
             to_write, to_read = (
                 part.repeat_interleave(math.prod(self.block_size), dim=1).repeat_interleave(len(B) // len(part), dim=0)
-                for part in self.address(poses)
+                for part in self.address(context.poses)
             )
             B, C = B + to_write.to(B.dtype), C + to_read.to(C.dtype)
         y, final = ssd_scan(

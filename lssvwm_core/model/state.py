@@ -1,81 +1,114 @@
 """What a rollout carries: the memory of everything seen, of a size that does not depend on how much that was."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Annotated, NamedTuple
 
-import safetensors
-from safetensors.torch import save_file
+import msgspec
 from torch import Tensor
 
+from lssvwm_core.model.tensors import TensorSpec, problems, read_header, read_tensors, specs_of, write_tensors
 from lssvwm_datasets.errors import LssvwmError
-from lssvwm_datasets.files import written_whole
+from lssvwm_datasets.schema import parse_json
+
+METADATA_KEY = "lssvwm-state"  # of the safetensors file: JSON of a `_SavedFields`
+EXTRA = "extra."
+
+
+class Growth(NamedTuple):
+    """How a tensor of a state grows: along `dimension`, by `a_frame` entries with every frame."""
+
+    dimension: int
+    a_frame: int
+
+    def shape(self, shape: Sequence[int], frames: int) -> tuple[int, ...]:
+        """The shape that a tensor of this one has after so many frames."""
+        before, after = shape[: self.dimension], shape[self.dimension + 1 :]
+        return (*before, self.a_frame * frames, *after)
+
+
+@dataclass(frozen=True)
+class _SavedFields:
+    frames_seen: Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 
 
 @dataclass
 class ModelState:
-    """One dict of tensors for each mixer of each layer: scan states, convolution tails, keys and values of the window.
+    """What each stateful part of a model remembers: `WorldModel.initial_state` makes one, the model's calls go on.
 
-    Where a model reckons poses, the odometer's dict is the last.
-
-    Only the baseline that attends to all of the past has tensors that grow: `past_keys` and `past_values`.
+    A part's memory is a dict of tensors of any dtype, with names of its own. All have a fixed size, but those for which
+    there is a `Growth`.
 
     Attributes:
-        mixers: the dicts, in the model's order.
+        mixers: the dicts: of each mixer of each layer, and last of the odometer where the model has one.
         batch: worlds side by side.
         frames_seen: frames committed so far.
+        growth: the tensors that grow with the frames, by their names in `tensors`.
+        unknown_as_nan: the names in `tensors` of those in which NaN stands for what is unknown.
     """
 
     mixers: list[dict[str, Tensor]]
     batch: int
     frames_seen: int = 0
+    growth: Mapping[str, Growth] = field(default_factory=dict)
+    unknown_as_nan: frozenset[str] = frozenset()
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors, by the names that they have in a saved state."""
+        return {state_name(i, name): tensor for i, part in enumerate(self.mixers) for name, tensor in part.items()}
 
     @property
     def nbytes(self) -> int:
-        return sum(tensor.nbytes for mixer in self.mixers for tensor in mixer.values())
+        return sum(tensor.nbytes for tensor in self.tensors.values())
 
     def copy(self) -> "ModelState":
         """An independent copy: a branch of the world."""
-        mixers = [{name: tensor.clone() for name, tensor in mixer.items()} for mixer in self.mixers]
-        return ModelState(mixers, self.batch, self.frames_seen)
+        return replace(self, mixers=[{name: tensor.clone() for name, tensor in part.items()} for part in self.mixers])
 
-    def save(self, path: Path, extra: dict[str, Tensor] | None = None) -> None:
+    def after(self, mixers: list[dict[str, Tensor]], frames: int) -> "ModelState":
+        """The state of the same model when its parts have seen so many more frames."""
+        return replace(self, mixers=mixers, frames_seen=self.frames_seen + frames)
+
+    def save(self, path: Path, extra: Mapping[str, Tensor] | None = None) -> None:
         """Write a safetensors file; `extra` tensors travel with it."""
-        tensors = {f"mixers.{i}.{name}": t for i, mixer in enumerate(self.mixers) for name, t in mixer.items()}
-        tensors |= {f"extra.{name}": tensor for name, tensor in (extra or {}).items()}
-        metadata = {"lssvwm-state": json.dumps({"frames_seen": self.frames_seen})}
-        with written_whole(path) as partial:
-            save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, partial, metadata)
+        tensors = self.tensors | {EXTRA + name: tensor for name, tensor in (extra or {}).items()}
+        write_tensors(path, tensors, {METADATA_KEY: json.dumps({"frames_seen": self.frames_seen})})
 
     def restore(self, path: Path) -> dict[str, Tensor]:
-        """Fill this state from a file and return the extra tensors.
+        """Fill this state from a file and return the extra tensors, on the CPU.
 
-        Raises: LssvwmError when the file is damaged or belongs to another model (names or shapes differ).
+        Raises: LssvwmError when the file is damaged or belongs to another model (names, shapes or types differ), and
+        the state then stays as it was; OSError for trouble of the machine.
         """
-        try:
-            with safetensors.safe_open(path, framework="pt") as file:
-                found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                header = json.loads((file.metadata() or {}).get("lssvwm-state", "null"))
-            frames_seen = None if header is None else int(header["frames_seen"])
-        except (OSError, safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
-            raise LssvwmError(f"{path}: not a readable world state ({error})") from error
-        if frames_seen is None:
+        header = read_header(path)
+        if METADATA_KEY not in header.metadata:
             raise LssvwmError(f"{path}: a safetensors file, but not a world state of lssvwm")
-        extra = {name.removeprefix("extra."): found.pop(name) for name in list(found) if name.startswith("extra.")}
-        own = {f"mixers.{i}.{name}": t for i, mixer in enumerate(self.mixers) for name, t in mixer.items()}
-        shapes = [{name: _fixed_shape(name, tensor) for name, tensor in tensors.items()} for tensors in (found, own)]
-        if shapes[0] != shapes[1]:
-            differing = sorted(shapes[0].items() ^ shapes[1].items())[0][0]
-            raise LssvwmError(f"{path}: the state of another model or batch size ({differing} does not fit)")
+        frames_seen = parse_json(f"{path}: {METADATA_KEY}", header.metadata[METADATA_KEY], _SavedFields).frames_seen
+        extra = {name: spec for name, spec in header.tensors.items() if name.startswith(EXTRA)}
+        specs = self._specs_after(frames_seen) | {name: spec._replace(may_be_nan=True) for name, spec in extra.items()}
+        differing = problems(header, specs)
+        if differing:
+            raise LssvwmError(f"{path}: the state of another model or batch size ({differing[0]})")
+        tensors = read_tensors(path, specs)
         self.mixers = [
-            {name: found[f"mixers.{i}.{name}"].to(tensor.device, tensor.dtype) for name, tensor in mixer.items()}
-            for i, mixer in enumerate(self.mixers)
+            {name: tensors[state_name(i, name)].to(own.device, copy=True) for name, own in part.items()}
+            for i, part in enumerate(self.mixers)
         ]
         self.frames_seen = frames_seen
-        return extra
+        return {name.removeprefix(EXTRA): tensors[name].clone() for name in extra}
+
+    def _specs_after(self, frames_seen: int) -> dict[str, TensorSpec]:
+        """What the tensors of this model's state are when it has seen so many frames."""
+        specs = {}
+        for name, (shape, dtype, _) in specs_of(self.tensors).items():
+            grown = self.growth[name].shape(shape, frames_seen) if name in self.growth else shape
+            specs[name] = TensorSpec(grown, dtype, name in self.unknown_as_nan)
+        return specs
 
 
-def _fixed_shape(name: str, tensor: Tensor) -> tuple[int, ...]:
-    """Without the tokens of a cache that grows, (B, heads, tokens, d)."""
-    shape = tuple(tensor.shape)
-    return shape[:2] + shape[3:] if ".past_" in name else shape
+def state_name(part: int, name: str) -> str:
+    """The name, within the whole state, of a tensor of the state's part number `part`."""
+    return f"mixers.{part}.{name}"

@@ -22,7 +22,6 @@ VARIANTS = {
     "no-long-context": "ours without long-context training",
     "no-pose-address": "ours with addresses learnt from the tokens alone, as in the paper",
 }
-GROWING = ("causal-full",)  # their state grows with the frames
 WINDOW_SHARE = 0.24  # of a clip that causal-window sees: 192 of 800 frames (paper)
 RATIO_STEP = 1 / 16  # of the MLP's width over D
 

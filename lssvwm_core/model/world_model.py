@@ -12,8 +12,9 @@ from torch.utils.checkpoint import checkpoint
 from lssvwm_core.compat import compile_arguments
 from lssvwm_core.model.config import ModelConfig
 from lssvwm_core.model.layer import Layer, adaptive_norm
+from lssvwm_core.model.mixer import Mixer, MixerContext
 from lssvwm_core.model.odometer import Odometer
-from lssvwm_core.model.state import ModelState
+from lssvwm_core.model.state import ModelState, state_name
 
 NOISE_FREQUENCIES = 64
 COMPILED_SHAPES = 64  # of a layer: stages, chunk sizes, first frames
@@ -36,9 +37,9 @@ class WorldModel(nn.Module):
         self.streams = nn.ModuleDict(
             {name: ConditionStream(name, columns, width, scaling.get(name)) for name, columns in config.streams.items()}
         )
-        reckons = config.odometry and config.pose_address and "scan" in config.mixers
-        self.odometer = Odometer(config.odometry, len(config.action_names)) if reckons else None
         self.layers = nn.ModuleList(Layer(config, index) for index in range(config.depth))
+        reckons = config.odometry and any(mixer.uses_poses for mixer in self.mixers)
+        self.odometer = Odometer(config.odometry, len(config.action_names)) if reckons else None
         self.final_modulation = nn.Linear(width, 2 * width)
         self.project = nn.Linear(width, channels)
         for linear in (self.final_modulation, self.project):
@@ -56,12 +57,22 @@ class WorldModel(nn.Module):
         for layer in self.layers:
             layer.compile(backend=backend, fullgraph=fullgraph, dynamic=False, **limits)
 
+    @property
+    def mixers(self) -> list[Mixer]:
+        """The mixers of all layers, in the order of their states."""
+        return [mixer for layer in self.layers for mixer in layer.mixers]  # type: ignore[union-attr,misc]
+
     def initial_state(self, batch: int) -> ModelState:
-        """The state before the first frame; on the model's device."""
-        states = [state for layer in self.layers for state in layer.initial_state(batch, self.config.grid)]  # type: ignore[operator]
+        """The state before the first frame, for `batch` worlds side by side; on the model's device."""
+        grid, mixers = self.config.grid, self.mixers
+        growth = {
+            state_name(i, name): how for i, mixer in enumerate(mixers) for name, how in mixer.growth(grid).items()
+        }
+        state = ModelState([mixer.initial_state(batch, grid) for mixer in mixers], batch, growth=growth)
         if self.odometer is not None:
-            states.append(self.odometer.initial_state(batch))
-        return ModelState(states, batch)
+            state.mixers.append(self.odometer.initial_state(batch))
+            state.unknown_as_nan = frozenset(state_name(len(mixers), name) for name in state.mixers[-1])
+        return state
 
     def forward(
         self,
@@ -100,24 +111,23 @@ class WorldModel(nn.Module):
         if self.odometer is not None:
             poses, odometer_state = self.odometer(poses, conditions.get("action"), state.mixers[-1], frames)
             reckoned = [odometer_state]
-        # windows reach no further; a number that stops growing is one that compiled layers need not be told apart by
-        seen = state.frames_seen if "causal" in self.config.mixers else min(state.frames_seen, self.config.frame_window)
+        seen = state.frames_seen if state.growth else min(state.frames_seen, self.config.frame_window)
         steady = self.training or (frames == chunk and seen == self.config.frame_window)  # shapes worth compiling
+        context = MixerContext(seen, chunk, poses)
         mixers = iter(state.mixers)
         new_mixers = []
         for layer in self.layers:
             own = [next(mixers) for _ in self.config.mixers]
             if self.activation_checkpointing and self.training:
-                x, own = checkpoint(layer, x, c, own, seen, chunk, poses, use_reentrant=False)
+                x, own = checkpoint(layer, x, c, own, context, use_reentrant=False)
             else:
                 run = layer.forward if self.compiled and not steady else layer
-                x, own = run(x, c, own, seen, chunk, poses)
+                x, own = run(x, c, own, context)
             new_mixers += own
 
         shift, scale = self.final_modulation(F.silu(c)).float()[:, :, None, None].chunk(2, dim=-1)
         velocity = self.project(adaptive_norm(x, shift, scale)).float()
-        new_state = ModelState(new_mixers + reckoned, batch, state.frames_seen + frames)
-        return unpatchify(velocity, self.config.patch), new_state
+        return unpatchify(velocity, self.config.patch), state.after(new_mixers + reckoned, frames)
 
     def _check(self, latents: Tensor, conditions: Mapping[str, Tensor], chunk: int) -> None:
         if chunk not in self.config.chunk_sizes:

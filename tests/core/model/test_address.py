@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from lssvwm_core.model.address import PoseAddress
 from lssvwm_core.model.mamba import BlockScan
+from lssvwm_core.model.mixer import MixerContext
 from lssvwm_core.scan import ssd_scan
 
 
@@ -52,9 +53,9 @@ def test_a_stream_with_poses_in_pieces_is_the_whole(normal):
     scan = BlockScan(32, (1, 2), headdim=16, d_state=16, pose_columns=2)
     x, poses = normal(2, 7, 2, 4, 32), normal(2, 7, 2, seed=1)
     poses[0, 2] = torch.nan
-    whole, _ = scan(x, scan.initial_state(2, (2, 4)), 0, 1, poses)
+    whole, _ = scan(x, scan.initial_state(2, (2, 4)), MixerContext(0, 1, poses))
     outputs, state = [], scan.initial_state(2, (2, 4))
     for piece, places in zip(x.split([3, 1, 3], dim=1), poses.split([3, 1, 3], dim=1), strict=True):
-        y, state = scan(piece, state, 0, 1, places)
+        y, state = scan(piece, state, MixerContext(0, 1, places))
         outputs.append(y)
     torch.testing.assert_close(torch.cat(outputs, dim=1), whole, rtol=1e-4, atol=1e-5)

@@ -12,6 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from lssvwm_core.device import why_not_compiled
 from lssvwm_core.model import attention
 from lssvwm_core.model.attention import ROTARY_BASE, FrameAttention
+from lssvwm_core.model.mixer import MixerContext
 
 H, W, WIDTH, HEAD_WIDTH = 2, 3, 64, 16
 CHUNKS_AND_WINDOWS = [(1, 5), (1, 10), (2, 5), (2, 8), (5, 5), (5, 7), (5, 10)]
@@ -28,7 +29,7 @@ def frame_attention(randomised):
 
 @torch.no_grad()
 def mix(mixer, x, chunk, state=None, seen=0):
-    return mixer(x, mixer.initial_state(len(x), (H, W)) if state is None else state, seen, chunk)
+    return mixer(x, mixer.initial_state(len(x), (H, W)) if state is None else state, MixerContext(seen, chunk))
 
 
 def in_pieces(mixer, x, chunk, pieces):
@@ -96,7 +97,7 @@ def test_gradients_in_bfloat16_are_those_of_float32(frame_attention, normal):
     for enabled in (False, True):
         mixer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            y, _ = mixer(x, mixer.initial_state(2, (H, W)), 0, 1)
+            y, _ = mixer(x, mixer.initial_state(2, (H, W)), MixerContext(0, 1))
         (y.float() * normal(*x.shape, seed=1)).sum().backward()
         found.append(mixer.qkv.weight.grad.clone())
     torch.testing.assert_close(found[1], found[0], rtol=0, atol=0.02 * float(found[0].abs().max()))

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from lssvwm_core.model.mamba import BlockScan, causal_convolution, from_blocks, to_blocks
+from lssvwm_core.model.mixer import MixerContext
 
 GRID = (4, 4)
 BLOCK_SIZES = ((4, 4), (2, 2), (1, 4), (1, 1))
@@ -23,7 +24,7 @@ def block_scan(randomised):
 
 @torch.no_grad()
 def mix(mixer, x, state=None):
-    return mixer(x, mixer.initial_state(len(x), x.shape[2:4]) if state is None else state, 0, 1)
+    return mixer(x, mixer.initial_state(len(x), x.shape[2:4]) if state is None else state, MixerContext(0, 1))
 
 
 @pytest.mark.parametrize("chunk_size", [16, 256])

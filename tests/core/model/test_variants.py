@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from lssvwm_core.model import attention
 from lssvwm_core.model.attention import CausalAttention
 from lssvwm_core.model.config import PRESETS, preset
-from lssvwm_core.model.variants import GROWING, VARIANTS, parameters, training_fields, variant
+from lssvwm_core.model.mixer import MixerContext
+from lssvwm_core.model.variants import VARIANTS, parameters, training_fields, variant
 from lssvwm_core.model.world_model import WorldModel
 
 FRAMES = 20
@@ -97,7 +98,8 @@ def test_a_stream_in_pieces_is_the_whole(named_model, clip, chunk, data):
 def test_the_state_is_constant_but_for_full_attention(named_model, clip):
     name, model = named_model
     sizes = [stream(model, clip, 5, pieces)[1].nbytes for pieces in ([5], [10], [10, 10])]
-    if name in GROWING:
+    assert bool(model.initial_state(2).growth) == (name == "causal-full")
+    if name == "causal-full":
         a_frame = 2 * 2 * model.config.grid[0] * model.config.grid[1] * model.config.width * 4 * model.config.depth
         assert sizes == [5 * a_frame, 10 * a_frame, 20 * a_frame]
     else:
@@ -158,6 +160,6 @@ def test_causal_attention_equals_a_dense_mask(randomised, normal, monkeypatch, c
     torch.manual_seed(0)
     mixer, x = randomised(CausalAttention(64, 16)), normal(2, 20, 2, 3, 64)
     with torch.no_grad():
-        y, state = mixer(x, mixer.initial_state(2, (2, 3)), 0, chunk)
+        y, state = mixer(x, mixer.initial_state(2, (2, 3)), MixerContext(0, chunk))
     torch.testing.assert_close(y, dense_attention(mixer, x, chunk), rtol=1e-4, atol=1e-5)
     assert state["past_keys"].shape == (2, 4, 120, 16)

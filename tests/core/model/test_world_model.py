@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from lssvwm_core.model import storage
 from lssvwm_core.model.config import ModelConfig, preset
 from lssvwm_core.model.layer import Layer
+from lssvwm_core.model.mixer import MixerContext
 from lssvwm_core.model.world_model import WorldModel, patchify, unpatchify
 from lssvwm_datasets.errors import LssvwmError
 
@@ -77,7 +78,8 @@ def test_a_stream_in_pieces_is_the_whole(model, clip, chunk, data):
 
 def test_a_layer_starts_as_the_identity(config, normal):
     layer, x = Layer(config, 0), normal(1, 5, *config.grid, config.width)
-    assert torch.equal(layer(x, normal(1, 5, config.width), layer.initial_state(1, config.grid), 0, 5)[0], x)
+    states = [mixer.initial_state(1, config.grid) for mixer in layer.mixers]
+    assert torch.equal(layer(x, normal(1, 5, config.width), states, MixerContext(0, 5))[0], x)
 
 
 def test_training_starts_at_velocity_zero(config, clip):
@@ -204,14 +206,14 @@ def without_header(path, state):
 
 
 FOREIGN_FILES = {
-    "no file": (lambda path, state: None, "not a readable world state"),
-    "not safetensors": (lambda path, state: path.write_text("a saved game"), "not a readable world state"),
-    "truncated": (truncated, "not a readable world state"),
+    "no file": (lambda path, state: None, "no such file"),
+    "not safetensors": (lambda path, state: path.write_text("a saved game"), "damaged or not a safetensors file"),
+    "truncated": (truncated, "damaged or not a safetensors file"),
     "someone's weights": (
         lambda path, state: save_file({"weight": torch.zeros(2)}, path),
         "not a world state of lssvwm",
     ),
-    "no count of frames": (without_header, "not a readable world state"),
+    "no count of frames": (without_header, "missing required field frames_seen"),
 }
 
 
