@@ -74,8 +74,8 @@ def bench(
     from lssvwm_core.bench import timing as core
     from lssvwm_core.bench.costs import plot, summary
     from lssvwm_core.device import pick_device
-    from lssvwm_core.model.config import PRESETS
     from lssvwm_core.model.variants import VARIANTS
+    from lssvwm_core.presets import PRESETS
     from lssvwm_datasets.errors import LssvwmError
     from lssvwm_datasets.files import write_json
 
@@ -147,7 +147,7 @@ def bench(
 
 def _model_fields(overrides: list[str]) -> dict[str, Any]:
     """Raises: LssvwmError for overrides of anything but the model."""
-    from lssvwm_core.training.config import parse_override
+    from lssvwm_core.training.run.config import parse_override
     from lssvwm_datasets.errors import LssvwmError
 
     fields = {}
@@ -166,7 +166,7 @@ def _quality(
     from lssvwm_core.bench.costs import machine
     from lssvwm_core.bench.quality import QualityOptions, bench_quality, plot, settings, summarise, table
     from lssvwm_core.resolve import resolve_world
-    from lssvwm_core.training.runs import run_facts
+    from lssvwm_core.training.run.folder import run_facts
     from lssvwm_core.world import load_world
     from lssvwm_datasets.files import write_json
 

@@ -12,7 +12,7 @@ def choices(*values: str) -> Callable[[str], list[str]]:
 
 
 def presets(incomplete: str) -> list[str]:
-    from lssvwm_core.model.config import PRESETS
+    from lssvwm_core.presets import PRESETS
 
     return choices(*PRESETS)(incomplete)
 

@@ -41,9 +41,9 @@ def distill(
 
     from lssvwm_core.device import pick_device
     from lssvwm_core.resolve import resolve_shards, resolve_world
-    from lssvwm_core.training.config import make_config, with_distillation
-    from lssvwm_core.training.runs import RUNS, run_facts, trained_frames
-    from lssvwm_core.training.setup import open_run
+    from lssvwm_core.training.run.config import make_config, with_distillation
+    from lssvwm_core.training.run.folder import RUNS, run_facts, trained_frames
+    from lssvwm_core.training.run.setup import open_run
     from lssvwm_core.world import load_model
     from lssvwm_core.world import sampling_steps as steps_of
     from lssvwm_datasets.errors import LssvwmError

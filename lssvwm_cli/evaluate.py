@@ -72,7 +72,7 @@ def evaluate(
     from lssvwm_core.evaluation.tasks import TASKS
     from lssvwm_core.model.storage import weights_sha256
     from lssvwm_core.resolve import resolve_world
-    from lssvwm_core.training.runs import run_facts, trained_frames
+    from lssvwm_core.training.run.folder import run_facts, trained_frames
     from lssvwm_core.world import load_world
     from lssvwm_datasets.shards import INDEX_FILE
     from lssvwm_datasets.sources import sample_recordings

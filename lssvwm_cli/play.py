@@ -52,7 +52,7 @@ def play(
     from lssvwm_core.play.game import Game
     from lssvwm_core.play.session import Session
     from lssvwm_core.resolve import resolve_shards, resolve_world
-    from lssvwm_core.training.runs import run_facts
+    from lssvwm_core.training.run.folder import run_facts
     from lssvwm_core.world import load_world
     from lssvwm_datasets.errors import LssvwmError
     from lssvwm_datasets.shards import INDEX_FILE

@@ -29,7 +29,7 @@ def push_hub(
     from lssvwm_core.hub.client import own_repository, push
     from lssvwm_core.hub.folders import build_dataset, build_world
     from lssvwm_core.resolve import resolve_world
-    from lssvwm_core.training.runs import run_facts
+    from lssvwm_core.training.run.folder import run_facts
     from lssvwm_datasets.errors import LssvwmError
 
     if repo is not None and repo.count("/") != 1:

@@ -10,8 +10,8 @@ import typer
 if TYPE_CHECKING:
     import torch
 
-    from lssvwm_core.training.config import RunConfig
-    from lssvwm_core.training.runs import Run
+    from lssvwm_core.training.run.config import RunConfig
+    from lssvwm_core.training.run.folder import Run
 
 from lssvwm_cli.completion import presets, runs
 from lssvwm_cli.console import duration, progress, say
@@ -58,9 +58,9 @@ def train(
 
     from lssvwm_core.device import pick_device
     from lssvwm_core.resolve import resolve_shards, resolve_world
-    from lssvwm_core.training.config import make_config, with_model
-    from lssvwm_core.training.runs import RUNS
-    from lssvwm_core.training.setup import open_run
+    from lssvwm_core.training.run.config import make_config, with_model
+    from lssvwm_core.training.run.folder import RUNS
+    from lssvwm_core.training.run.setup import open_run
     from lssvwm_core.world import load_model
 
     if threads:
@@ -135,8 +135,8 @@ def _estimate(config: "RunConfig", device: "torch.device", gpu: str) -> None:
     from lssvwm_core.bench.timing import step_seconds
     from lssvwm_core.device import training_precision
     from lssvwm_core.model.variants import parameters
-    from lssvwm_core.training import cost
-    from lssvwm_core.training.setup import build_model
+    from lssvwm_core.training.run.setup import build_model
+    from lssvwm_core.training.step import cost
     from lssvwm_datasets.shards import open_shards
     from lssvwm_datasets.sources import TRAIN
 

@@ -25,11 +25,12 @@ from lssvwm_core.evaluation.run import EvalOptions, evaluate
 from lssvwm_core.evaluation.tasks import TASKS, Task
 from lssvwm_core.model.storage import weights_sha256
 from lssvwm_core.model.variants import parameters, training_fields, variant
-from lssvwm_core.training.config import RunConfig, Stage, make_config
-from lssvwm_core.training.cost import step_cost
+from lssvwm_core.presets import Stage
 from lssvwm_core.training.loop import Outcome, train
-from lssvwm_core.training.runs import Run
-from lssvwm_core.training.setup import build_model, open_run
+from lssvwm_core.training.run.config import RunConfig, make_config
+from lssvwm_core.training.run.folder import Run
+from lssvwm_core.training.run.setup import build_model, open_run
+from lssvwm_core.training.step.cost import step_cost
 from lssvwm_core.world import load_world
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.files import write_json

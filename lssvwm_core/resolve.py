@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lssvwm_core.hub.client import DATASET, download
 from lssvwm_core.model.storage import CONFIG_FILE, VAE_WEIGHTS_FILE, WEIGHTS_FILE
-from lssvwm_core.training.runs import MODEL_FOLDER, RUNS, Run
+from lssvwm_core.training.run.folder import MODEL_FOLDER, RUNS, Run
 from lssvwm_datasets.errors import LssvwmError
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")

@@ -26,7 +26,7 @@ PALETTE = (
     "[b][p]paletteuse=dither=none:diff_mode=rectangle"
 )
 FORMATS = {  # ffmpeg's options by suffix
-    ".mp4": "-f mp4 -vcodec libx264 -pix_fmt yuv420p -crf 16 -movflags +faststart".split(),
+    ".mp4": ["-f", "mp4", "-vcodec", "libx264", "-pix_fmt", "yuv420p", "-crf", "16", "-movflags", "+faststart"],
     ".gif": ["-f", "gif", "-vcodec", "gif", "-pix_fmt", "pal8", "-vf", PALETTE],
 }
 LAST_WORDS = 3  # lines of ffmpeg's that an error repeats

@@ -20,14 +20,14 @@ from lssvwm_core.bench import attention
 from lssvwm_core.bench.costs import Point
 from lssvwm_core.device import autocast, fastest_precision, keep_freed_memory, training_precision
 from lssvwm_core.diffusion import denoise, flow_loss, sample_noise_levels
-from lssvwm_core.model.config import ModelConfig, preset
+from lssvwm_core.model.config import ModelConfig
 from lssvwm_core.model.state import ModelState, state_name
 from lssvwm_core.model.variants import variant
 from lssvwm_core.model.world_model import WorldModel
+from lssvwm_core.presets import Stage, preset
 from lssvwm_core.scan import ssd_scan
-from lssvwm_core.training.config import Stage
-from lssvwm_core.training.cost import step_cost
-from lssvwm_core.training.data import ClipDataset, ClipSampling
+from lssvwm_core.training.data.clips import ClipDataset, ClipSampling
+from lssvwm_core.training.step.cost import step_cost
 from lssvwm_core.world import compile_where_possible
 from lssvwm_datasets.shards import open_shards
 from lssvwm_datasets.sources import TRAIN

@@ -7,7 +7,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from lssvwm_core.hub.client import SAMPLE_FILE
 from lssvwm_core.model.storage import AUTOENCODER_FOLDER
-from lssvwm_core.training.runs import RunFacts
+from lssvwm_core.training.run.folder import RunFacts
 
 Report = dict[str, Any]
 HUB = "https://huggingface.co"  # where cards are read; a video plays from its whole address only

@@ -9,7 +9,7 @@ from lssvwm_core.hub.cards import Report, data_card, model_card
 from lssvwm_core.hub.client import CARD_FILE, SAMPLE_FILE
 from lssvwm_core.model import storage
 from lssvwm_core.model.storage import AUTOENCODER_FOLDER
-from lssvwm_core.training.runs import run_facts
+from lssvwm_core.training.run.folder import run_facts
 from lssvwm_core.world import load_model
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.shards import INDEX_FILE, read_index

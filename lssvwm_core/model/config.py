@@ -1,4 +1,4 @@
-"""The shape of a world model: one frozen config, and presets for three scales."""
+"""The shape of a world model: one frozen config."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -94,31 +94,6 @@ class ModelConfig:
         """Condition streams and their columns."""
         columns = {"action": len(self.action_names), "pose": len(self.pose_names)}
         return {name: count for name, count in columns.items() if count > 0}
-
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": {},
-    "small": {"width": 384, "depth": 6, "mlp_ratio": 4, "block_sizes": ((4, 4), (1, 1), (2, 2), (1, 1))},
-    "base": {"width": 768, "depth": 12, "mlp_ratio": 4, "block_sizes": ((4, 4), (1, 1), (2, 2), (1, 1))},
-}
-PATCHES = {"tiny": (2, 4), "small": (1, 8), "base": (1, 8)}  # the smallest patch, and tokens along a side at most
-
-
-def preset(name: str, latent_shape: tuple[int, int, int], **overrides: Any) -> ModelConfig:
-    """The config of a preset for latents of this shape: `tiny` (6M, CPUs), `small` (25M) or `base` (200M, the paper's).
-
-    Larger latents take larger patches, so that a frame has at most 64 tokens, of `tiny` 16.
-    Raises: ValueError for unknown names or values that do not fit.
-    """
-    if name not in PRESETS:
-        raise ValueError(f"unknown preset {name!r}; expected one of {', '.join(PRESETS)}")
-    overrides = with_current_names(overrides)
-    unknown = sorted(set(overrides) - {field.name for field in fields(ModelConfig)})
-    if unknown:
-        raise ValueError(f"unknown model fields {', '.join(unknown)}")
-    smallest, tokens_aside = PATCHES[name]
-    patch = max(smallest, -(-max(latent_shape[1:]) // tokens_aside))
-    return ModelConfig(**{"latent_shape": latent_shape, "patch": patch, **PRESETS[name], **overrides})
 
 
 def with_current_names(model_fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Where a frame was seen from, reckoned from the actions where no pose tells: dead reckoning.
 
 What an action does to an agent is nearly linear in its last few actions, with inertia and all, so it is fitted to the
-recordings by least squares (`lssvwm_core.training.odometry`) and kept in the model's config: there are no weights to
-train. The reckoned poses address the memory of the scan (`address`), and nothing else: a world that is told actions
+recordings by least squares (`lssvwm_core.training.data.odometry`) and kept in the model's config: there are no weights
+to train. The reckoned poses address the memory of the scan (`address`), and nothing else: a world that is told actions
 alone still finds a place again, until a wall that stopped it has led the reckoning astray.
 """
 

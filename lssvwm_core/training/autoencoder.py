@@ -21,7 +21,7 @@ from lssvwm_core.model.autoencoder import (
     save_autoencoder,
 )
 from lssvwm_core.model.frame_codec import FrameCodec, pixels_of
-from lssvwm_core.training.averaging import update_average
+from lssvwm_core.training.step.ema import update_ema
 from lssvwm_datasets.episode import Episode
 from lssvwm_datasets.errors import DamagedRecording, LssvwmError
 from lssvwm_datasets.sources import TRAIN, VALIDATION, Recording
@@ -75,7 +75,7 @@ def train_autoencoder(
         raise LssvwmError(f"{init_from}: a {model.name} of diffusers; only the project's own can be trained here")
     model.latent_shape(*pool.shape[1:3])
     model = model.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    average = copy.deepcopy(model).eval()
+    ema = copy.deepcopy(model).eval()
     optimizer = torch.optim.AdamW(
         model.parameters(), training.learning_rate, (0.9, 0.99), weight_decay=training.weight_decay, fused=True
     )
@@ -98,7 +98,7 @@ def train_autoencoder(
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
-            update_average(average, model, training.ema_decay, step)
+            update_ema(ema, model, training.ema_decay, step)
             step += 1
             if step % REPORT_EVERY == 0:
                 mean = float(np.mean(squared_errors[-REPORT_EVERY:]))
@@ -106,15 +106,15 @@ def train_autoencoder(
                 yield Progress(step, fraction, 10 * math.log10(4 / mean), speed)
     finally:
         if step > 0:
-            set_statistics(average, pool, device)
-            save_autoencoder(out, average)
+            set_statistics(ema, pool, device)
+            save_autoencoder(out, ema)
             recipe = {
                 "training": asdict(training),
                 "steps_done": step,
                 "seconds": round(time.monotonic() - started),
                 "train_frames": len(pool),
                 "validation_frames": len(held_out),
-                "validation_psnr": round(psnr(average, held_out, device), 3),
+                "validation_psnr": round(reconstruction_psnr(ema, held_out, device), 3),
             }
             (out / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
 
@@ -158,7 +158,7 @@ def set_statistics(model: FrameCodec, frames: torch.Tensor, device: torch.device
 
 
 @torch.inference_mode()
-def psnr(model: FrameCodec, frames: torch.Tensor, device: torch.device) -> float:
+def reconstruction_psnr(model: FrameCodec, frames: torch.Tensor, device: torch.device) -> float:
     """Mean over frames of the PSNR in dB of encode -> decode, as a rollout sees it (8 bits)."""
     total = 0.0
     for part in frames.split(EVALUATE_BATCH):

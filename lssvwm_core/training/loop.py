@@ -22,26 +22,26 @@ from lssvwm_core.model.autoencoder import load_autoencoder
 from lssvwm_core.model.config import ModelConfig
 from lssvwm_core.model.storage import AUTOENCODER_FOLDER
 from lssvwm_core.model.world_model import WorldModel
-from lssvwm_core.training.checkpoints import drop_metrics_after
-from lssvwm_core.training.config import RunConfig, TrainConfig, save_config
-from lssvwm_core.training.cost import flops_a_frame, peak_tflops
-from lssvwm_core.training.data import Batch, ClipDataset
-from lssvwm_core.training.distillation import TEACHER_FOLDER, load_distillation
-from lssvwm_core.training.gradients import Objective, chunk_of, compute_gradients
-from lssvwm_core.training.metrics import Meter, StepReport
-from lssvwm_core.training.odometry import fit_odometry
-from lssvwm_core.training.runs import MODEL_FOLDER, Run
-from lssvwm_core.training.setup import action_scaling, build_model, check_same_data, check_trackers, create_run
-from lssvwm_core.training.sharding import whole_model
-from lssvwm_core.training.stopping import agreed, lost_processes_told, noted_signals, stop_reason
-from lssvwm_core.training.trainee import make_trainee
+from lssvwm_core.training.checkpoint import drop_metrics_after
+from lssvwm_core.training.data.clips import Batch, ClipDataset
+from lssvwm_core.training.data.odometry import fit_odometry
+from lssvwm_core.training.run.config import RunConfig, TrainConfig, save_run_config
+from lssvwm_core.training.run.folder import MODEL_FOLDER, TEACHER_FOLDER, Run
+from lssvwm_core.training.run.setup import action_scaling, build_model, check_same_data, check_trackers, create_run
+from lssvwm_core.training.run.stopping import agreed, lost_processes_told, noted_signals, stop_reason
+from lssvwm_core.training.step.cost import flops_a_frame, peak_tflops
+from lssvwm_core.training.step.distillation import load_distillation
+from lssvwm_core.training.step.metrics import Meter, StepReport
+from lssvwm_core.training.step.sharding import gather_model
+from lssvwm_core.training.step.train_state import make_train_state
+from lssvwm_core.training.step.train_step import Objective, chunk_of, train_step
 from lssvwm_core.world import World, load_model
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.shards import ShardHeader, ShardSet, open_shards
 from lssvwm_datasets.sources import TRAIN
 
 logger = logging.getLogger(__name__)
-Sampler = Callable[[World, int], None]  # renders a sample of a world at a step
+SampleWriter = Callable[[World, int], None]  # renders a sample of a world at a step
 
 
 @dataclass
@@ -59,7 +59,7 @@ def train(
     device: torch.device,
     minutes: float | None = None,
     init_from: Path | None = None,
-    make_sample: Sampler | None = None,
+    make_sample: SampleWriter | None = None,
     outcome: Outcome | None = None,
 ) -> Iterator[StepReport]:
     """Train until the configured step, for `minutes` at most, or until SIGINT or SIGTERM, yielding reports.
@@ -78,13 +78,13 @@ def train(
     precision = training_precision(device) if config.train.precision == "auto" else config.train.precision
     config = replace(config, train=replace(config.train, precision=precision))
     model, teacher = _starting_model(run, config, shards, init_from)
-    trainee = make_trainee(model, config.train, accelerator, run.last)
-    resumed_at = outcome.step = trainee.steps
+    state = make_train_state(model, config.train, accelerator, run.last)
+    resumed_at = outcome.step = state.steps
     if run.last is None and accelerator.is_main_process:
         create_run(run, shards, teacher)
     if accelerator.is_main_process:
-        save_config(run.config_file, config)
-        drop_metrics_after(run.metrics_file, trainee.steps)
+        save_run_config(run.config_file, config)
+        drop_metrics_after(run.metrics_file, state.steps)
     objective: Objective = flow_loss
     if config.distill:
         accelerator.wait_for_everyone()  # until the teacher is copied
@@ -92,15 +92,15 @@ def train(
     if config.train.track:
         accelerator.init_trackers(run.folder.name)
 
-    batches = _loader(shards, model.config, config, accelerator, trainee.steps)
+    batches = _loader(shards, model.config, config, accelerator, state.steps)
     meter, started, total = _meter(accelerator, model.config, config), time.monotonic(), config.train.total_steps
     with noted_signals() as received, lost_processes_told(run, accelerator):
-        while trainee.steps < total:
-            step = trainee.steps + 1
-            learning_rate = config.train.learning_rate * schedule(trainee.steps, config.train)
-            chunk = chunk_of(trainee.steps, model.config.chunk_sizes, config.train)
-            loss, norm = compute_gradients(
-                trainee.wrapped, objective, meter.timed(batches), trainee.steps, chunk, config.train, accelerator
+        while state.steps < total:
+            step = state.steps + 1
+            learning_rate = config.train.learning_rate * schedule(state.steps, config.train)
+            chunk = chunk_of(state.steps, model.config.chunk_sizes, config.train)
+            loss, norm = train_step(
+                state.wrapped, objective, meter.timed(batches), state.steps, chunk, config.train, accelerator
             )
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 raise LssvwmError(
@@ -108,7 +108,7 @@ def train(
                     f"checkpoint is {run.last or 'none yet'}; go on from it with --init-from, another --name and "
                     "a lower --set train.learning_rate"
                 )
-            trainee.step(learning_rate, config.train.ema_decay)
+            state.step(learning_rate, config.train.ema_decay)
             outcome.step = step
             meter.losses.append(loss)
 
@@ -125,14 +125,14 @@ def train(
                 outcome.stopped_by = stop or "another process"
                 break
             if step % config.train.checkpoint_every == 0 and step < total:
-                outcome.checkpoint = trainee.save(run, shards.header, config, accelerator)
+                outcome.checkpoint = state.save(run, shards.header, config, accelerator)
             every = config.train.sample_every
             if make_sample and every and step % every == 0:
-                average = whole_model(trainee.average, keep=accelerator.is_main_process)
+                ema = gather_model(state.ema, keep=accelerator.is_main_process)
                 if accelerator.is_main_process:
-                    _sample(make_sample, average.to(accelerator.device), run, shards.header, config, step)
-        if trainee.steps > resumed_at:
-            outcome.checkpoint = trainee.save(run, shards.header, config, accelerator)
+                    _sample(make_sample, ema.to(accelerator.device), run, shards.header, config, step)
+        if state.steps > resumed_at:
+            outcome.checkpoint = state.save(run, shards.header, config, accelerator)
     if config.train.track:
         accelerator.end_training()
 
@@ -163,12 +163,12 @@ def _starting_model(
 
 
 def _sample(
-    make_sample: Sampler, average: WorldModel, run: Run, header: ShardHeader, config: RunConfig, step: int
+    make_sample: SampleWriter, ema: WorldModel, run: Run, header: ShardHeader, config: RunConfig, step: int
 ) -> None:
-    device, chunk = next(average.parameters()).device, average.config.chunk_sizes[0]
+    device, chunk = next(ema.parameters()).device, ema.config.chunk_sizes[0]
     autoencoder = load_autoencoder(run.folder / AUTOENCODER_FOLDER).to(device)
     try:
-        make_sample(World(average, autoencoder, header, device, chunk, config.sampling_steps), step)
+        make_sample(World(ema, autoencoder, header, device, chunk, config.sampling_steps), step)
     except LssvwmError as error:  # no validation split, say: no reason to end a training
         logger.warning("no sample at step %d: %s", step, error)
 

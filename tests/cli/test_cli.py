@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lssvwm_core.training.runs import Run
+from lssvwm_core.training.run.folder import Run
 from tests.conftest import lssvwm, train_command
 
 COMMANDS = [

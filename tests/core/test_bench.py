@@ -14,8 +14,8 @@ from lssvwm_core.bench.costs import Point, plot, ratios
 from lssvwm_core.bench.quality import Quality, summarise, table
 from lssvwm_core.bench.timing import BenchOptions, bench_rollout
 from lssvwm_core.device import training_precision
-from lssvwm_core.model.config import preset
-from lssvwm_core.training.cost import step_cost
+from lssvwm_core.presets import preset
+from lssvwm_core.training.step.cost import step_cost
 from lssvwm_datasets.errors import LssvwmError
 from tests.conftest import lssvwm
 

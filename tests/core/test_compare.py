@@ -11,7 +11,8 @@ from lssvwm_core import compare
 from lssvwm_core.compare import Budget, parse_stages, parse_tasks, planned_steps, stage_cost
 from lssvwm_core.evaluation.comparison import check_goals
 from lssvwm_core.evaluation.tasks import Task
-from lssvwm_core.training.config import Stage, load_config, make_config
+from lssvwm_core.presets import Stage
+from lssvwm_core.training.run.config import load_run_config, make_config
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.shards import open_shards
 from tests.conftest import SMALL_MODEL, lssvwm
@@ -39,7 +40,7 @@ def test_compare_trains_evaluates_and_reports(workspace: Path) -> None:
     goals = json.loads((out / "report.json").read_text())["goals"]
     assert {goal["goal"].split(":")[0] for goal in goals} == {"retrieval"}
 
-    configs = {name: load_config(out / "runs" / name / "config.toml") for name in ("ours", "causal-full")}
+    configs = {name: load_run_config(out / "runs" / name / "config.toml") for name in ("ours", "causal-full")}
     assert configs["causal-full"].model["mixers"] == ["causal"]
     assert replace(configs["causal-full"], model={}) == replace(configs["ours"], model={})
 

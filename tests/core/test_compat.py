@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from lssvwm_core import compat
 from lssvwm_core.device import fastest_precision, training_precision
-from lssvwm_core.model.config import preset
-from lssvwm_core.training.cost import step_cost
+from lssvwm_core.presets import preset
+from lssvwm_core.training.step.cost import step_cost
 
 XEON = ("GenuineIntel", "fpu avx2 avx512_bf16 amx_tile amx_bf16")
 EPYC = ("AuthenticAMD", "fpu avx2 avx512_bf16")

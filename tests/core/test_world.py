@@ -14,7 +14,7 @@ from lssvwm_core.episodes import EncodedEpisode, load_episode
 from lssvwm_core.evaluation.metrics import psnr
 from lssvwm_core.model.autoencoder import load_autoencoder
 from lssvwm_core.resolve import resolve_model, resolve_world
-from lssvwm_core.training.runs import Run
+from lssvwm_core.training.run.folder import Run
 from lssvwm_core.world import World, load_world, save_world
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.sources import find_recordings, sample_recordings

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lssvwm_core.play.game import Game
-from lssvwm_core.training.runs import Run
+from lssvwm_core.training.run.folder import Run
 from lssvwm_core.world import World, load_world
 
 CONTEXT = 20

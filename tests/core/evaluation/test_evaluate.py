@@ -16,7 +16,7 @@ from lssvwm_core.evaluation.report import binned, summarise
 from lssvwm_core.evaluation.results import CUT, MODEL, Measures, load_results
 from lssvwm_core.evaluation.run import EvalOptions, evaluate
 from lssvwm_core.evaluation.tasks import Task
-from lssvwm_core.training.runs import Run, trained_frames
+from lssvwm_core.training.run.folder import Run, trained_frames
 from lssvwm_core.world import World, load_world
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.video import read_video

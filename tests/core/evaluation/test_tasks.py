@@ -47,7 +47,7 @@ def test_retrieval_walks_back_exactly(episode: EncodedEpisode) -> None:
 
 
 def test_retrieval_conditions_are_those_of_a_folded_clip_in_training(workspace: Any) -> None:
-    from lssvwm_core.training.data import ClipDataset, ClipSampling
+    from lssvwm_core.training.data.clips import ClipDataset, ClipSampling
     from lssvwm_datasets.shards import open_shards
 
     shards = open_shards(workspace / "data/maze", "train")

@@ -16,7 +16,7 @@ from lssvwm_core.hub.cards import model_card
 from lssvwm_core.hub.client import own_repository, push
 from lssvwm_core.hub.folders import build_world
 from lssvwm_core.hub.pretrained import PretrainedWorld
-from lssvwm_core.training.runs import Run
+from lssvwm_core.training.run.folder import Run
 from lssvwm_core.world import World, load_world
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.sources import sample_recordings

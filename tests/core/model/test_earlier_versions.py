@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from lssvwm_core.model.config import RENAMED_FIELDS, ModelConfig, preset, with_current_names
+from lssvwm_core.model.config import RENAMED_FIELDS, ModelConfig, with_current_names
+from lssvwm_core.presets import preset
 from lssvwm_core.resolve import shipped_models
-from lssvwm_core.training.config import load_config, make_config
-from lssvwm_core.training.runs import Run
+from lssvwm_core.training.run.config import load_run_config, make_config
+from lssvwm_core.training.run.folder import Run
 from lssvwm_core.world import load_model
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -24,7 +25,7 @@ def test_a_world_whose_config_has_the_former_names_loads(folder: Path) -> None:
 
 
 def test_a_run_whose_config_has_the_former_names_loads() -> None:
-    model = load_config(RUN.config_file).model
+    model = load_run_config(RUN.config_file).model
     assert (model["d_state"], model["headdim"]) == (8, 16)
     assert not set(RENAMED_FIELDS) & set(model)
 

@@ -14,7 +14,7 @@ from lssvwm_core.model.autoencoder import load_autoencoder
 from lssvwm_core.model.frame_codec import pixels_of
 from lssvwm_core.model.storage import CONFIG_FILE, VAE_WEIGHTS_FILE
 from lssvwm_core.resolve import resolve_autoencoder
-from lssvwm_core.training.runs import Run
+from lssvwm_core.training.run.folder import Run
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.shards import open_shards
 from lssvwm_datasets.sources import sample_recordings

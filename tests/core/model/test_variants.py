@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from lssvwm_core.model import attention
 from lssvwm_core.model.attention import CausalAttention
-from lssvwm_core.model.config import PRESETS, preset
 from lssvwm_core.model.mixer import MixerContext
 from lssvwm_core.model.variants import VARIANTS, parameters, training_fields, variant
 from lssvwm_core.model.world_model import WorldModel
+from lssvwm_core.presets import PRESETS, preset
 
 FRAMES = 20
 POSES = ("x", "y", "cos", "sin")

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from lssvwm_core.model import storage
-from lssvwm_core.model.config import ModelConfig, preset
+from lssvwm_core.model.config import ModelConfig
 from lssvwm_core.model.layer import Layer
 from lssvwm_core.model.mixer import MixerContext
 from lssvwm_core.model.world_model import WorldModel, patchify, unpatchify
+from lssvwm_core.presets import preset
 from lssvwm_datasets.errors import LssvwmError
 
 FRAMES = 20

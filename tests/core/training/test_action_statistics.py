@@ -12,7 +12,7 @@ import torch
 from lssvwm_core.model.config import ModelConfig
 from lssvwm_core.model.world_model import WorldModel
 from lssvwm_core.prepare.index import write_index
-from lssvwm_core.training.runs import Run
+from lssvwm_core.training.run.folder import Run
 from lssvwm_core.world import load_model, load_world
 from lssvwm_datasets.episode import Episode
 from lssvwm_datasets.frames import FrameParts

@@ -10,12 +10,13 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from lssvwm_core.diffusion import flow_loss
-from lssvwm_core.model.config import ModelConfig, preset
+from lssvwm_core.model.config import ModelConfig
 from lssvwm_core.model.variants import parameters
 from lssvwm_core.model.world_model import WorldModel
-from lssvwm_core.training.config import make_config
-from lssvwm_core.training.cost import CPU_ATTENTION, find_gpus, flops_a_frame, peak_tflops, step_cost
-from lssvwm_core.training.metrics import Meter
+from lssvwm_core.presets import preset
+from lssvwm_core.training.run.config import make_config
+from lssvwm_core.training.step.cost import CPU_ATTENTION, find_gpus, flops_a_frame, peak_tflops, step_cost
+from lssvwm_core.training.step.metrics import Meter
 from tests.conftest import lssvwm
 
 

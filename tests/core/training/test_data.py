@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lssvwm_core.training.data import Batch, ClipDataset, ClipSampling
+from lssvwm_core.training.data.clips import Batch, ClipDataset, ClipSampling
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.shards import ShardSet, open_shards
 

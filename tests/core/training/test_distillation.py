@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from lssvwm_core.diffusion import denoise
-from lssvwm_core.training.config import DistillConfig, RunConfig, load_config, make_config, with_distillation
-from lssvwm_core.training.distillation import Distillation, load_distillation
 from lssvwm_core.training.loop import Outcome, train
-from lssvwm_core.training.runs import Run
-from lssvwm_core.training.setup import open_run
+from lssvwm_core.training.run.config import DistillConfig, RunConfig, load_run_config, make_config, with_distillation
+from lssvwm_core.training.run.folder import Run
+from lssvwm_core.training.run.setup import open_run
+from lssvwm_core.training.step.distillation import Distillation, load_distillation
 from lssvwm_core.world import load_model, save_world
 from lssvwm_datasets.errors import LssvwmError
 from tests.conftest import lssvwm
@@ -193,10 +193,10 @@ def test_what_cannot_be_distilled_is_told(workspace: Path, tmp_path: Path, teach
 def test_config_with_a_distillation_is_read_back(workspace: Path, tmp_path: Path, teacher: Path) -> None:
     run_distillation(tmp_path / "run", teacher, student_of(teacher, workspace, 2))
     file = tmp_path / "run/config.toml"
-    assert load_config(file).distill == student_of(teacher, workspace, 2).distill
+    assert load_run_config(file).distill == student_of(teacher, workspace, 2).distill
     file.write_text(file.read_text().replace("teacher_steps = 8", "teacher_steps = 'x'"))
     with pytest.raises(LssvwmError, match=r"config.toml: \[distill\] teacher_steps is 'x', expected int"):
-        load_config(file)
+        load_run_config(file)
 
 
 def test_the_command_makes_a_world_with_its_own_steps(workspace: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lssvwm_core.training.runs import Run
+from lssvwm_core.training.run.folder import Run
 from tests.conftest import train_command
 
 SETTINGS = ("--set", "train.log_every=1", "--set", "train.precision=fp32")

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from lssvwm_core.model.odometer import Odometer
-from lssvwm_core.training.config import make_config
+from lssvwm_core.training.data.odometry import _fit, fit_odometry, motions_between
 from lssvwm_core.training.loop import train
-from lssvwm_core.training.odometry import _fit, fit_odometry, motions_between
-from lssvwm_core.training.runs import Run
-from lssvwm_core.training.setup import open_run
+from lssvwm_core.training.run.config import make_config
+from lssvwm_core.training.run.folder import Run
+from lssvwm_core.training.run.setup import open_run
 from lssvwm_core.world import load_model, save_world
 from lssvwm_datasets.shards import open_shards
 

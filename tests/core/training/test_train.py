@@ -10,11 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lssvwm_core.training.config import Stage, TrainConfig, load_config, make_config, parse_override
+from lssvwm_core.presets import Stage
+from lssvwm_core.training.data.odometry import fit_odometry
 from lssvwm_core.training.loop import Outcome, schedule, train
-from lssvwm_core.training.odometry import fit_odometry
-from lssvwm_core.training.runs import Run, run_facts
-from lssvwm_core.training.setup import build_model, open_run
+from lssvwm_core.training.run.config import TrainConfig, load_run_config, make_config, parse_override
+from lssvwm_core.training.run.folder import Run, run_facts
+from lssvwm_core.training.run.setup import build_model, open_run
 from lssvwm_core.world import load_model
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.shards import open_shards
@@ -123,7 +124,7 @@ def test_data_of_another_kind_is_refused(workspace: Path, tmp_path: Path) -> Non
     for shard in data.glob("*.h5"):
         with h5py.File(shard, "a") as file:
             file.attrs["action_names"] = json.dumps(["a", "b", "c", "d", "e", "f"])
-    run, config = open_run(tmp_path / "run", load_config(tmp_path / "run/config.toml"), resume=True)
+    run, config = open_run(tmp_path / "run", load_run_config(tmp_path / "run/config.toml"), resume=True)
     with pytest.raises(LssvwmError, match="actions"):
         list(train(run, replace(config, data=str(data)), CPU))
 
@@ -137,13 +138,13 @@ def test_a_run_keeps_its_settings(workspace: Path, tmp_path: Path) -> None:
     assert adopted.model["width"] == 64
     assert adopted.train.steps == 9
     with pytest.raises(LssvwmError, match="there is a run already"):
-        open_run(tmp_path / "run", load_config(tmp_path / "run/config.toml"), resume=False)
+        open_run(tmp_path / "run", load_run_config(tmp_path / "run/config.toml"), resume=False)
 
 
 def test_saved_config_rebuilds_the_identical_model(workspace: Path, tmp_path: Path) -> None:
     run_training(workspace, tmp_path / "run", 2)
     shards = open_shards(workspace / "data/maze", "train")
-    config = load_config(tmp_path / "run/config.toml")
+    config = load_run_config(tmp_path / "run/config.toml")
     last = Run(tmp_path / "run").last
     assert last is not None
     odometry = fit_odometry(shards)

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lssvwm_core.training.data import Batch
+from lssvwm_core.training.data.clips import Batch
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from types import FrameType
 import torch
 from accelerate import Accelerator
 
-from lssvwm_core.training.runs import Run
+from lssvwm_core.training.run.folder import Run
 from lssvwm_datasets.errors import LssvwmError
 
 LOST = ("connection closed by peer", "connection reset by peer", "broken pipe", "connection refused", "timed out")

@@ -6,19 +6,20 @@ runs/<name>/  config.toml  metrics.jsonl  samples/*.mp4  autoencoder/
     checkpoints/last -> 000500
 """
 
-import tomllib
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 from pathlib import Path
 
 import tomli_w
 
-from lssvwm_core.training.config import STAGES, read_toml
+from lssvwm_core.presets import PRESETS
 from lssvwm_datasets.errors import LssvwmError
+from lssvwm_datasets.schema import read_toml
 
 RUNS = Path("runs")
-CONFIG_FILE, RECIPE_FILE = "config.toml", "recipe.toml"
+RUN_CONFIG_FILE, RECIPE_FILE = "config.toml", "recipe.toml"
 MODEL_FOLDER, STATE_FOLDER = "model", "training_state"
+TEACHER_FOLDER = "teacher"  # of a run that distils: a copy, as the teacher's own run may drop its checkpoint
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Run:
 
     @property
     def config_file(self) -> Path:
-        return self.folder / CONFIG_FILE
+        return self.folder / RUN_CONFIG_FILE
 
     @property
     def metrics_file(self) -> Path:
@@ -56,13 +57,14 @@ class Run:
 def trained_frames(world: Path) -> int | None:
     """The longest clips that a world was trained on, from its run's config or its recipe; None where neither is."""
     checkpoint = world.resolve().parent
-    in_run = checkpoint.parents[1] / CONFIG_FILE if checkpoint.name.isdigit() else None
+    in_run = checkpoint.parents[1] / RUN_CONFIG_FILE if checkpoint.name.isdigit() else None
     file = next((path for path in (in_run, world / RECIPE_FILE) if path is not None and path.is_file()), None)
     if file is None:
         return None
     values = read_toml(file)
     train = values.get("train", {})
-    stages = train.get("stages") or [asdict(stage) for stage in STAGES.get(values.get("preset", ""), ())]
+    preset = PRESETS.get(values.get("preset", ""))
+    stages = train.get("stages") or [asdict(stage) for stage in (preset.stages if preset else ())]
     step = int(checkpoint.name) if file == in_run else train.get("steps") or sum(stage["steps"] for stage in stages)
     starts = accumulate((stage["steps"] for stage in stages), initial=0)
     return max((stage["frames"] for start, stage in zip(starts, stages, strict=False) if start < step), default=None)
@@ -90,10 +92,10 @@ def run_facts(world: Path) -> RunFacts:
     """
     checkpoint = world.resolve().parent
     run = checkpoint.parent.parent
-    if not (checkpoint.name.isdigit() and (run / "config.toml").is_file()):
+    if not (checkpoint.name.isdigit() and (run / RUN_CONFIG_FILE).is_file()):
         name = world.parent.parent.name.rpartition("--")[2] if world.parent.name == "snapshots" else world.name
         return RunFacts(name, None, None, None, None)
     samples = sorted((run / "samples").glob("*.mp4"))
-    config = tomllib.loads((run / "config.toml").read_text())
+    config = read_toml(run / RUN_CONFIG_FILE)
     data = Path(config.pop("data"))
     return RunFacts(run.name, tomli_w.dumps(config), data, int(checkpoint.name), samples[-1] if samples else None)

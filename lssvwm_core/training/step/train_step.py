@@ -1,4 +1,4 @@
-"""The gradients of one step. Everything random in them follows from (seed, step, number of the clip)."""
+"""The forward and backward passes of a step. What is random in them follows from (seed, step, number of the clip)."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from lssvwm_core.device import autocast
 from lssvwm_core.diffusion import sample_noise_levels
-from lssvwm_core.training.config import TrainConfig
-from lssvwm_core.training.data import Batch
-from lssvwm_core.training.sharding import whole
+from lssvwm_core.training.data.clips import Batch
+from lssvwm_core.training.run.config import TrainConfig
+from lssvwm_core.training.step.sharding import gather
 
 Objective = Callable[[nn.Module, Tensor, Tensor, Tensor, Mapping[str, Tensor], int], Tensor]  # as `flow_loss`
 
 
-def compute_gradients(
+def train_step(
     model: nn.Module,
     objective: Objective,
     batches: Iterator[Batch],
@@ -36,7 +36,7 @@ def compute_gradients(
                 part_loss = objective(model, *inputs, chunk) / config.accumulate
             accelerator.backward(part_loss)
         loss += part_loss.detach()
-    norm = float(whole(accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)))
+    norm = float(gather(accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)))
     return float(accelerator.reduce(loss, "mean")), norm
 
 

@@ -7,13 +7,13 @@ from typing import Any
 
 from accelerate.tracking import get_available_trackers
 
-from lssvwm_core.model.config import ModelConfig, preset
+from lssvwm_core.model.config import ModelConfig
 from lssvwm_core.model.storage import AUTOENCODER_FOLDER, weights_sha256
 from lssvwm_core.model.world_model import WorldModel
-from lssvwm_core.training.config import RunConfig, TrainConfig, load_config
-from lssvwm_core.training.distillation import TEACHER_FOLDER
-from lssvwm_core.training.odometry import Odometry
-from lssvwm_core.training.runs import Run
+from lssvwm_core.presets import preset
+from lssvwm_core.training.data.odometry import Odometry
+from lssvwm_core.training.run.config import RunConfig, TrainConfig, load_run_config
+from lssvwm_core.training.run.folder import TEACHER_FOLDER, Run
 from lssvwm_core.world import save_world
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.shards import ShardHeader, ShardSet, read_index
@@ -48,7 +48,7 @@ def open_run(folder: Path, config: RunConfig, resume: bool = True, adopt: bool =
         return run, config
     if not resume:
         raise LssvwmError(f"{folder}: there is a run already; continue it without --no-resume or choose another --name")
-    saved = load_config(run.config_file)
+    saved = load_run_config(run.config_file)
     free = {name: getattr(config.train, name) for name in ("steps", "compile", "shard_model")}
     saved = replace(saved, train=replace(saved.train, **free))
     wanted = replace(config, train=replace(config.train, precision=saved.train.precision))

@@ -11,25 +11,12 @@ from typing import Any
 import tomli_w
 
 from lssvwm_core.model.config import ModelConfig, with_current_names
-from lssvwm_core.training.data import ClipSampling
+from lssvwm_core.presets import PRESETS, Stage
+from lssvwm_core.training.data.clips import ClipSampling
 from lssvwm_core.world import SAMPLING_STEPS
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.files import written_whole
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A part of the training with clips of one length (the paper: 400 frames, then 800)."""
-
-    frames: int
-    """Frames of a clip; a multiple of every chunk size."""
-    steps: int
-    batch_size: int
-    """Clips a step, in each process."""
-
-    def __post_init__(self) -> None:
-        if min(self.frames, self.steps, self.batch_size) < 1:
-            raise ValueError(f"stage {self}: frames, steps and batch_size must be at least 1")
+from lssvwm_datasets.schema import read_toml
 
 
 @dataclass(frozen=True)
@@ -94,12 +81,6 @@ class TrainConfig:
         return [*ends[:-1], (self.total_steps, ends[-1][1])]
 
 
-TINY_STAGES = (Stage(40, 6000, 6), Stage(100, 6000, 3), Stage(200, 6000, 2), Stage(400, 6000, 1))
-PAPER_STAGES = (Stage(400, 150_000, 1), Stage(800, 250_000, 1))  # maze reasoning
-STAGES = {"tiny": TINY_STAGES, "small": (Stage(100, 20_000, 8), *PAPER_STAGES), "base": PAPER_STAGES}
-LEARNING_RATES = {"tiny": 1e-3, "small": 5e-4, "base": 2e-4}
-
-
 @dataclass(frozen=True)
 class DistillConfig:
     """Of a run whose model is a student: it learns to make in fewer steps what its teacher makes."""
@@ -155,9 +136,9 @@ def make_config(preset: str, data: Path, file: Path | None, overrides: Sequence[
     for override in overrides:
         section, name, value = parse_override(override)
         values[section][name] = value
-    if preset not in STAGES:
-        raise LssvwmError(f"unknown preset {preset!r}; expected one of {', '.join(STAGES)}")
-    train = {"stages": STAGES[preset], "learning_rate": LEARNING_RATES[preset], **values["train"]}
+    if preset not in PRESETS:
+        raise LssvwmError(f"unknown preset {preset!r}; expected one of {', '.join(PRESETS)}")
+    train = {"stages": PRESETS[preset].stages, "learning_rate": PRESETS[preset].learning_rate, **values["train"]}
     return _build(str(file or "--set"), preset, str(data), train, values["sampling"], values["model"])
 
 
@@ -189,13 +170,13 @@ def parse_override(text: str) -> tuple[str, str, Any]:
         return section, name, value.strip()
 
 
-def save_config(path: Path, config: RunConfig) -> None:
+def save_run_config(path: Path, config: RunConfig) -> None:
     values = {name: value for name, value in dataclasses.asdict(config).items() if value is not None}
     with written_whole(path) as partial:
         partial.write_text(tomli_w.dumps(values))
 
 
-def load_config(path: Path) -> RunConfig:
+def load_run_config(path: Path) -> RunConfig:
     """Read a run's `config.toml`. Raises: LssvwmError."""
     values = read_toml(path)
     missing = {"preset", "data", "train"} - set(values)
@@ -206,16 +187,6 @@ def load_config(path: Path) -> RunConfig:
     if "distill" not in values:
         return config
     return dataclasses.replace(config, distill=_section(str(path), "distill", DistillConfig, values["distill"]))
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """Raises: LssvwmError when the file is missing or not TOML; the message has line and column."""
-    try:
-        return tomllib.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise LssvwmError(f"{path}: no such file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise LssvwmError(f"{path}: not readable as TOML: {error}") from error
 
 
 def _build(

@@ -13,7 +13,7 @@ from lssvwm_core.device import autocast
 from lssvwm_core.diffusion import flow_loss
 from lssvwm_core.model.config import ModelConfig
 from lssvwm_core.model.world_model import WorldModel
-from lssvwm_core.training.config import RunConfig
+from lssvwm_core.training.run.config import RunConfig
 from lssvwm_datasets.errors import LssvwmError
 
 STATE_BYTES = 4 + 4 + 8 + 4  # of a parameter: weight, gradient, AdamW's two moments, EMA, all in float32

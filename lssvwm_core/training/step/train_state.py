@@ -9,47 +9,47 @@ from accelerate import Accelerator
 from torch import nn
 
 from lssvwm_core.model.world_model import WorldModel
-from lssvwm_core.training.averaging import update_average
-from lssvwm_core.training.checkpoints import load_progress, load_weights, save_checkpoint
-from lssvwm_core.training.config import RunConfig, TrainConfig
-from lssvwm_core.training.runs import Run
-from lssvwm_core.training.sharding import shard, whole, whole_model
+from lssvwm_core.training.checkpoint import restore_optimizer, restore_weights, save_checkpoint
+from lssvwm_core.training.run.config import RunConfig, TrainConfig
+from lssvwm_core.training.run.folder import Run
+from lssvwm_core.training.step.ema import update_ema
+from lssvwm_core.training.step.sharding import gather, gather_model, shard
 from lssvwm_core.world import compile_where_possible
 from lssvwm_datasets.shards import ShardHeader
 
 
 @dataclass
-class Trainee:
+class TrainState:
     """A model in training.
 
     Attributes:
         model: its weights as they are.
         wrapped: the model as it is called, so that gradients are those of all processes.
-        average: the exponential moving average of the weights, which becomes the world.
+        ema: the exponential moving average of the weights, which becomes the world.
         optimizer: AdamW.
         steps: how many were taken.
     """
 
     model: WorldModel
     wrapped: nn.Module
-    average: WorldModel
+    ema: WorldModel
     optimizer: torch.optim.Optimizer
     steps: int
 
     def step(self, learning_rate: float, ema_decay: float) -> None:
-        """Move the weights along the gradients, and the average after them."""
+        """Update the weights by their gradients, then the EMA."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        update_average(self.average, self.model, ema_decay, self.steps)
+        update_ema(self.ema, self.model, ema_decay, self.steps)
         self.steps += 1
 
     def save(self, run: Run, header: ShardHeader, config: RunConfig, accelerator: Accelerator) -> Path | None:
         """Write a checkpoint: every process must call it; the main one writes and returns its folder."""
         main, checkpoint = accelerator.is_main_process, None
-        weights, optimizer_state = whole((self.model.state_dict(), self.optimizer.state_dict()), keep=main)
-        world = whole_model(self.average, keep=main)
+        weights, optimizer_state = gather((self.model.state_dict(), self.optimizer.state_dict()), keep=main)
+        world = gather_model(self.ema, keep=main)
         if main:
             kept, steps = config.train.keep_checkpoints, config.sampling_steps
             checkpoint = save_checkpoint(run, self.steps, weights, world, optimizer_state, header, kept, steps)
@@ -57,25 +57,27 @@ class Trainee:
         return checkpoint
 
 
-def make_trainee(model: WorldModel, config: TrainConfig, accelerator: Accelerator, checkpoint: Path | None) -> Trainee:
+def make_train_state(
+    model: WorldModel, config: TrainConfig, accelerator: Accelerator, checkpoint: Path | None
+) -> TrainState:
     """Start with a model's weights, or go on from a checkpoint. Raises: LssvwmError when that is damaged."""
     model.activation_checkpointing = config.activation_checkpointing
     if config.compile:
         compile_where_possible(model, accelerator.device)
-    average = WorldModel(model.config).eval()
-    average.load_state_dict(model.state_dict())
+    ema = WorldModel(model.config).eval()
+    ema.load_state_dict(model.state_dict())
     if checkpoint is not None:
-        load_weights(checkpoint, model, average)
+        restore_weights(checkpoint, model, ema)
     sharded = config.shard_model and accelerator.num_processes > 1
     if sharded:
         shard(model, accelerator.device)
-        shard(average, accelerator.device)
+        shard(ema, accelerator.device)
     else:
-        average.to(accelerator.device)
+        ema.to(accelerator.device)
     optimizer = torch.optim.AdamW(_parameter_groups(model, config), betas=(0.9, 0.99), fused=True)
     wrapped, optimizer = (model, optimizer) if sharded else accelerator.prepare(model, optimizer)
-    steps = 0 if checkpoint is None else load_progress(checkpoint, optimizer)
-    return Trainee(model, wrapped, average, optimizer, steps)
+    steps = 0 if checkpoint is None else restore_optimizer(checkpoint, optimizer)
+    return TrainState(model, wrapped, ema, optimizer, steps)
 
 
 def _parameter_groups(model: WorldModel, config: TrainConfig) -> list[dict[str, Any]]:

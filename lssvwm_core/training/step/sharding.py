@@ -24,26 +24,26 @@ def shard(model: WorldModel, device: torch.device) -> None:
     fully_shard(model, mesh=mesh)
 
 
-def whole(values: Any, keep: bool = True) -> Any:
+def gather(values: Any, keep: bool = True) -> Any:
     """A nest of dicts and lists with its sharded tensors put together, on the CPU: every process must call it.
 
     Without `keep` they are None: the process only helps another one.
     """
 
-    def put_together(value: Any) -> Any:
+    def gathered(value: Any) -> Any:
         if not isinstance(value, DTensor):
             return value
         full = value.full_tensor()
         return full.cpu() if keep else None
 
-    return tree_map(put_together, values)
+    return tree_map(gathered, values)
 
 
-def whole_model(model: WorldModel, keep: bool) -> WorldModel:
+def gather_model(model: WorldModel, keep: bool) -> WorldModel:
     """The model itself, or a whole copy of a sharded one where `keep` says so: every process must call it."""
     if not any(isinstance(parameter, DTensor) for parameter in model.parameters()):
         return model
-    state = whole(model.state_dict(), keep)
+    state = gather(model.state_dict(), keep)
     if not keep:
         return model
     copy = WorldModel(model.config).eval()

@@ -18,10 +18,8 @@ import torch
 from torch import Tensor
 
 from lssvwm_core.diffusion import add_noise, velocity_error
-from lssvwm_core.training.config import DistillConfig
+from lssvwm_core.training.run.config import DistillConfig
 from lssvwm_core.world import load_model
-
-TEACHER_FOLDER = "teacher"  # of a run: a copy, as the teacher's own run may go on and drop its checkpoint
 
 
 @dataclass(frozen=True)

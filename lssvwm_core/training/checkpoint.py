@@ -16,8 +16,8 @@ from torch import Tensor
 from lssvwm_core.model import storage
 from lssvwm_core.model.storage import AUTOENCODER_FOLDER
 from lssvwm_core.model.world_model import WorldModel
-from lssvwm_core.training.runs import MODEL_FOLDER, STATE_FOLDER, Run
-from lssvwm_core.training.sharding import load_optimizer
+from lssvwm_core.training.run.folder import MODEL_FOLDER, STATE_FOLDER, Run
+from lssvwm_core.training.step.sharding import load_optimizer
 from lssvwm_core.world import save_world
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.shards import ShardHeader
@@ -29,7 +29,7 @@ def save_checkpoint(
     run: Run,
     step: int,
     weights: dict[str, Tensor],
-    average: WorldModel,
+    ema: WorldModel,
     optimizer_state: dict[str, Any],
     header: ShardHeader,
     keep: int,
@@ -39,7 +39,7 @@ def save_checkpoint(
     final = run.checkpoints / f"{step:06d}"
     partial = run.checkpoints / f".{step:06d}.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    save_world(partial / MODEL_FOLDER, average, header, AUTOENCODER_FROM_CHECKPOINT, sampling_steps)
+    save_world(partial / MODEL_FOLDER, ema, header, AUTOENCODER_FROM_CHECKPOINT, sampling_steps)
     state = partial / STATE_FOLDER
     state.mkdir()
     save_file({name: tensor.contiguous() for name, tensor in weights.items()}, state / "raw.safetensors")
@@ -57,14 +57,14 @@ def save_checkpoint(
     return final
 
 
-def load_weights(checkpoint: Path, model: WorldModel, average: WorldModel) -> None:
+def restore_weights(checkpoint: Path, model: WorldModel, ema: WorldModel) -> None:
     """Restore the weights, before they are shared out. Raises: LssvwmError when a file is missing or damaged."""
-    storage.load_weights(checkpoint / MODEL_FOLDER, average)
+    storage.load_weights(checkpoint / MODEL_FOLDER, ema)
     with _damage_named(checkpoint):
         model.load_state_dict(load_file(checkpoint / STATE_FOLDER / "raw.safetensors"))
 
 
-def load_progress(checkpoint: Path, optimizer: torch.optim.Optimizer) -> int:
+def restore_optimizer(checkpoint: Path, optimizer: torch.optim.Optimizer) -> int:
     """Restore the optimiser's state and return the step. Raises: LssvwmError when a file is missing or damaged."""
     state = checkpoint / STATE_FOLDER
     with _damage_named(checkpoint):

@@ -1,0 +1,83 @@
+"""The presets: what a name such as `tiny` means for the model and for its training.
+
+A new preset is one more record in `PRESETS`; the commands, their help and the shell's completion take it from there.
+Nothing here imports torch.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from lssvwm_core.model.config import ModelConfig, with_current_names
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the training with clips of one length (the paper: 400 frames, then 800)."""
+
+    frames: int
+    """Frames of a clip; a multiple of every chunk size."""
+    steps: int
+    batch_size: int
+    """Clips a step, in each process."""
+
+    def __post_init__(self) -> None:
+        if min(self.frames, self.steps, self.batch_size) < 1:
+            raise ValueError(f"stage {self}: frames, steps and batch_size must be at least 1")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A size of model that is known to work, and how it is trained."""
+
+    stages: tuple[Stage, ...]
+    learning_rate: float
+    patch: int
+    """The smallest patch: cells of the latent along one side of a token."""
+    tokens_a_side: int
+    """Tokens along a side of a frame, at most: larger latents take larger patches."""
+    model: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `ModelConfig` that differ from its defaults."""
+
+
+PAPER_STAGES = (Stage(400, 150_000, 1), Stage(800, 250_000, 1))  # maze reasoning
+
+PRESETS = {
+    "tiny": Preset(
+        stages=(Stage(40, 6000, 6), Stage(100, 6000, 3), Stage(200, 6000, 2), Stage(400, 6000, 1)),
+        learning_rate=1e-3,
+        patch=2,
+        tokens_a_side=4,
+    ),
+    "small": Preset(
+        stages=(Stage(100, 20_000, 8), *PAPER_STAGES),
+        learning_rate=5e-4,
+        patch=1,
+        tokens_a_side=8,
+        model={"width": 384, "depth": 6, "mlp_ratio": 4, "block_sizes": ((4, 4), (1, 1), (2, 2), (1, 1))},
+    ),
+    "base": Preset(
+        stages=PAPER_STAGES,
+        learning_rate=2e-4,
+        patch=1,
+        tokens_a_side=8,
+        model={"width": 768, "depth": 12, "mlp_ratio": 4, "block_sizes": ((4, 4), (1, 1), (2, 2), (1, 1))},
+    ),
+}
+
+
+def preset(name: str, latent_shape: tuple[int, int, int], **overrides: Any) -> ModelConfig:
+    """The model of a preset for latents of this shape: `tiny` (6M, CPUs), `small` (25M) or `base` (200M, the paper's).
+
+    `overrides` are fields of the model that differ from the preset's.
+    Raises: ValueError for unknown names or values that do not fit.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"unknown preset {name!r}; expected one of {', '.join(PRESETS)}")
+    overrides = with_current_names(overrides)
+    unknown = sorted(set(overrides) - {field.name for field in fields(ModelConfig)})
+    if unknown:
+        raise ValueError(f"unknown model fields {', '.join(unknown)}")
+    chosen = PRESETS[name]
+    patch = max(chosen.patch, -(-max(latent_shape[1:]) // chosen.tokens_a_side))
+    return ModelConfig(**{"latent_shape": latent_shape, "patch": patch, **chosen.model, **overrides})

@@ -1,0 +1,1 @@
+"""A run: its folder, its config, what it starts from, and what stops it."""
