@@ -1,7 +1,7 @@
 """The `lssvwm` command."""
 
-import logging
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Annotated
 
@@ -22,7 +22,8 @@ from lssvwm_cli import (
     train,
     train_autoencoder,
 )
-from lssvwm_datasets.errors import LssvwmError
+from lssvwm_cli.console import prepare_logging, prepare_streams, show
+from lssvwm_cli.ending import exit_code_of, tell_of_threads
 
 app = typer.Typer(
     name="lssvwm",
@@ -50,7 +51,7 @@ app.command("info")(info.info)
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        print(f"lssvwm {version('lssvwm')}")
+        show(f"lssvwm {version('lssvwm')}")
         raise typer.Exit
 
 
@@ -61,19 +62,19 @@ def _options(
     ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say which backends are chosen and why.")] = False,
 ) -> None:
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s", stream=sys.stderr)
+    prepare_logging(verbose)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command in this process; its exit code."""
+    return exit_code_of(lambda: app(list(arguments), standalone_mode=False))
 
 
 def main() -> None:
-    """Run the command; problems the user can act on are one message and exit code 1."""
-    try:
-        app()
-    except LssvwmError as error:
-        sys.exit(f"error: {error}")
-    except OSError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    """The command: every problem is one line on stderr, and the exit code says how it ended."""
+    prepare_streams()
+    tell_of_threads()
+    sys.exit(run(sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 """`lssvwm info`."""
 
+from lssvwm_cli.console import show
+
 
 def info() -> None:
     """Versions, devices, and which backends are used and why, as Markdown for a bug report."""
     from lssvwm_core.environment import describe
 
-    print(describe())
+    show(describe())

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lssvwm_cli.console import say, show_json
+from lssvwm_cli.console import say, show, show_json, show_table
 
 if TYPE_CHECKING:
     from lssvwm_core.inspection.motion import Agreement
@@ -22,9 +22,6 @@ def inspect(
 ) -> None:
     """Show what recordings, shards or a video hold; write a contact sheet with the action that led to each frame."""
     from dataclasses import asdict
-
-    from rich.console import Console
-    from rich.table import Table
 
     from lssvwm_core.inspection.contents import inspect_path, is_video
     from lssvwm_datasets.errors import LssvwmError
@@ -50,21 +47,19 @@ def inspect(
         show_json({key: value for key, value in asdict(inspection).items() if key != "sheet"})
         return
     inspection.details.pop("turns", None)
-    console = Console()
-    console.print(f"[bold]{inspection.kind}[/] in {inspection.path}")
-    console.print("  ".join(f"{key} {value}" for key, value in inspection.details.items()))
-    table = Table("split", *next(iter(inspection.splits.values())))
-    for split, figures in inspection.splits.items():
-        table.add_row(split, *map(str, figures.values()))
-    console.print(table)
+    show(f"{inspection.kind} in {inspection.path}")
+    show("  ".join(f"{key} {value}" for key, value in inspection.details.items()))
+    columns = next(iter(inspection.splits.values()))
+    show_table(["split", *columns], [[split, *figures.values()] for split, figures in inspection.splits.items()])
     if inspection.action_counts:
         total = max(1, sum(inspection.action_counts.values()))
-        counts = Table("action", "count", "share", "")
-        for name, count in inspection.action_counts.items():
-            counts.add_row(name, str(count), f"{count / total:.1%}", "█" * round(40 * count / total))
-        console.print(counts)
+        rows = (
+            (name, count, f"{count / total:.1%}", "█" * round(40 * count / total))
+            for name, count in inspection.action_counts.items()
+        )
+        show_table(["action", "count", "share", ""], rows)
     for entry in inspection.skipped:
-        console.print(f"[yellow]skipped[/] {entry['id']}: {entry['reason']}", soft_wrap=True)
+        show(f"skipped {entry['id']}: {entry['reason']}")
 
 
 def _verify(folder: Path) -> None:
@@ -72,9 +67,11 @@ def _verify(folder: Path) -> None:
     from lssvwm_datasets.errors import LssvwmError
 
     checked = list(damaged_shards(folder))
-    problems = [f"{folder / name}: {problem}" for name, problem in checked if problem]
-    if problems:
-        raise LssvwmError("\n".join(problems))
+    damaged = [(name, problem) for name, problem in checked if problem]
+    for name, problem in damaged:
+        say(f"{folder / name}: {problem}")
+    if damaged:
+        raise LssvwmError(f"{folder}: {len(damaged)} of {len(checked)} shards are not as the index tells")
     say(f"{len(checked)} shards have the bytes that the index tells")
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from lssvwm_cli.completion import choices, runs
-from lssvwm_cli.console import say
+from lssvwm_cli.console import say, show
 
 WHAT = {"model": ("model",), "dataset": ("dataset",), "both": ("dataset", "model")}
 
@@ -55,6 +55,6 @@ def push_hub(
             if dry_run:
                 say(f"would upload {source} to {target}; built in {out}:")
                 for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-                    print(f"{path.stat().st_size:>12,}  {path.relative_to(folder)}")
+                    show(f"{path.stat().st_size:>12,}  {path.relative_to(folder)}")
             else:
                 say(f"uploaded: {push(folder, target, kind, private)}")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lssvwm_core.training.run.folder import Run
 
 from lssvwm_cli.completion import presets, runs
-from lssvwm_cli.console import duration, progress, say
+from lssvwm_cli.console import duration, progress, say, show
 
 LONGEST_TIMED_STEP = 1e12  # FLOP
 
@@ -146,37 +146,37 @@ def _estimate(config: "RunConfig", device: "torch.device", gpu: str) -> None:
     model = build_model(config, open_shards(Path(config.data), TRAIN).header).config
     count = parameters(model)
     state_bytes = cost.STATE_BYTES * count
-    print(f"{count:,} parameters, {model.grid[0] * model.grid[1]} tokens a frame, {precision}")
-    print(f"weights, gradients, AdamW and EMA: {state_bytes / 2**30:.2f} GiB")
+    show(f"{count:,} parameters, {model.grid[0] * model.grid[1]} tokens a frame, {precision}")
+    show(f"weights, gradients, AdamW and EMA: {state_bytes / 2**30:.2f} GiB")
     stages = []
     for number, stage in enumerate(cost.estimate(config, model), start=1):
         stages.append(stage)
-        print(
+        show(
             f"stage {number}: {stage.steps:,} steps of {stage.batch_size} × {stage.frames} frames, "
             f"{stage.flops / 1e12:.3g} TFLOP a step, activations {stage.activation_bytes / 2**30:.2f} GiB "
             f"({stage.checkpointed_bytes / 2**30:.2f} with train.activation_checkpointing)"
         )
     shares = ", ".join(f"{name} {share:.0%}" for name, share in stages[-1].shares.items())
-    print(f"of the last stage's FLOPs: {shares}")
+    show(f"of the last stage's FLOPs: {shares}")
     flops = sum(float(stage.computed_flops) * stage.steps for stage in stages)
     checkpointing = config.train.activation_checkpointing
     again = ", with what checkpointing computes again" if checkpointing else ""
-    print(f"in all {flops:.3g} FLOP a process, forward and backward{again}")
+    show(f"in all {flops:.3g} FLOP a process, forward and backward{again}")
     needed = state_bytes + max(
         stage.checkpointed_bytes if checkpointing else stage.activation_bytes for stage in stages
     )
-    print(f"at {cost.ASSUMED_MFU:.0%} of the peak, of which small models reach less, on a")
+    show(f"at {cost.ASSUMED_MFU:.0%} of the peak, of which small models reach less, on a")
     for name, known in gpus.items():
         fits = "" if needed < 1e9 * known.memory else f", but {needed / 1e9:.0f} GB do not fit its {known.memory:.0f}"
-        print(f"  {name:<9} {_time(flops / (cost.ASSUMED_MFU * known.tflops * 1e12))}{fits}")
+        show(f"  {name:<9} {_time(flops / (cost.ASSUMED_MFU * known.tflops * 1e12))}{fits}")
     if device.type == "cpu" and max(stage.flops for stage in stages) > LONGEST_TIMED_STEP:
-        print("  this CPU  not timed: a step takes too long")
+        show("  this CPU  not timed: a step takes too long")
         return
     chunk = model.chunk_sizes[0]
     timed = [step_seconds(model, stage, chunk, device, repeats=1) for _, stage in config.train.stage_ends()]
     seconds = sum(once * stage.steps for once, stage in zip(timed, stages, strict=True)) * config.train.accumulate
     kind = "CPU" if device.type == "cpu" else "GPU"
-    print(f"  this {kind}  {_time(seconds)} (a step of each stage timed, {training_precision(device)})")
+    show(f"  this {kind}  {_time(seconds)} (a step of each stage timed, {training_precision(device)})")
 
 
 def _time(seconds: float) -> str:

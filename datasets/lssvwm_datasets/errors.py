@@ -1,4 +1,4 @@
-"""The one exception that users are meant to read."""
+"""The exceptions that users are meant to read, and text that is safe to show them."""
 
 
 class LssvwmError(Exception):
@@ -10,3 +10,17 @@ class LssvwmError(Exception):
 
 class DamagedRecording(LssvwmError):
     """A recording that cannot be read; `prepare` skips its episode and keeps the reason."""
+
+
+def printable(text: str) -> str:
+    """The text with what terminals, JSON and HDF5 cannot hold as escapes: control characters, bytes that are no UTF-8.
+
+    Python gives bytes of file names that are no UTF-8 as lone surrogates, from U+DC80 on.
+    """
+    return "".join(character if character.isprintable() else _escape(ord(character)) for character in text)
+
+
+def _escape(code: int) -> str:
+    if 0xDC80 <= code <= 0xDCFF:
+        code -= 0xDC00
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
