@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lssvwm_datasets.frames import FrameParts
+from lssvwm_datasets.poses import kinds_of
 
 ACTION_ALIGNMENT = "action[t] led to frame[t]; action[0] is null"
 
@@ -22,7 +23,8 @@ class Episode:
         actions: (T, A) float32, one column a name; row 0 all zeros.
         action_units: one a column: `one-hot`, `binary`, `degrees`.
         source_alignment: how the source pairs actions with frames, and what was done about it, in words.
-        poses: (T, P) float32 absolute poses, or None where the recording has none.
+        poses: (T, P) float32 poses, canonical (`poses`), or None where the recording has none.
+        pose_kinds: one a column (`poses`); empty: what the names say.
         layout: (N, N) uint8 map, 1 = free, indexed [y, x], or None.
         targets: (K, 2) float32 target positions (x, y), or None.
         fps: frames a second of recorded time.
@@ -39,6 +41,7 @@ class Episode:
     fps: float
     poses: NDArray[np.float32] | None = None
     pose_names: tuple[str, ...] = ()
+    pose_kinds: tuple[str, ...] = ()
     layout: NDArray[np.uint8] | None = None
     targets: NDArray[np.float32] | None = None
     notes: tuple[str, ...] = ()
@@ -50,6 +53,7 @@ class Episode:
         }
         if (self.poses is None) != (not self.pose_names):
             raise ValueError("poses and pose_names go together")
+        kinds_of(self.pose_names, self.pose_kinds)  # raises where they do not fit
         if len(self.action_units) != len(self.action_names):
             raise ValueError(f"{len(self.action_units)} units for {len(self.action_names)} actions")
         for name, (array, columns) in rows.items():

@@ -34,6 +34,7 @@ class ShardWriter:
             "frame_size": header.frame_size,
             "action_names": json.dumps(header.action_names),
             "pose_names": json.dumps(header.pose_names),
+            "pose_kinds": json.dumps(header.pose_kinds),
             "action_units": json.dumps(header.action_units),
             "action_alignment": ACTION_ALIGNMENT,
             "source_alignment": header.source_alignment,
@@ -76,8 +77,8 @@ class ShardWriter:
         Raises: ValueError when the episode does not fit the header.
         """
         header = self.header
-        found = (episode.action_names, episode.pose_names, episode.frame_size)
-        expected = (header.action_names, header.pose_names, header.frame_size)
+        found = (episode.action_names, episode.pose_names, episode.pose_kinds, episode.frame_size)
+        expected = (header.action_names, header.pose_names, header.pose_kinds, header.frame_size)
         if found != expected:
             raise ValueError(f"{episode.id}: actions, poses and frame size are {found}, expected {expected}")
         sums = np.zeros_like(self.sums)

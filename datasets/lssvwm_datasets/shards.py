@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from lssvwm_datasets.episode import ACTION_ALIGNMENT
 from lssvwm_datasets.errors import LssvwmError
+from lssvwm_datasets.poses import kinds_of
 
 FORMAT = "lssvwm-shard"
 FORMAT_VERSION = 2
@@ -43,6 +44,10 @@ class ShardHeader:
     latent_shape: tuple[int, int, int]  # (C, h, w)
     action_units: tuple[str, ...] = ()  # one a column: one-hot, binary, degrees
     source_alignment: str = ""  # how the source pairs actions with frames, in words
+    pose_kinds: tuple[str, ...] = ()  # one a column (`poses`); empty: what the names say
+
+    def __post_init__(self) -> None:
+        kinds_of(self.pose_names, self.pose_kinds)  # raises where they do not fit
 
     @property
     def continuous_actions(self) -> list[int]:
@@ -62,6 +67,7 @@ class ShardHeader:
             latent_shape=tuple(map(int, attributes["latent_shape"])),  # type: ignore[arg-type]  # (C, h, w)
             action_units=tuple(json.loads(attributes["action_units"])),
             source_alignment=str(attributes["source_alignment"]),
+            pose_kinds=tuple(json.loads(attributes.get("pose_kinds", "[]"))),
         )
 
 

@@ -13,6 +13,7 @@ from lssvwm_datasets.errors import DamagedRecording
 from lssvwm_datasets.format import DEFAULTS, Format, ReaderOptions, find_pairs
 from lssvwm_datasets.frames import FrameParts
 from lssvwm_datasets.npz import integers, load_arrays, npz_keys
+from lssvwm_datasets.poses import canonical
 from lssvwm_datasets.video import probe_video, read_video
 
 FPS = 10.0
@@ -27,9 +28,15 @@ CAMERA = {3: "camera_pitch", 4: "camera_yaw"}
 CAMERA_NULL, CAMERA_STEP = 12, 15.0  # the bin of no turn; degrees a bin, MineDojo's default
 COLUMNS = 8  # the two not named above are arguments of craft, equip, place and destroy, and are not read
 HIGHEST = 1000  # any value of any column
+HIGHEST_POSE = 1e8  # blocks or degrees; Minecraft ends at 3e7
 ACTION_NAMES = (*(name for names in CHOICES.values() for name in names), *CAMERA.values())
 ACTION_UNITS = tuple("degrees" if name in CAMERA.values() else "binary" for name in ACTION_NAMES)
-POSE_NAMES = ("x", "y", "z", "pitch", "yaw")  # blocks and degrees
+# Its poses are Minecraft's: x, height, z in blocks; pitch downwards, and yaw to the right of z, in degrees. Seen from
+# above, z is to the right of x.
+POSE_COLUMNS = 5
+POSE_KINDS = ("x", "z", "y", "pitch", "heading")
+POSE_SIGNS = np.array([1, 1, -1, -1, -1])
+POSE_OFFSETS = np.array([0, 0, 0, 0, -90])
 
 
 def read(path: Path, id: str, options: ReaderOptions = DEFAULTS) -> Iterator[Episode]:
@@ -46,6 +53,7 @@ def read(path: Path, id: str, options: ReaderOptions = DEFAULTS) -> Iterator[Epi
     notes: tuple[str, ...] = ()
     if abs(len(actions) - info.count) > 1:
         notes = (f"{info.count} frames, {len(actions)} actions; the first {length} are read",)
+    poses, pose_names = _poses(source, arrays["poses"], len(actions), length)
     yield Episode(
         id=id,
         frames=FrameParts(lambda: read_video(path, stop=length), length).resized(options.size),
@@ -55,8 +63,8 @@ def read(path: Path, id: str, options: ReaderOptions = DEFAULTS) -> Iterator[Epi
         action_units=ACTION_UNITS,
         source_alignment=SOURCE_ALIGNMENT,
         fps=FPS,
-        poses=_poses(source, arrays["poses"], len(actions))[:length],
-        pose_names=POSE_NAMES,
+        poses=poses,
+        pose_names=pose_names,
         notes=notes,
     )
 
@@ -82,20 +90,24 @@ def _check_highest(path: Path, choices: NDArray[np.int64], column: int, highest:
         raise DamagedRecording(f"{path}: actions[{row}, {column}] is {choices[row, column]}, expected 0..{highest}")
 
 
-def _poses(path: Path, poses: NDArray[Any], length: int) -> NDArray[np.float32]:
-    """(T, 5) float32; like WorldMem's loader, a first row that is missing is the next one, as is the first height."""
-    if poses.ndim != 2 or poses.dtype.kind not in "iuf" or poses.shape[1] != len(POSE_NAMES):
+def _poses(path: Path, poses: NDArray[Any], length: int, kept: int) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+    """The first `kept` of `length` poses, canonical, and their columns' names; positions count from the first frame.
+
+    Like WorldMem's loader, a first row that is missing is the next one, as is the first height.
+    """
+    if poses.ndim != 2 or poses.dtype.kind not in "iuf" or poses.shape[1] != POSE_COLUMNS:
         raise DamagedRecording(
-            f"{path}: poses are {poses.dtype} of shape {poses.shape}, expected {(length, len(POSE_NAMES))}"
+            f"{path}: poses are {poses.dtype} of shape {poses.shape}, expected {(length, POSE_COLUMNS)}"
         )
     if len(poses) == length - 1 > 0:
         poses = np.concatenate([poses[:1], poses])
-    with np.errstate(over="ignore"):  # what is too large is not finite then
-        poses = poses.astype(np.float32)
-    if len(poses) != length or not np.isfinite(poses).all():
-        raise DamagedRecording(f"{path}: {len(poses)} poses for {length} actions, expected as many, and finite")
+    poses = poses.astype(np.float64)
+    if len(poses) != length or not (np.abs(poses) <= HIGHEST_POSE).all():
+        raise DamagedRecording(
+            f"{path}: {len(poses)} poses for {length} actions, expected as many, and finite (to {HIGHEST_POSE:.0e})"
+        )
     poses[0, 1] = poses[min(1, length - 1), 1]
-    return poses
+    return canonical(poses[:kept] * POSE_SIGNS + POSE_OFFSETS, POSE_KINDS, degrees=True, relative=True)
 
 
 def _recognises(path: Path) -> bool:

@@ -38,7 +38,10 @@ class ShardJob:
         """Identifies what the shard is made from: a shard of another plan is never taken for this one."""
         sources = [(recording.id, recording.bytes) for recording in self.recordings]
         options = [asdict(recording.options) for recording in self.recordings[:1]]  # the same for all
-        content = [sources, options, asdict(self.header), self.shards, self.keep_frames]
+        header = asdict(self.header)
+        if not self.header.pose_kinds:
+            del header["pose_kinds"]  # a plan from before poses had kinds is the same plan
+        content = [sources, options, header, self.shards, self.keep_frames]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
@@ -126,6 +129,7 @@ def header_of(episode: Episode, dataset: str, autoencoder: FrameCodec, folder: P
         latent_shape=autoencoder.latent_shape(*episode.frame_size),
         action_units=episode.action_units,
         source_alignment=episode.source_alignment,
+        pose_kinds=episode.pose_kinds,
     )
 
 
@@ -135,6 +139,7 @@ def check_fits(episode: Episode, header: ShardHeader) -> None:
         "actions": (episode.action_names, header.action_names),
         "action units": (episode.action_units, header.action_units),
         "poses": (episode.pose_names, header.pose_names),
+        "kinds of poses": (episode.pose_kinds, header.pose_kinds),
         "frame size": (episode.frame_size, header.frame_size),
         "frames a second": (episode.fps, header.fps),
         "source alignment": (episode.source_alignment, header.source_alignment),

@@ -16,6 +16,7 @@ from lssvwm_datasets.episode import Episode
 from lssvwm_datasets.errors import DamagedRecording, LssvwmError
 from lssvwm_datasets.files import write_json
 from lssvwm_datasets.frames import PART_FRAMES, FrameParts
+from lssvwm_datasets.poses import kinds_of
 from lssvwm_datasets.shard_writer import ShardWriter
 from lssvwm_datasets.shards import FORMAT, FORMAT_VERSION, ShardHeader, open_shards, read_index
 
@@ -292,3 +293,15 @@ def test_a_full_disk_is_told_rather_than_what_came_of_it(tmp_path: Path, consequ
     with pytest.raises(OSError, match="No space left") as raised:
         write_until_full()
     assert raised.value is full
+
+
+def test_kinds_of_poses_are_kept_and_old_shards_have_those_of_their_names(tmp_path: Path) -> None:
+    kinds = ("y", "x")
+    header, episodes = replace(HEADER, pose_kinds=kinds), [replace(one, pose_kinds=kinds) for one in EPISODES]
+    write(tmp_path, header, episodes=episodes)
+    assert open_shards(tmp_path, "train").header == header
+    with h5py.File(next(tmp_path.glob("*.h5")), "r+") as file:
+        del file.attrs["pose_kinds"]
+    old = open_shards(tmp_path, "train").header
+    assert old == HEADER
+    assert kinds_of(old.pose_names, old.pose_kinds) == ("x", "y")

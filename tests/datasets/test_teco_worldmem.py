@@ -8,7 +8,7 @@ import pytest
 
 from lssvwm_datasets.errors import DamagedRecording
 from lssvwm_datasets.teco import read_dmlab, read_minecraft
-from lssvwm_datasets.worldmem import ACTION_NAMES, ACTION_UNITS, POSE_NAMES
+from lssvwm_datasets.worldmem import ACTION_NAMES, ACTION_UNITS
 from lssvwm_datasets.worldmem import read as read_worldmem
 from tests.datasets.layouts import (
     GREY,
@@ -99,17 +99,34 @@ def test_worldmem_columns_and_poses(tmp_path: Path) -> None:
         "camera_yaw": 15,
     }
     np.testing.assert_array_equal(np.delete(episode.actions, 3, axis=0), np.delete(expected.actions, 3, axis=0))
-    poses = np.arange(5 * LENGTH, dtype=np.float32).reshape(LENGTH, 5)
-    poses[0, 1] = poses[1, 1]  # the first height is wrong in the data
-    assert episode.pose_names == POSE_NAMES
-    np.testing.assert_array_equal(episode.poses, poses)
+    x, height, z, pitch, yaw = np.arange(5 * LENGTH, dtype=float).reshape(LENGTH, 5).T
+    height[0] = height[1]  # the first height is wrong in the data
+    ahead = -np.radians(yaw + 90)
+    poses = [x - x[0], z[0] - z, height - height[0], np.cos(ahead), np.sin(ahead), -np.radians(pitch)]
+    assert episode.pose_names == ("x", "y", "z", "cos", "sin", "pitch")
+    np.testing.assert_allclose(episode.poses, np.stack(poses, axis=1), atol=1e-5)
+
+
+def test_worldmem_poses_are_seen_from_above(tmp_path: Path) -> None:
+    """Minecraft's yaw: 0 looks along z, 90 against x; pitch 90 looks down. Far from the origin blocks stay blocks."""
+    poses = np.tile([1e6, 64.0, 2e6, 0, 0], (LENGTH, 1))
+    poses[1] = [1e6, 64, 2e6 + 1, 0, 0]  # a step along z
+    poses[2] = [1e6 - 1, 65, 2e6 + 1, 90, 90]  # a step against x, one up
+    poses[3], poses[4] = [1e6, 64, 2e6, 0, 359], [1e6, 64, 2e6, 0, 1]
+    worldmem(tmp_path, change={"poses": poses})
+    (episode,) = read_worldmem(tmp_path / "000007.mp4", "a")
+    expected = [[0, 0, 0, 0, -1, 0], [0, -1, 0, 0, -1, 0], [-1, -1, 1, -1, 0, -np.pi / 2]]
+    np.testing.assert_allclose(episode.poses[:3], expected, atol=1e-6)
+    for moved, heading in zip(np.diff(expected, axis=0)[:, :2], episode.poses[1:3, 3:5], strict=True):
+        np.testing.assert_allclose(moved, heading, atol=1e-6, err_msg="walking ahead is walking along the heading")
+    assert np.linalg.norm(episode.poses[3] - episode.poses[4]) < 0.04
 
 
 def test_worldmem_poses_a_row_too_few_are_filled_at_the_front(tmp_path: Path) -> None:
     poses = np.arange(5 * (LENGTH - 1), dtype=float).reshape(-1, 5)
     worldmem(tmp_path, change={"poses": poses})
     (episode,) = read_worldmem(tmp_path / "000007.mp4", "a")
-    np.testing.assert_array_equal(episode.poses, poses[[0, *range(LENGTH - 1)]])
+    np.testing.assert_allclose(episode.poses[:, 0], 5 * np.array([0, *range(LENGTH - 1)]))
 
 
 def with_choice(row: int, column: int, value: float) -> dict[str, Any]:
