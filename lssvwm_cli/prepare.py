@@ -181,19 +181,21 @@ def _write(chosen: "list[ShardJob]", processes: int, executor: str, out: Path) -
 
 
 def _tell_index(out: Path, json: bool) -> None:
-    from lssvwm_datasets.shards import read_index
+    from dataclasses import asdict
+
+    from lssvwm_datasets.index import read_index
 
     index = read_index(out)
-    for entry in index["skipped"]:
-        say(f"skipped {entry['id']}: {entry['reason']}")
-    for entry in index["notes"]:
-        say(f"note on {entry['id']}: {entry['note']}")
+    for skipped in index.skipped:
+        say(f"skipped {skipped.id}: {skipped.reason}")
+    for note in index.notes:
+        say(f"note on {note.id}: {note.note}")
     say(
-        f"{out}: {index['episodes']} episodes, {index['frames']} frames in {len(index['shards'])} shards, "
-        f"{len(index['skipped'])} recordings skipped"
+        f"{out}: {index.episodes} episodes, {index.frames} frames in {len(index.shards)} shards, "
+        f"{len(index.skipped)} recordings skipped"
     )
     if json:
-        show_json(index)
+        show_json(asdict(index))
 
 
 def _show_estimate(chosen: "list[ShardJob]", processes: int, out: Path, json: bool) -> None:

@@ -1,6 +1,5 @@
 """`lssvwm push-hub`."""
 
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -21,13 +20,16 @@ def push_hub(
         str, typer.Option(help="model, dataset (its shards, as `<repo>-data`), or both.", autocompletion=choices(*WHAT))
     ] = "model",
     private: Annotated[bool, typer.Option("--private", help="Only you can see it.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Build and show the folder; upload nothing.")] = False,
-    out: Annotated[Path, typer.Option(help="Where a dry run builds the folder.")] = Path("hub-preview"),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be uploaded; upload nothing.")] = False,
+    out: Annotated[
+        Path,
+        typer.Option(help="Where a dry run puts the cards and the world to look at: a new folder, or its last one."),
+    ] = Path("hub-preview"),
 ) -> None:
     """Share a world on the Hugging Face hub: weights, config, autoencoder, model card and a sample, in one commit."""
     from lssvwm_core.evaluation.results import EVALUATIONS
     from lssvwm_core.hub.client import own_repository, push
-    from lssvwm_core.hub.folders import build_dataset, build_world
+    from lssvwm_core.hub.folders import dataset_files, world_files, write_preview
     from lssvwm_core.resolve import resolve_world
     from lssvwm_core.training.run.folder import run_facts
     from lssvwm_datasets.errors import LssvwmError
@@ -40,21 +42,21 @@ def push_hub(
     facts = run_facts(world)
     if repo is None:
         repo = f"you/{facts.name}" if dry_run else own_repository(facts.name)
-    with tempfile.TemporaryDirectory() as scratch:
-        for kind in WHAT[what]:
-            target = f"{repo}-data" if kind == "dataset" else repo
-            folder = (out if what == kind else out / kind) if dry_run else Path(scratch, kind)
-            if kind == "model":
-                source = world
-                build_world(world, folder, target, EVALUATIONS)
-            elif facts.data is None:
-                raise LssvwmError(f"--what {what}: {world} lies in no run, so its shards are not known; name a run")
-            else:
-                source = facts.data
-                build_dataset(source, folder, target)
-            if dry_run:
-                say(f"would upload {source} to {target}; built in {out}:")
-                for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-                    show(f"{path.stat().st_size:>12,}  {path.relative_to(folder)}")
-            else:
-                say(f"uploaded: {push(folder, target, kind, private)}")
+    uploads = {}
+    for kind in WHAT[what]:
+        target = f"{repo}-data" if kind == "dataset" else repo
+        if kind == "model":
+            uploads[kind] = target, world, world_files(world, target, EVALUATIONS)
+        elif facts.data is None:
+            raise LssvwmError(f"--what {what}: {world} lies in no run, so its shards are not known; name a run")
+        else:
+            uploads[kind] = target, facts.data, dataset_files(facts.data, target)
+    for kind, (target, source, files) in uploads.items():
+        if not dry_run:
+            say(f"uploaded: {push(files, target, kind, private)}")
+            continue
+        folder = out if what == kind else out / kind
+        write_preview(files, folder)
+        say(f"would upload {source} to {target}; see it, without shards, in {folder}:")
+        for name, content in sorted(files.items()):
+            show(f"{content.stat().st_size if isinstance(content, Path) else len(content.encode()):>12,}  {name}")

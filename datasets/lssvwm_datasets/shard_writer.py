@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from lssvwm_datasets.episode import ACTION_ALIGNMENT, Episode
 from lssvwm_datasets.files import PatientFile
-from lssvwm_datasets.shards import CHUNK_FRAMES, FORMAT, FORMAT_VERSION, ShardHeader
+from lssvwm_datasets.index import FORMAT, FORMAT_VERSION, ShardHeader
+from lssvwm_datasets.shards import CHUNK_FRAMES
 
 HELD_BYTES = 32 * 2**20  # of an unfinished episode in memory; the rest waits in a temporary file
 

@@ -10,8 +10,7 @@ and lists its sources and what was skipped, so the index can be made from the sh
 """
 
 import contextlib
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,53 +21,21 @@ from numpy.typing import NDArray
 
 from lssvwm_datasets.episode import ACTION_ALIGNMENT
 from lssvwm_datasets.errors import LssvwmError
-from lssvwm_datasets.poses import kinds_of
+from lssvwm_datasets.index import FORMAT, FORMAT_VERSION, INDEX_FILE, Index, ShardHeader, read_index
 
-FORMAT = "lssvwm-shard"
-FORMAT_VERSION = 2
-INDEX_FILE = "dataset.json"
+__all__ = [
+    "INDEX_FILE",
+    "Index",
+    "ShardHeader",
+    "ShardSet",
+    "StoredEpisode",
+    "open_shards",
+    "opened",
+    "read_index",
+    "read_shard_table",
+]
+
 CHUNK_FRAMES = 64  # rows of an HDF5 chunk of latents
-
-
-@dataclass(frozen=True)
-class ShardHeader:
-    """What every shard of a dataset has in common; a model trained on one header refuses shards of another."""
-
-    dataset: str
-    fps: float
-    frame_size: tuple[int, int]  # (H, W)
-    action_names: tuple[str, ...]
-    pose_names: tuple[str, ...]
-    autoencoder: str  # name
-    autoencoder_sha256: str  # of its weights
-    latent_shape: tuple[int, int, int]  # (C, h, w)
-    action_units: tuple[str, ...] = ()  # one a column: one-hot, binary, degrees
-    source_alignment: str = ""  # how the source pairs actions with frames, in words
-    pose_kinds: tuple[str, ...] = ()  # one a column (`poses`); empty: what the names say
-
-    def __post_init__(self) -> None:
-        kinds_of(self.pose_names, self.pose_kinds)  # raises where they do not fit
-
-    @property
-    def continuous_actions(self) -> list[int]:
-        """Numbers of the action columns that hold more than 0 and 1."""
-        return [number for number, unit in enumerate(self.action_units) if unit not in ("one-hot", "binary")]
-
-    @staticmethod
-    def from_attributes(attributes: Any) -> "ShardHeader":
-        return ShardHeader(
-            dataset=str(attributes["dataset"]),
-            fps=float(attributes["fps"]),
-            frame_size=(int(attributes["frame_size"][0]), int(attributes["frame_size"][1])),
-            action_names=tuple(json.loads(attributes["action_names"])),
-            pose_names=tuple(json.loads(attributes["pose_names"])),
-            autoencoder=str(attributes["autoencoder"]),
-            autoencoder_sha256=str(attributes["autoencoder_sha256"]),
-            latent_shape=tuple(map(int, attributes["latent_shape"])),  # type: ignore[arg-type]  # (C, h, w)
-            action_units=tuple(json.loads(attributes["action_units"])),
-            source_alignment=str(attributes["source_alignment"]),
-            pose_kinds=tuple(json.loads(attributes.get("pose_kinds", "[]"))),
-        )
 
 
 @dataclass(frozen=True)
@@ -113,41 +80,26 @@ class ShardSet:
 def open_shards(folder: Path, split: str) -> ShardSet:
     """Open a prepared folder. Raises: LssvwmError when it is missing, damaged, incomplete or of another format."""
     index = read_index(folder)
-    shards = [entry for entry in index["shards"] if entry["split"] == split]
+    shards = [entry for entry in index.shards if entry.split == split]
     headers, episodes = [], []
     for entry in shards:
-        path = folder / entry["file"]
+        path = folder / entry.file
         header, stored = read_shard_table(path)
-        if len(stored) != entry["episodes"]:
+        if len(stored) != entry.episodes:
             raise LssvwmError(
-                f"{path}: holds {len(stored)} episodes, {INDEX_FILE} says {entry['episodes']}; prepare again"
+                f"{path}: holds {len(stored)} episodes, {INDEX_FILE} says {entry.episodes}; prepare again"
             )
         headers.append(header)
         episodes += stored
     if not episodes:
-        raise LssvwmError(f"{folder}: no episodes in the {split} split; it has {_splits(index)}")
+        raise LssvwmError(
+            f"{folder}: no episodes in the {split} split; it has {', '.join(index.splits) or 'no episodes at all'}"
+        )
     if any(header != headers[0] for header in headers):
         raise LssvwmError(
             f"{folder}: shards of different datasets or autoencoders; prepare them into folders of their own"
         )
     return ShardSet(folder, split, headers[0], tuple(episodes))
-
-
-def read_index(folder: Path) -> dict[str, Any]:
-    """`dataset.json`. Raises: LssvwmError when it is missing, damaged or of another version."""
-    path = folder / INDEX_FILE
-    try:
-        index = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise LssvwmError(f"{path}: no such file; make it with: lssvwm prepare maze --out {folder}") from error
-    except (OSError, ValueError) as error:
-        raise LssvwmError(f"{path}: not readable as JSON ({error}); prepare again") from error
-    if not isinstance(index, dict) or index.get("format") != FORMAT or index.get("format_version") != FORMAT_VERSION:
-        raise LssvwmError(f"{path}: not an index of {FORMAT} version {FORMAT_VERSION}; prepare again with this release")
-    shards = index.get("shards")
-    if not isinstance(shards, list) or not all({"file", "split", "episodes"} <= set(entry) for entry in shards):
-        raise LssvwmError(f"{path}: damaged index: no list of shards with file, split and episodes; prepare again")
-    return index
 
 
 def read_shard_table(path: Path) -> tuple[ShardHeader, list[StoredEpisode]]:
@@ -191,8 +143,3 @@ def opened(path: Path) -> Iterator[h5py.File]:
             yield file
         except (OSError, KeyError) as error:  # data that h5py reads lazily
             raise LssvwmError(f"{path}: damaged shard ({error}); delete it and prepare again") from error
-
-
-def _splits(index: dict[str, Any]) -> str:
-    splits: Sequence[str] = sorted({entry["split"] for entry in index["shards"] if entry["episodes"]})
-    return ", ".join(splits) or "no episodes at all"

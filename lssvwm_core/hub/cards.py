@@ -1,6 +1,7 @@
 """The cards of worlds and shards on the hub."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
@@ -8,27 +9,46 @@ from huggingface_hub import EvalResult, ModelCardData
 from lssvwm_core.hub.client import SAMPLE_FILE
 from lssvwm_core.model.storage import AUTOENCODER_FOLDER
 from lssvwm_core.training.run.folder import RunFacts
+from lssvwm_datasets.index import Index
 
-Report = dict[str, Any]
+
+@dataclass(frozen=True)
+class Row:
+    """The means of a row of a report over all generated frames, by metric."""
+
+    all: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a card takes from the report.json of `lssvwm eval`."""
+
+    task: str
+    context: int
+    frames: int
+    episodes: int
+    rows: dict[str, Row]
+
+
 HUB = "https://huggingface.co"  # where cards are read; a video plays from its whole address only
 HEADINGS = {"psnr": "PSNR ↑ (dB)", "ssim": "SSIM ↑", "lpips": "LPIPS ↓"}
 
 
-def data_card(repo: str, index: dict[str, Any]) -> str:
-    height, width = index["frame_size"]
+def data_card(repo: str, index: Index) -> str:
+    height, width = index.frame_size
     return f"""---
 license: other
 tags: [world-model, video, latents, lssvwm]
 ---
 # {repo}
 
-Latents and actions of `{index["dataset"]}`, made by [lssvwm](https://huggingface.co/models?library=lssvwm):
-{index["episodes"]} episodes, {index["frames"]} frames of {width}×{height} pixels at {index["fps"]:g} Hz, in
-{len(index["shards"])} HDF5 shards. The licence is that of the recordings.
+Latents and actions of `{index.dataset}`, made by [lssvwm](https://huggingface.co/models?library=lssvwm):
+{index.episodes} episodes, {index.frames} frames of {width}×{height} pixels at {index.fps:g} Hz, in
+{len(index.shards)} HDF5 shards. The licence is that of the recordings.
 
-- latents: {"×".join(map(str, index["latent_shape"]))} float16 a frame, of the autoencoder in `{AUTOENCODER_FOLDER}/`
-- actions: {", ".join(index["action_names"])}
-- poses: {", ".join(index["pose_names"]) or "none"}
+- latents: {"×".join(map(str, index.latent_shape))} float16 a frame, of the autoencoder in `{AUTOENCODER_FOLDER}/`
+- actions: {", ".join(index.action_names)}
+- poses: {", ".join(index.pose_names) or "none"}
 
 ```bash
 pip install lssvwm
@@ -91,7 +111,7 @@ def _metadata(repo: str, dataset: str, reports: Sequence[Report]) -> str:
             metric_value=round(value, 4),
         )
         for report in reports
-        for metric, value in report["rows"]["model"]["all"].items()
+        for metric, value in report.rows["model"].all.items()
     ]
     return ModelCardData(
         license="apache-2.0",
@@ -107,13 +127,13 @@ def _measured(reports: Sequence[Report]) -> str:
     """Every row of every report in a table; empty without reports."""
     if not reports:
         return ""
-    metrics = [metric for metric in HEADINGS if any(metric in report["rows"]["model"]["all"] for report in reports)]
+    metrics = [metric for metric in HEADINGS if any(metric in report.rows["model"].all for report in reports)]
     lines = [["task", "episodes", "", *(HEADINGS[metric] for metric in metrics)]]
     lines.append(["---"] * len(lines[0]))
     for report in reports:
-        for name, row in report["rows"].items():
-            figures = [f"{row['all'][metric]:.3f}" if metric in row["all"] else "–" for metric in metrics]
-            lines.append([_task(report), str(report["episodes"]), name, *figures])
+        for name, row in report.rows.items():
+            figures = [f"{row.all[metric]:.3f}" if metric in row.all else "–" for metric in metrics]
+            lines.append([_task(report), str(report.episodes), name, *figures])
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return (
         "## Long memory\nMeasured by `lssvwm eval` on held-out episodes: frames seen + generated; means over the "
@@ -123,7 +143,7 @@ def _measured(reports: Sequence[Report]) -> str:
 
 
 def _task(report: Report) -> str:
-    return f"{report['task']} {report['context']} + {report['frames']}"
+    return f"{report.task} {report.context} + {report.frames}"
 
 
 def _streams(data: dict[str, Any]) -> list[str]:

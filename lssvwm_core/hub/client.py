@@ -1,20 +1,14 @@
 """The hub's client: one commit up, safetensors and JSON down, and what to do when the hub says no."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lssvwm_core.model.storage import AUTOENCODER_FOLDER, CONFIG_FILE, WEIGHTS_FILE
 from lssvwm_datasets.errors import LssvwmError
-from lssvwm_datasets.shards import INDEX_FILE
 
 MODEL, DATASET = "model", "dataset"
 CARD_FILE, SAMPLE_FILE = "README.md", "sample.mp4"
-UPLOADED = {  # nothing else ever leaves the machine
-    MODEL: (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, SAMPLE_FILE, f"{AUTOENCODER_FOLDER}/*"),
-    DATASET: (INDEX_FILE, "*.h5", CARD_FILE, f"{AUTOENCODER_FOLDER}/*"),
-}
 LOADED = {MODEL: ("*.json", "*.safetensors"), DATASET: ("*.json", "*.safetensors", "*.h5")}  # never a pickle
 LOGIN_HELP = "log in with: hf auth login   (a token with write access, from huggingface.co/settings/tokens)"
 
@@ -27,9 +21,10 @@ def own_repository(name: str) -> str:
         return f"{hub.HfApi().whoami()['name']}/{name}"
 
 
-def push(folder: Path, repo: str, kind: str = MODEL, private: bool = False) -> str:
-    """Upload a built folder in one commit and return its address; a repository that is there gets a new commit.
+def push(files: Mapping[str, Path | str], repo: str, kind: str = MODEL, private: bool = False) -> str:
+    """Upload files and texts under their names in one commit, and return its address.
 
+    A repository that is there gets a new commit.
     Large files that arrived before an upload broke off are not sent again. Raises: LssvwmError saying what to do.
     """
     import huggingface_hub as hub
@@ -37,13 +32,11 @@ def push(folder: Path, repo: str, kind: str = MODEL, private: bool = False) -> s
     api = hub.HfApi()
     with _told(repo):
         api.create_repo(repo, repo_type=kind, private=private, exist_ok=True)
-        commit = api.upload_folder(
-            repo_id=repo,
-            repo_type=kind,
-            folder_path=folder,
-            allow_patterns=list(UPLOADED[kind]),
-            commit_message=f"Upload {kind} with lssvwm",
-        )
+        added = [
+            hub.CommitOperationAdd(name, content if isinstance(content, Path) else content.encode())
+            for name, content in files.items()
+        ]
+        commit = api.create_commit(repo, added, repo_type=kind, commit_message=f"Upload {kind} with lssvwm")
     return str(commit.commit_url)
 
 

@@ -1,8 +1,12 @@
-"""The folders that people expect on the hub: of a world, and of shards."""
+"""What goes to the hub, by exact names: the files of a world, and of shards. Nothing else ever leaves the machine."""
 
 import json
 import shutil
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lssvwm_core.evaluation.results import REPORT_FILE, SETTINGS_FILE
 from lssvwm_core.hub.cards import Report, data_card, model_card
@@ -12,11 +16,16 @@ from lssvwm_core.model.storage import AUTOENCODER_FOLDER
 from lssvwm_core.training.run.folder import run_facts
 from lssvwm_core.world import load_model
 from lssvwm_datasets.errors import LssvwmError
-from lssvwm_datasets.shards import INDEX_FILE, read_index
+from lssvwm_datasets.files import written_whole
+from lssvwm_datasets.index import INDEX_FILE, SHARD_SUFFIX, read_index
+from lssvwm_datasets.schema import read_json, read_text
+
+Files = Mapping[str, Path | str]  # name in the repository -> a file as it is, or a text made for the hub
+PREVIEW_FILE = ".lssvwm-preview"  # lists what a preview's folder holds
 
 
-def build_world(world: Path, folder: Path, repo: str, evaluations: Path | None = None) -> None:
-    """Write what goes to the hub: weights, config, autoencoder, model card, sample video.
+def world_files(world: Path, repo: str, evaluations: Path | None = None) -> dict[str, Path | str]:
+    """Weights, config, autoencoder, model card and sample video of a world.
 
     The card tells what `lssvwm eval` found about these weights, where `evaluations` has it. Raises: LssvwmError.
     """
@@ -24,47 +33,104 @@ def build_world(world: Path, folder: Path, repo: str, evaluations: Path | None =
     if storage.weights_sha256(autoencoder) != header.autoencoder_sha256:
         raise LssvwmError(f"{autoencoder}: not the autoencoder that {world} was trained with")
     facts = run_facts(world)
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(world / storage.WEIGHTS_FILE, folder / storage.WEIGHTS_FILE)
-    config = json.loads((world / storage.CONFIG_FILE).read_text())
+    config = read_json(world / storage.CONFIG_FILE, dict[str, Any])
     config["autoencoder"] = AUTOENCODER_FOLDER
-    (folder / storage.CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
-    copy_autoencoder(autoencoder, folder)
-    if facts.sample is not None:
-        shutil.copyfile(facts.sample, folder / SAMPLE_FILE)
     reports = reports_of(world, evaluations) if evaluations is not None else []
-    (folder / CARD_FILE).write_text(model_card(repo, config, facts, reports))
+    files: dict[str, Path | str] = {
+        storage.WEIGHTS_FILE: own_file(world, storage.WEIGHTS_FILE),
+        storage.CONFIG_FILE: json.dumps(config, indent=2) + "\n",
+        **autoencoder_files(autoencoder.parent, autoencoder.name),
+        CARD_FILE: model_card(repo, config, facts, reports),
+    }
+    if facts.sample is not None:
+        files[SAMPLE_FILE] = own_file(facts.sample.parent, facts.sample.name)
+    return files
+
+
+def dataset_files(shards: Path, repo: str) -> dict[str, Path | str]:
+    """Index, shards, autoencoder and data card of a prepared folder.
+
+    Raises: LssvwmError when there is no index, or where a file that it names is not one of the folder.
+    """
+    index = read_index(shards)
+    names = [INDEX_FILE, *(entry.file for entry in index.shards)]
+    return {
+        **{name: own_file(shards, name) for name in names},
+        **autoencoder_files(shards, AUTOENCODER_FOLDER),
+        CARD_FILE: data_card(repo, index),
+    }
+
+
+def autoencoder_files(parent: Path, name: str) -> dict[str, Path]:
+    """The files of the autoencoder in `parent/name`, under the names that they have beside shards and in a world."""
+    weights = storage.weights_file(parent / name).name
+    names = [storage.CONFIG_FILE, weights, *(["recipe.json"] if (parent / name / "recipe.json").exists() else [])]
+    return {f"{AUTOENCODER_FOLDER}/{file}": own_file(parent, f"{name}/{file}") for file in names}
+
+
+def own_file(folder: Path, name: str) -> Path:
+    """A file of a folder that may be shared: a regular one inside it, not a link to somewhere else.
+
+    In the hub's cache files are links to its own blobs, which is fine. Raises: LssvwmError.
+    """
+    path, home = folder / name, folder.resolve()
+    try:
+        real = path.resolve(strict=True)
+        regular = stat.S_ISREG(real.stat().st_mode)
+    except (FileNotFoundError, RuntimeError) as error:  # RuntimeError: links in a circle
+        raise LssvwmError(f"{path}: no such file") from error
+    blobs = [parent.parent / "blobs" for parent in home.parents if parent.name == "snapshots"]
+    if not any(real.is_relative_to(place) for place in (home, *blobs)):
+        raise LssvwmError(f"{path}: a link to {real}, outside {folder}: not uploaded; put the file itself there")
+    if not regular:
+        raise LssvwmError(f"{path}: not a regular file")
+    return real
+
+
+def write_files(files: Files, folder: Path) -> None:
+    """Copy files and write texts into a folder under their names."""
+    for name, content in files.items():
+        target = folder / name
+        if isinstance(content, Path) and target.exists() and target.samefile(content):
+            continue
+        with written_whole(target) as partial:
+            if isinstance(content, Path):
+                shutil.copyfile(content, partial)
+            else:
+                partial.write_text(content, encoding="utf-8")
+
+
+def write_preview(files: Files, folder: Path) -> None:
+    """Write what would be uploaded, but for the shards, which may be large and stay where they are.
+
+    Only a folder that is new, empty or an earlier preview is written to. Raises: LssvwmError.
+    """
+    listing = folder / PREVIEW_FILE
+    made = set(read_text(listing).splitlines()) if listing.is_file() else set()
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or path.is_file()}
+    strangers = found - made - {PREVIEW_FILE}
+    if strangers or folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        holds = f"it holds {min(strangers)}" if strangers else "it is no folder"
+        raise LssvwmError(f"{folder}: not a preview of push-hub: {holds}; choose another --out")
+    shown = {name: content for name, content in files.items() if not name.endswith(SHARD_SUFFIX)}
+    write_files({PREVIEW_FILE: "\n".join(sorted({*found, *shown})) + "\n"}, folder)
+    write_files(shown, folder)
+    for name in found - set(shown) - {PREVIEW_FILE}:  # of an earlier preview
+        (folder / name).unlink()
+
+
+@dataclass(frozen=True)
+class _Evaluated:
+    """Which weights an evaluation is of."""
+
+    weights: str = ""
 
 
 def reports_of(world: Path, evaluations: Path) -> list[Report]:
-    """The reports below a folder that tell of a world's weights, not of others."""
+    """The reports below a folder that tell of a world's weights, not of others. Raises: LssvwmError."""
     weights = storage.weights_sha256(world)
     return [
-        json.loads((settings.parent / REPORT_FILE).read_text())
+        read_json(settings.parent / REPORT_FILE, Report, "evaluate again")
         for settings in sorted(evaluations.glob(f"*/{SETTINGS_FILE}"))
-        if (settings.parent / REPORT_FILE).is_file() and json.loads(settings.read_text()).get("weights") == weights
+        if (settings.parent / REPORT_FILE).is_file() and read_json(settings, _Evaluated).weights == weights
     ]
-
-
-def copy_autoencoder(autoencoder: Path, folder: Path) -> None:
-    """Put an autoencoder's files where a world's folder expects them."""
-    target = folder / AUTOENCODER_FOLDER
-    target.mkdir(parents=True, exist_ok=True)
-    for name in (storage.CONFIG_FILE, storage.weights_file(autoencoder).name, "recipe.json"):
-        if (autoencoder / name).is_file() and autoencoder.resolve() != target.resolve():
-            shutil.copyfile(autoencoder / name, target / name)
-
-
-def build_dataset(shards: Path, folder: Path, repo: str) -> None:
-    """Write what goes to the hub of a folder of shards: links to index, shards and autoencoder, and a data card.
-
-    Raises: LssvwmError when there is no index.
-    """
-    index = read_index(shards)
-    names = [INDEX_FILE, *(shard["file"] for shard in index["shards"])]
-    names += [f"{AUTOENCODER_FOLDER}/{file.name}" for file in (shards / AUTOENCODER_FOLDER).iterdir()]
-    (folder / AUTOENCODER_FOLDER).mkdir(parents=True, exist_ok=True)
-    for name in names:
-        (folder / name).unlink(missing_ok=True)
-        (folder / name).symlink_to((shards / name).resolve())
-    (folder / CARD_FILE).write_text(data_card(repo, index))

@@ -8,7 +8,7 @@ from huggingface_hub import ModelCard, ModelHubMixin, snapshot_download
 
 from lssvwm_core.hub.cards import model_card
 from lssvwm_core.hub.client import LOADED, MODEL
-from lssvwm_core.hub.folders import copy_autoencoder
+from lssvwm_core.hub.folders import autoencoder_files, write_files
 from lssvwm_core.model.storage import AUTOENCODER_FOLDER
 from lssvwm_core.world import World, load_world, save_world, world_config
 from lssvwm_datasets.errors import LssvwmError
@@ -54,7 +54,8 @@ class PretrainedWorld(World, ModelHubMixin):
         if self.autoencoder.folder is None:
             raise LssvwmError("the autoencoder was made in memory; save it, and load it with load_autoencoder")
         save_world(save_directory, self.model, self.header, AUTOENCODER_FOLDER, self.steps)
-        copy_autoencoder(self.autoencoder.folder, save_directory)
+        folder = self.autoencoder.folder
+        write_files(autoencoder_files(folder.parent, folder.name), save_directory)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """As of the mixin, with a card that names the repository."""

@@ -14,7 +14,8 @@ from lssvwm_core.model.storage import AUTOENCODER_FOLDER, weights_sha256
 from lssvwm_core.video import Frames, action_sheet
 from lssvwm_datasets.episode import Episode
 from lssvwm_datasets.errors import DamagedRecording, LssvwmError
-from lssvwm_datasets.shards import INDEX_FILE, ShardSet, StoredEpisode, open_shards, read_index
+from lssvwm_datasets.index import INDEX_FILE, read_index
+from lssvwm_datasets.shards import ShardSet, StoredEpisode, open_shards
 from lssvwm_datasets.sources import find_recordings
 
 STRETCHES = 8  # looked at, each of another episode
@@ -103,7 +104,7 @@ def _first_frames(episode: Episode, count: int) -> Frames:
 
 
 def _shard_stretches(path: Path) -> Iterator[Stretch]:
-    for split in sorted({entry["split"] for entry in read_index(path)["shards"] if entry["episodes"]}):
+    for split in read_index(path).splits:
         shards = open_shards(path, split)
         episodes = shards.episodes
         for stored in episodes[:: max(1, 2 * len(episodes) // STRETCHES)][: STRETCHES // 2]:

@@ -1,6 +1,6 @@
 """What recordings, shards or a video hold: counts, lengths, actions, statistics, and a contact sheet."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ from PIL import Image
 
 from lssvwm_core.video import Frames, action_sheet, contact_sheet
 from lssvwm_datasets.errors import DamagedRecording, LssvwmError
-from lssvwm_datasets.shards import INDEX_FILE, open_shards, read_index
+from lssvwm_datasets.index import INDEX_FILE, read_index
+from lssvwm_datasets.shards import open_shards
 from lssvwm_datasets.sources import find_recordings
 from lssvwm_datasets.video import read_video
 
@@ -80,14 +81,15 @@ def _inspect_recordings(path: Path) -> Inspection:
 
 def _inspect_shards(path: Path) -> Inspection:
     index = read_index(path)
-    inspection = Inspection("shards", str(path), skipped=index["skipped"], action_counts=index["action_counts"])
+    skipped = [asdict(entry) for entry in index.skipped]
+    inspection = Inspection("shards", str(path), skipped=skipped, action_counts=index.action_counts)
     keys = ("dataset", "frame_size", "fps", "pose_names", "autoencoder", "latent_shape")
-    inspection.details = {key: index[key] for key in keys} | {"shards": len(index["shards"])}
-    for split in sorted({shard["split"] for shard in index["shards"] if shard["episodes"]}):
+    inspection.details = {key: getattr(index, key) for key in keys} | {"shards": len(index.shards)}
+    for split in index.splits:
         shards = open_shards(path, split)
         inspection.splits[split] = _figures(np.array([episode.length for episode in shards.episodes]))
-        latents = [entry for entry in index["shards"] if entry["split"] == split and entry["episodes"]]
-        inspection.splits[split]["latent_std"] = round(float(np.mean([entry["latent_std"] for entry in latents])), 3)
+        stds = [std for entry in index.shards if entry.split == split and entry.episodes for std in entry.latent_std]
+        inspection.splits[split]["latent_std"] = round(float(np.mean(stds)), 3)
         first = shards.episodes[0]
         frames, actions = shards.read(first, "frames"), shards.read(first, "actions")
         if frames is not None and actions is not None:

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -14,45 +13,58 @@ from numpy.typing import NDArray
 from lssvwm_core.prepare.plan import SHARDS, shard_name
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.files import sha256_of, write_json
-from lssvwm_datasets.shards import FORMAT, FORMAT_VERSION, INDEX_FILE, ShardHeader, opened, read_index, read_shard_table
+from lssvwm_datasets.index import (
+    FORMAT,
+    FORMAT_VERSION,
+    INDEX_FILE,
+    Index,
+    Note,
+    ShardEntry,
+    ShardHeader,
+    Skipped,
+    Statistics,
+    read_index,
+)
+from lssvwm_datasets.schema import convert
+from lssvwm_datasets.shards import opened, read_shard_table
 from lssvwm_datasets.sources import TRAIN
 
 LISTED = 5  # missing shards named in a message
 
 
-def write_index(folder: Path) -> dict[str, Any]:
+def write_index(folder: Path) -> Index:
     """Write and return the index of a folder's shards. Raises: LssvwmError when shards are missing or do not fit."""
     paths = planned_shards(folder)
     headers = [read_shard_table(path)[0] for path in paths]
     for path, header in zip(paths, headers, strict=True):
         if header != headers[0]:
             raise LssvwmError(f"{path}: of another dataset or autoencoder than {paths[0].name}; prepare it again")
-    shards: list[dict[str, Any]] = []
-    skipped: list[dict[str, str]] = []
-    notes: list[dict[str, str]] = []
+    shards: list[ShardEntry] = []
+    skipped: list[Skipped] = []
+    notes: list[Note] = []
     actions: dict[str, list[NDArray[np.float32]]] = {}
     for path in paths:
         with opened(path) as file:
             split = str(file.attrs["split"])
             actions.setdefault(split, []).append(file["actions"][:])
-            skipped += json.loads(file.attrs["skipped"])
-            notes += json.loads(file.attrs["notes"])
-            shards.append({"file": path.name, "split": split, **_figures(file), "sha256": sha256_of(path)})
+            skipped += convert(str(path), json.loads(file.attrs["skipped"]), list[Skipped])
+            notes += convert(str(path), json.loads(file.attrs["notes"]), list[Note])
+            shards.append(_entry(path, split, file))
     counts = sum(np.count_nonzero(rows, axis=0) for parts in actions.values() for rows in parts)
-    index = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "tool": f"lssvwm {version('lssvwm')}",
-        **asdict(headers[0]),
-        "action_counts": dict(zip(headers[0].action_names, np.asarray(counts).tolist(), strict=True)),
-        "action_statistics": action_statistics(headers[0], actions.get(TRAIN) or next(iter(actions.values()))),
-        "episodes": sum(shard["episodes"] for shard in shards),
-        "frames": sum(shard["frames"] for shard in shards),
-        "shards": shards,
-        "skipped": skipped,
-        "notes": notes,
-    }
-    write_json(folder / INDEX_FILE, index)
+    index = Index(
+        **vars(headers[0]),
+        format=FORMAT,
+        format_version=FORMAT_VERSION,
+        tool=f"lssvwm {version('lssvwm')}",
+        action_counts=dict(zip(headers[0].action_names, np.asarray(counts).tolist(), strict=True)),
+        action_statistics=action_statistics(headers[0], actions.get(TRAIN) or next(iter(actions.values()))),
+        episodes=sum(shard.episodes for shard in shards),
+        frames=sum(shard.frames for shard in shards),
+        shards=tuple(shards),
+        skipped=tuple(skipped),
+        notes=tuple(notes),
+    )
+    write_json(folder / INDEX_FILE, asdict(index))
     return index
 
 
@@ -74,11 +86,11 @@ def planned_shards(folder: Path) -> list[Path]:
     return paths
 
 
-def action_statistics(header: ShardHeader, actions: list[NDArray[np.float32]]) -> dict[str, dict[str, float]]:
+def action_statistics(header: ShardHeader, actions: list[NDArray[np.float32]]) -> dict[str, Statistics]:
     """Mean and standard deviation of the continuous columns, by name."""
     rows = np.concatenate(actions).astype(np.float64)
     return {
-        header.action_names[column]: {"mean": float(rows[:, column].mean()), "std": float(rows[:, column].std())}
+        header.action_names[column]: Statistics(float(rows[:, column].mean()), float(rows[:, column].std()))
         for column in header.continuous_actions
         if len(rows)
     }
@@ -86,21 +98,24 @@ def action_statistics(header: ShardHeader, actions: list[NDArray[np.float32]]) -
 
 def damaged_shards(folder: Path) -> Iterator[tuple[str, str | None]]:
     """Yield each shard's name and what is wrong with it, None where its bytes are those that the index tells."""
-    for entry in read_index(folder)["shards"]:
-        path = folder / entry["file"]
+    for entry in read_index(folder).shards:
+        path = folder / entry.file
         if not path.is_file():
             yield path.name, "missing"
         else:
-            yield path.name, None if sha256_of(path) == entry["sha256"] else "its bytes have changed: prepare it again"
+            yield path.name, None if sha256_of(path) == entry.sha256 else "its bytes have changed: prepare it again"
 
 
-def _figures(file: h5py.File) -> dict[str, Any]:
-    return {
-        "episodes": len(file["episode_length"]),
-        "frames": len(file["latents"]),
-        "latent_mean": np.round(file.attrs["latent_mean"], 4).tolist(),
-        "latent_std": np.round(file.attrs["latent_std"], 4).tolist(),
-    }
+def _entry(path: Path, split: str, file: h5py.File) -> ShardEntry:
+    return ShardEntry(
+        file=path.name,
+        split=split,
+        episodes=len(file["episode_length"]),
+        frames=len(file["latents"]),
+        latent_mean=tuple(np.round(file.attrs["latent_mean"], 4).tolist()),
+        latent_std=tuple(np.round(file.attrs["latent_std"], 4).tolist()),
+        sha256=sha256_of(path),
+    )
 
 
 def _plan_of(path: Path) -> dict[str, int]:

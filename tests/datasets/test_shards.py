@@ -3,7 +3,7 @@
 import errno
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from lssvwm_datasets.episode import Episode
 from lssvwm_datasets.errors import DamagedRecording, LssvwmError
-from lssvwm_datasets.files import write_json
 from lssvwm_datasets.frames import PART_FRAMES, FrameParts
+from lssvwm_datasets.index import FORMAT, FORMAT_VERSION, ShardHeader, read_index
 from lssvwm_datasets.poses import kinds_of
 from lssvwm_datasets.shard_writer import ShardWriter
-from lssvwm_datasets.shards import FORMAT, FORMAT_VERSION, ShardHeader, open_shards, read_index
+from lssvwm_datasets.shards import open_shards
 
 UNITS = ("one-hot", "one-hot")
 HEADER = ShardHeader(
@@ -60,6 +60,11 @@ def all_frames(one: Episode) -> NDArray[np.uint8]:
 LATENTS = [encode(all_frames(one)) for one in EPISODES]
 
 
+def index(header: ShardHeader = HEADER, **content: Any) -> bytes:
+    """A `dataset.json`."""
+    return json.dumps({"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(header), **content}).encode()
+
+
 def write(
     folder: Path,
     header: ShardHeader = HEADER,
@@ -75,7 +80,7 @@ def write(
     writer.skip("bad", "because")
     writer.close()
     shards = [{"file": path.name, "split": "train", "episodes": len(episodes)} for path in sorted(folder.glob("*.h5"))]
-    write_json(folder / "dataset.json", {"format": FORMAT, "format_version": FORMAT_VERSION, "shards": shards})
+    (folder / "dataset.json").write_bytes(index(header, shards=shards))
     return folder / name
 
 
@@ -247,19 +252,19 @@ def test_shards_of_several_autoencoders_are_refused(tmp_path: Path) -> None:
         open_shards(tmp_path, "train")
 
 
-def index(**content: Any) -> bytes:
-    return json.dumps({"format": FORMAT, "format_version": FORMAT_VERSION, **content}).encode()
-
-
 INDEXES: dict[str, tuple[bytes | None, str]] = {
     "missing": (None, "lssvwm prepare maze --out"),
     "cut off": (b"{", "not readable as JSON"),
-    "not text": (b"\xff", "not readable as JSON"),
+    "not text": (b"\xff", "not UTF-8 text"),
+    "nested too deep": (b"[" * 200_000, "nested too deep"),
     "a list": (b"[]", "not an index"),
     "empty": (b"{}", "not an index"),
     "another version": (index(format_version=99), "not an index of lssvwm-shard version 2"),
     "no shards": (index(), r"dataset\.json"),
     "half a shard": (index(shards=[{"file": SHARD}]), r"dataset\.json"),
+    "a number for a name": (index(shards=[{"file": 1, "split": "train", "episodes": 1}]), r"shards\[0\]\.file"),
+    "episodes below none": (index(shards=[{"file": SHARD, "split": "train", "episodes": -1}]), "-1 episodes"),
+    "one shard twice": (index(shards=2 * [{"file": SHARD, "split": "train", "episodes": 1}]), "named twice"),
 }
 
 
@@ -272,9 +277,32 @@ def test_damaged_indexes_are_named(tmp_path: Path, content: bytes | None, messag
     assert str(tmp_path) in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../outside.h5",
+        "/etc/outside.h5",
+        "below/outside.h5",
+        "..\\outside.h5",
+        "C:outside.h5",
+        "..",
+        "",
+        ".hidden.h5",
+        "notes.txt",
+        "a\x1b[2Jb.h5",
+        "a\0.h5",
+    ],
+)
+def test_an_index_names_bare_files_alone(tmp_path: Path, name: str) -> None:
+    (tmp_path / "dataset.json").write_bytes(index(shards=[{"file": name, "split": "train", "episodes": 1}]))
+    with pytest.raises(LssvwmError, match=r"dataset\.json: .*bare name") as raised:
+        read_index(tmp_path)
+    assert str(raised.value).isprintable()
+
+
 def test_an_empty_split_is_told(tmp_path: Path) -> None:
     write(tmp_path)
-    assert [entry["split"] for entry in read_index(tmp_path)["shards"]] == ["train"]
+    assert [entry.split for entry in read_index(tmp_path).shards] == ["train"]
     with pytest.raises(LssvwmError, match="no episodes in the validation split; it has train"):
         open_shards(tmp_path, "validation")
 

@@ -16,7 +16,8 @@ from lssvwm_core.training.run.config import RunConfig, TrainConfig, load_run_con
 from lssvwm_core.training.run.folder import TEACHER_FOLDER, Run
 from lssvwm_core.world import save_world
 from lssvwm_datasets.errors import LssvwmError
-from lssvwm_datasets.shards import ShardHeader, ShardSet, read_index
+from lssvwm_datasets.index import Statistics, read_index
+from lssvwm_datasets.shards import ShardHeader, ShardSet
 
 ActionScaling = tuple[tuple[float, float], ...]
 
@@ -63,11 +64,11 @@ def open_run(folder: Path, config: RunConfig, resume: bool = True, adopt: bool =
 
 def action_scaling(shards: ShardSet) -> ActionScaling:
     """(mean, standard deviation) of each action column by the index; 0 and 1 for those that are 0 or 1 anyway."""
-    statistics = read_index(shards.folder).get("action_statistics", {})
+    statistics = read_index(shards.folder).action_statistics
     if not statistics:
         return ()
-    rows = [statistics.get(name, {"mean": 0.0, "std": 1.0}) for name in shards.header.action_names]
-    return tuple((row["mean"], row["std"] or 1.0) for row in rows)
+    rows = [statistics.get(name, Statistics(0.0, 1.0)) for name in shards.header.action_names]
+    return tuple((row.mean, row.std or 1.0) for row in rows)
 
 
 def check_same_data(header: ShardHeader, shards: ShardSet, owner: Path) -> None:

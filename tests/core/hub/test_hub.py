@@ -6,15 +6,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from huggingface_hub import ModelCard
 
-from lssvwm_core.hub.cards import model_card
+from lssvwm_core.hub.cards import Report, Row, model_card
 from lssvwm_core.hub.client import own_repository, push
-from lssvwm_core.hub.folders import build_world
+from lssvwm_core.hub.folders import Files, world_files, write_files
 from lssvwm_core.hub.pretrained import PretrainedWorld
 from lssvwm_core.training.run.folder import Run
 from lssvwm_core.world import World, load_world
@@ -26,7 +25,7 @@ from tests.core.hub.hub_server import CUT, USER, Hub, revision
 
 @pytest.fixture
 def built(workspace: Path, tmp_path: Path) -> Path:
-    build_world(Run(workspace / "runs/test").world, tmp_path / "hub", "me/maze")
+    write_files(world_files(Run(workspace / "runs/test").world, "me/maze"), tmp_path / "hub")
     return tmp_path / "hub"
 
 
@@ -60,7 +59,7 @@ def test_the_card_tells_what_eval_found_about_these_weights_and_no_others(worksp
     for checkpoint in ("test", "maze-world"):
         which = ["--checkpoint", checkpoint, "--data", str(sample_recordings()), "--out", str(evaluations / checkpoint)]
         lssvwm(workspace, "eval", "retrieval", *which, *small)
-    build_world(world, tmp_path / "hub", "me/maze", evaluations)
+    write_files(world_files(world, "me/maze", evaluations), tmp_path / "hub")
     card = ModelCard.load(tmp_path / "hub/README.md")
     report = json.loads((evaluations / "test/report.json").read_text())["rows"]["model"]["all"]
     found = {result.metric_type: result.metric_value for result in card.data.eval_results}
@@ -71,9 +70,8 @@ def test_the_card_tells_what_eval_found_about_these_weights_and_no_others(worksp
 
 
 def test_the_cards_figures_keep_their_tasks(built: Path) -> None:
-    def report(task: str, episodes: int, **figures: float) -> dict[str, Any]:
-        rows = {name: {"all": figures} for name in ("model", "memory cut")}
-        return {"task": task, "context": 20, "frames": 10, "episodes": episodes, "rows": rows}
+    def report(task: str, episodes: int, **figures: float) -> Report:
+        return Report(task, 20, 10, episodes, {name: Row(figures) for name in ("model", "memory cut")})
 
     reports = [report("retrieval", 8, psnr=21.0, ssim=0.5), report("reasoning", 3, psnr=17.0, ssim=0.25, lpips=0.125)]
     card = ModelCard(model_card("me/maze", json.loads((built / "config.json").read_text()), reports=reports))
@@ -92,7 +90,7 @@ def test_the_card_shows_the_last_sample(workspace: Path, tmp_path: Path) -> None
     samples.mkdir(exist_ok=True)
     for step in (2, 4):
         (samples / f"{step:06d}.mp4").write_bytes(bytes([step]))
-    build_world(Run(tmp_path / "runs/test").world, tmp_path / "hub", "me/maze")
+    write_files(world_files(Run(tmp_path / "runs/test").world, "me/maze"), tmp_path / "hub")
     address = "https://huggingface.co/me/maze/resolve/main/sample.mp4"
     assert f'<video controls loop src="{address}">' in (tmp_path / "hub/README.md").read_text()
     assert (tmp_path / "hub/sample.mp4").read_bytes() == bytes([4])
@@ -135,7 +133,7 @@ def test_a_world_goes_to_the_hub_and_comes_back_identical(workspace: Path, tmp_p
     assert f"uploaded: {hub.url}/{USER}/test/commit/" in done.stderr
     repo = f"{USER}/test"
     files = hub.files(repo)
-    build_world(Run(workspace / "runs/test").world, tmp_path / "built", repo)
+    write_files(world_files(Run(workspace / "runs/test").world, repo), tmp_path / "built")
     assert files == {
         path.relative_to(tmp_path / "built").as_posix(): path.read_bytes()
         for path in (tmp_path / "built").rglob("*")
@@ -217,15 +215,16 @@ def test_refusals_and_cuts_are_told_and_nothing_is_committed(
 ) -> None:
     for name, value in {"ENDPOINT": hub.url, "HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True}.items():
         monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)  # read when it was imported
-    for name in ("config.json", "model.safetensors", "README.md"):
-        (tmp_path / name).write_text("---\nlicense: mit\n---\n")
+    text = "---\nlicense: mit\n---\n"
+    (tmp_path / "weights").write_text(text)
+    files: Files = {"config.json": text, "model.safetensors": tmp_path / "weights", "README.md": text}
     hub.faults[step] = fault
     with pytest.raises(LssvwmError, match=message):
-        push(tmp_path, own_repository("maze"))
+        push(files, own_repository("maze"))
     assert all(len(commits) == 1 for commits in hub.repositories.values())
     hub.faults.clear()
     sent = hub.requests["upload"]
-    push(tmp_path, own_repository("maze"))
+    push(files, own_repository("maze"))
     assert set(hub.files(f"{USER}/maze")) == {"config.json", "model.safetensors", "README.md"}
     if step == "commit":
         assert hub.requests["upload"] == sent, "what had arrived is not sent again"

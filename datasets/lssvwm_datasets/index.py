@@ -1,0 +1,147 @@
+"""`dataset.json`, the index of a prepared folder, as one typed record; what it names are files of that folder alone."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+from lssvwm_datasets.errors import LssvwmError
+from lssvwm_datasets.poses import kinds_of
+from lssvwm_datasets.schema import convert, read_json
+
+FORMAT = "lssvwm-shard"
+FORMAT_VERSION = 2
+SHARD_SUFFIX = ".h5"
+INDEX_FILE = "dataset.json"
+
+
+@dataclass(frozen=True)
+class ShardHeader:
+    """What every shard of a dataset has in common; a model trained on one header refuses shards of another."""
+
+    dataset: str
+    fps: float
+    frame_size: tuple[int, int]  # (H, W)
+    action_names: tuple[str, ...]
+    pose_names: tuple[str, ...]
+    autoencoder: str  # name
+    autoencoder_sha256: str  # of its weights
+    latent_shape: tuple[int, int, int]  # (C, h, w)
+    action_units: tuple[str, ...] = ()  # one a column: one-hot, binary, degrees
+    source_alignment: str = ""  # how the source pairs actions with frames, in words
+    pose_kinds: tuple[str, ...] = ()  # one a column (`poses`); empty: what the names say
+
+    def __post_init__(self) -> None:
+        kinds_of(self.pose_names, self.pose_kinds)  # raises where they do not fit
+
+    @property
+    def continuous_actions(self) -> list[int]:
+        """Numbers of the action columns that hold more than 0 and 1."""
+        return [number for number, unit in enumerate(self.action_units) if unit not in ("one-hot", "binary")]
+
+    @staticmethod
+    def from_attributes(attributes: Any) -> "ShardHeader":
+        return ShardHeader(
+            dataset=str(attributes["dataset"]),
+            fps=float(attributes["fps"]),
+            frame_size=(int(attributes["frame_size"][0]), int(attributes["frame_size"][1])),
+            action_names=tuple(json.loads(attributes["action_names"])),
+            pose_names=tuple(json.loads(attributes["pose_names"])),
+            autoencoder=str(attributes["autoencoder"]),
+            autoencoder_sha256=str(attributes["autoencoder_sha256"]),
+            latent_shape=tuple(map(int, attributes["latent_shape"])),  # type: ignore[arg-type]  # (C, h, w)
+            action_units=tuple(json.loads(attributes["action_units"])),
+            source_alignment=str(attributes["source_alignment"]),
+            pose_kinds=tuple(json.loads(attributes.get("pose_kinds", "[]"))),
+        )
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """One shard, as the index describes it."""
+
+    file: str  # a bare name: the shard lies beside the index
+    split: str
+    episodes: int
+    frames: int = 0
+    latent_mean: tuple[float, ...] = ()  # one a channel
+    latent_std: tuple[float, ...] = ()
+    sha256: str = ""
+
+    def __post_init__(self) -> None:
+        bare = self.file == PureWindowsPath(self.file).name and self.file.isprintable()  # no / \ or C: anywhere
+        if not bare or self.file.startswith(".") or not self.file.endswith(SHARD_SUFFIX):
+            raise ValueError(f"file {self.file!r}: expected the bare name of a shard, such as train-00000-of-00001.h5")
+        if self.episodes < 0 or self.frames < 0:
+            raise ValueError(f"{self.file}: {self.episodes} episodes and {self.frames} frames; expected none or more")
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A recording that could not be read."""
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Note:
+    """What was odd about an episode, and how it was handled."""
+
+    id: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Of one column of actions over the train split."""
+
+    mean: float
+    std: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Index(ShardHeader):
+    """The header that all shards share, and what each of them holds.
+
+    Attributes:
+        action_counts: frames in which each action is not zero, by name.
+        action_statistics: of the continuous actions, by name.
+        episodes, frames: of all shards together.
+        skipped, notes: recordings that were left out, and what was odd about those that were not.
+    """
+
+    format: str
+    format_version: int
+    shards: tuple[ShardEntry, ...]
+    tool: str = ""
+    action_counts: dict[str, int] = field(default_factory=dict)
+    action_statistics: dict[str, Statistics] = field(default_factory=dict)
+    episodes: int = 0
+    frames: int = 0
+    skipped: tuple[Skipped, ...] = ()
+    notes: tuple[Note, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len({entry.file for entry in self.shards}) < len(self.shards):
+            raise ValueError("shards: a file is named twice")
+
+    @property
+    def splits(self) -> list[str]:
+        """The splits that hold episodes, sorted."""
+        return sorted({entry.split for entry in self.shards if entry.episodes})
+
+
+def read_index(folder: Path) -> Index:
+    """The index of a prepared folder. Raises: LssvwmError when it is missing, damaged or of another version."""
+    path = folder / INDEX_FILE
+    advice = "prepare again"
+    try:
+        content = read_json(path, object, advice)
+    except FileNotFoundError as error:
+        raise LssvwmError(f"{path}: no such file; make it with: lssvwm prepare maze --out {folder}") from error
+    found = (content.get("format"), content.get("format_version")) if isinstance(content, dict) else None
+    if found != (FORMAT, FORMAT_VERSION):
+        raise LssvwmError(f"{path}: not an index of {FORMAT} version {FORMAT_VERSION}; prepare again with this release")
+    return convert(str(path), content, Index, advice)
