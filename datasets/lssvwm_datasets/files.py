@@ -9,16 +9,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+KEPT_BYTES = 220  # of a file's name in its hidden name, which may have 255
+SUFFIX_LENGTH = 16  # a longer one tells no writer its format
+
 
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """Yield a hidden temporary path beside `path`; rename it to `path` when the block succeeds, else remove it.
 
     The temporary name keeps the suffix, since some writers choose their format by it, and holds the process's id, since
-    a killed run's last process may still be writing when the next run begins.
+    a killed run's last process may still be writing when the next run begins. What dead processes left of this file is
+    removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    before, after = _partial_name(path)
+    partial = path.with_name(f"{before}{os.getpid()}{after}")
+    _remove_left_overs(path)
     try:
         yield partial
         with partial.open("rb+") as handle:
@@ -27,6 +33,37 @@ def written_whole(path: Path) -> Iterator[Path]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _partial_name(path: Path) -> tuple[str, str]:
+    """What the hidden name has before and after the process's id; a long name is shortened to leave room for these."""
+    suffix = path.suffix if len(path.suffix) <= SUFFIX_LENGTH else ""
+    stem = path.name.removesuffix(suffix)
+    while len(os.fsencode(stem + suffix)) > KEPT_BYTES:
+        stem = stem[:-1]
+    return f".{stem}.", f".partial{suffix}"
+
+
+def _remove_left_overs(path: Path) -> None:
+    before, after = _partial_name(path)
+    with contextlib.suppress(OSError):  # they are in nobody's way
+        for name in os.listdir(path.parent):
+            pid = name.removeprefix(before).removesuffix(after)
+            if name == before + pid + after and pid.isdecimal() and not _lives(int(pid)):
+                path.with_name(name).unlink()
+
+
+def _lives(pid: int) -> bool:
+    """Whether a process of this machine has the number. Windows cannot tell, but lets nobody remove an open file."""
+    if os.name == "nt":
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # somebody else's; no number of a process
+        return True
+    return True
 
 
 def _umask() -> int:
@@ -74,8 +111,13 @@ class PatientFile(io.FileIO):
 
 
 def write_json(path: Path, content: Any) -> None:
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """A text file, UTF-8 whatever the locale, that appears whole or not at all."""
     with written_whole(path) as partial:
-        partial.write_text(json.dumps(content, indent=2) + "\n")
+        partial.write_text(text, encoding="utf-8", newline="\n")
 
 
 def sha256_of(path: Path) -> str:

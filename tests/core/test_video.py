@@ -100,6 +100,21 @@ def test_an_interrupt_ends_the_encoder(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="sends kill -9")
+def test_what_a_killed_writer_left_goes_with_the_next_video(tmp_path: Path) -> None:
+    code = (
+        "import os, time; from tests.core.test_video import *\n"
+        f"with video_writer(Path({str(tmp_path / 'v.mp4')!r}), 10) as video:\n"
+        "    video.append(NOISE)\n"
+        "    while not os.listdir(video._path.parent): time.sleep(0.01)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
+    assert [path.name.endswith(".partial.mp4") for path in tmp_path.iterdir()] == [True]
+    write(tmp_path / "v.mp4")
+    assert [path.name for path in tmp_path.iterdir()] == ["v.mp4"]
+
+
 @pytest.mark.skipif(
     sys.platform != "linux" or os.geteuid() != 0 or not shutil.which("unshare"), reason="only root may mount a disk"
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lssvwm_datasets.files import PatientFile, remove_partial_files, sha256_of, write_json, written_whole
+from lssvwm_datasets.files import PatientFile, remove_partial_files, sha256_of, write_json, write_text, written_whole
 
 
 def test_the_final_name_is_there_only_when_the_file_is_whole(tmp_path: Path) -> None:
@@ -63,6 +63,29 @@ def test_a_killed_writer_leaves_no_final_file(tmp_path: Path) -> None:
     assert len(list(kept.parent.iterdir())) == 2
     remove_partial_files(tmp_path)
     assert list(kept.parent.iterdir()) == [kept]
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_write(tmp_path: Path) -> None:
+    path = tmp_path / "a [b] ×.txt"
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left, living = (tmp_path / f".a [b] ×.{pid}.partial.txt" for pid in (ended.pid, os.getppid()))
+    others = [tmp_path / f".{name}.partial{suffix}" for name, suffix in ((f"a.{ended.pid}", ".txt"), ("a [b] ×.x", ""))]
+    for file in (left, living, *others):
+        file.touch()
+    write_text(path, "×\n")
+    assert path.read_bytes() == "×\n".encode()
+    assert set(tmp_path.iterdir()) == {path, living, *others}
+
+
+@pytest.mark.parametrize(
+    "name", ["a" * 251 + ".txt", "×" * 127, "a." + "b" * 253, "\udcff" * 255, "a:b", "-a", " ", "a\nb", "\"'", "[*]?"]
+)
+def test_any_name_will_do(name: str, tmp_path: Path) -> None:
+    with written_whole(tmp_path / name) as partial:
+        assert partial.name.startswith(".")
+        partial.write_text("whole", encoding="utf-8")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_the_checksum_is_that_of_the_content(tmp_path: Path) -> None:
