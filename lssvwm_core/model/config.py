@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from lssvwm_datasets.memory_maze import POSE_NAMES
+from lssvwm_datasets.poses import kinds_of, plane_of
 
 DEFAULT_MIXERS = ("scan", "attention")
 RENAMED_FIELDS = {"state_width": "d_state", "head_width": "headdim"}  # names in files of version 0.1, and today's
@@ -20,10 +20,12 @@ class ModelConfig:
     """Columns of the `action` condition stream; empty: the model has none."""
     pose_names: tuple[str, ...] = ()
     """Columns of the `pose` condition stream."""
+    pose_kinds: tuple[str, ...] = ()
+    """What each column of a pose is: x, y, z, cos, sin, pitch or other; given by the shards. Empty: as it is named."""
     action_scaling: tuple[tuple[float, float], ...] = ()
     """(mean, standard deviation) of each action column, to normalise by; given by the shards. Empty: none is."""
     odometry: tuple[tuple[float, ...], ...] = ()
-    """(lags · A, 3): how actions move the agent, where poses are unknown; fitted to the shards. Empty: not reckoned."""
+    """(lags · A, P - 1): how actions move the agent, fitted to the shards, to reckon unknown poses. Empty: none are."""
     width: int = 256
     """D, channels of a token."""
     depth: int = 3
@@ -72,17 +74,24 @@ class ModelConfig:
             raise ValueError(f"width {self.width} must be a multiple of headdim, and headdim {self.headdim} of 8")
         if self.action_scaling and len(self.action_scaling) != len(self.action_names):
             raise ValueError(f"action_scaling has {len(self.action_scaling)} rows for {len(self.action_names)} actions")
-        if self.odometry and (self.pose_names != POSE_NAMES or not self.action_names):
-            raise ValueError(f"odometry is for actions and the poses {POSE_NAMES}, not for {self.pose_names}")
-        if self.odometry and (
-            len(self.odometry) % len(self.action_names) or any(len(row) != 3 for row in self.odometry)
-        ):
-            raise ValueError(
-                f"odometry has {len(self.odometry)} rows, expected a multiple of the {len(self.action_names)} actions, "
-                f"each of 3 numbers"
-            )
+        kinds_of(self.pose_names, self.pose_kinds)  # raises where they do not fit
+        if self.odometry:
+            self._check_odometry()
         if not self.chunk_sizes or not all(1 <= chunk <= self.frame_window for chunk in self.chunk_sizes):
             raise ValueError(f"chunk sizes {self.chunk_sizes} must lie within 1..{self.frame_window} (frame_window)")
+
+    def _check_odometry(self) -> None:
+        if plane_of(self.pose_names, self.pose_kinds) is None or not self.action_names:
+            raise ValueError(
+                "odometry is for actions and poses with a position x, y and the cos and sin of a heading, "
+                f"not for {self.pose_names}"
+            )
+        added = len(self.pose_names) - 1
+        if len(self.odometry) % len(self.action_names) or any(len(row) != added for row in self.odometry):
+            raise ValueError(
+                f"odometry has {len(self.odometry)} rows, expected a multiple of the {len(self.action_names)} actions, "
+                f"each of {added} numbers"
+            )
 
     @property
     def grid(self) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from lssvwm_core.model.layer import Layer, adaptive_norm
 from lssvwm_core.model.mixer import Mixer, MixerContext
 from lssvwm_core.model.odometer import Odometer
 from lssvwm_core.model.state import ModelState, state_name
+from lssvwm_datasets.poses import kinds_of
 
 NOISE_FREQUENCIES = 64
 COMPILED_SHAPES = 64  # of a layer: stages, chunk sizes, first frames
@@ -39,7 +40,8 @@ class WorldModel(nn.Module):
         )
         self.layers = nn.ModuleList(Layer(config, index) for index in range(config.depth))
         reckons = config.odometry and any(mixer.uses_poses for mixer in self.mixers)
-        self.odometer = Odometer(config.odometry, len(config.action_names)) if reckons else None
+        kinds = kinds_of(config.pose_names, config.pose_kinds)
+        self.odometer = Odometer(config.odometry, len(config.action_names), kinds) if reckons else None
         self.final_modulation = nn.Linear(width, 2 * width)
         self.project = nn.Linear(width, channels)
         for linear in (self.final_modulation, self.project):

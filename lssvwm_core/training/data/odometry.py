@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 from numpy.typing import NDArray
 
-from lssvwm_datasets.memory_maze import POSE_NAMES
+from lssvwm_datasets.poses import Plane, plane_of
 from lssvwm_datasets.shards import ShardSet, opened
 
 LAGS = 4  # actions that a step depends on: at the maze's 4 Hz, turns coast for one or two
@@ -16,11 +16,12 @@ Odometry = tuple[tuple[float, ...], ...]
 
 
 def fit_odometry(shards: ShardSet) -> Odometry:
-    """(LAGS · A, 3): cells forward and left and radians turned that each column of the last actions adds to a step.
+    """(LAGS · A, P - 1) what each column of the last actions adds to a step, as `motions_between` measures it.
 
-    Empty where the shards lack actions or planar poses.
+    Empty where the shards lack actions, or poses with a position on the ground and a heading.
     """
-    if shards.header.pose_names != POSE_NAMES or not shards.header.action_names:
+    plane = plane_of(shards.header.pose_names, shards.header.pose_kinds)
+    if plane is None or not shards.header.action_names:
         return ()
     lagged, motions = [], []
     for episode in itertools.islice(shards.episodes, EPISODES):
@@ -30,21 +31,27 @@ def fit_odometry(shards: ShardSet) -> Odometry:
         padded = np.pad(actions, ((LAGS - 1, 0), (0, 0)))
         lags = [padded[LAGS - 1 - lag : len(padded) - lag] for lag in range(LAGS)]
         lagged.append(np.concatenate(lags, axis=1)[1:])
-        motions.append(motions_between(poses))
+        motions.append(motions_between(poses, plane))
     return tuple(
         tuple(round(float(value), 5) for value in row) for row in _fit(np.concatenate(lagged), np.concatenate(motions))
     )
 
 
-def motions_between(poses: NDArray[np.floating]) -> NDArray[np.float64]:
-    """(T, 4) -> (T - 1, 3) forward, left, turn: each step seen along the heading halfway through its turn."""
-    x, y, cos, sin = poses.astype(np.float64).T
+def motions_between(poses: NDArray[np.floating], plane: Plane) -> NDArray[np.float64]:
+    """(T, P) -> (T - 1, P - 1) what led from each pose to the next.
+
+    Its columns are units forward, units left, radians turned to the left, with the step seen along the heading halfway
+    through its turn; then the difference of every other column of the pose (height, pitch).
+    """
+    columns = poses.astype(np.float64).T
+    x, y, cos, sin = columns[[plane.x, plane.y, plane.cos, plane.sin]]
+    others = np.delete(columns, [plane.x, plane.y, plane.cos, plane.sin], axis=0)
     headings = np.arctan2(sin, cos)
     turn = np.angle(np.exp(1j * np.diff(headings)))
     along = headings[:-1] + turn / 2
     dx, dy = np.diff(x), np.diff(y)
     forward, left = dx * np.cos(along) + dy * np.sin(along), dy * np.cos(along) - dx * np.sin(along)
-    return np.stack([forward, left, turn], axis=-1)
+    return np.stack([forward, left, turn, *np.diff(others, axis=1)], axis=-1)
 
 
 def _fit(lagged: NDArray[np.floating], motions: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -27,7 +27,7 @@ def build_model(
 ) -> WorldModel:
     """The model of a run: its preset for these latents, actions and poses. Raises: LssvwmError."""
     try:
-        columns = {"action_names": header.action_names, "pose_names": header.pose_names}
+        columns = {name: getattr(header, name) for name in ("action_names", "pose_names", "pose_kinds")}
         measured = {"action_scaling": action_scaling, "odometry": odometry}
         shape: dict[str, Any] = columns | measured | config.model
         model_config = preset(config.preset, header.latent_shape, **shape)
@@ -77,6 +77,7 @@ def check_same_data(header: ShardHeader, shards: ShardSet, owner: Path) -> None:
         ("autoencoder", header.autoencoder_sha256[:12], shards.header.autoencoder_sha256[:12]),
         ("actions", header.action_names, shards.header.action_names),
         ("poses", header.pose_names, shards.header.pose_names),
+        ("kinds of poses", header.pose_kinds, shards.header.pose_kinds),
         ("latent shape", header.latent_shape, shards.header.latent_shape),
     ):
         if trained != found:

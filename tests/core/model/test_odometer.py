@@ -8,7 +8,8 @@ import torch
 from lssvwm_core.model.config import ModelConfig
 from lssvwm_core.model.odometer import Odometer
 from lssvwm_core.model.world_model import WorldModel
-from lssvwm_datasets.memory_maze import POSE_NAMES
+
+POSE_NAMES = ("x", "y", "cos", "sin")
 
 ACTIONS = ("noop", "forward", "left")
 FRAMES = 30
@@ -104,8 +105,46 @@ def test_after_a_full_turn_by_actions_a_world_reads_where_it_wrote():
     assert (likeness[20:, :20].diagonal() > likeness[10:30, :20].diagonal() + 10).all()
 
 
+def test_other_columns_of_a_pose_are_reckoned_beside_its_plane(odometer, actions):
+    """A height that the second action adds to, and a pitch that the third does; columns in another order."""
+    kinds = ("z", "sin", "x", "pitch", "y", "cos")
+    added = torch.tensor([[0, 0], [0.5, 0], [0, -0.1]] + [[0, 0]] * 3)
+    other = Odometer(torch.cat([torch.tensor(ODOMETRY), added], dim=1).tolist(), len(ACTIONS), kinds)
+    plane = torch.stack([walked(rows) for rows in actions])
+    others = (actions @ added[:3]).cumsum(dim=1) + torch.tensor([64.0, 0.3])
+    names = ("x", "y", "cos", "sin", "z", "pitch")
+    columns = dict(zip(names, torch.cat([plane, others], dim=2).unbind(-1), strict=True))
+    truth = torch.stack([columns[kind] for kind in kinds], dim=-1)
+    poses = truth.clone()
+    poses[0, 10:] = poses[1, 3:9] = torch.nan
+    poses[1, 12:, 0] = torch.nan  # a row of which the height alone is unknown
+    reckoned, state = other(poses, actions, other.initial_state(2), FRAMES)
+    torch.testing.assert_close(reckoned, truth, rtol=0, atol=1e-4)
+    assert torch.equal(reckoned[~poses.isnan()], poses[~poses.isnan()])
+    torch.testing.assert_close(state["pose"], truth[:, -1], rtol=0, atol=1e-4)
+    origin = dict(zip(kinds, other.initial_state(1)["pose"][0].tolist(), strict=True))
+    assert origin == {"x": 0, "y": 0, "z": 0, "pitch": 0, "cos": 1, "sin": 0}
+
+
+def test_a_world_whose_poses_have_a_height_reckons_them_too():
+    names = ("x", "y", "z", "cos", "sin", "pitch")
+    rows = [[0.0] * 5, [0.2, 0, 0, 0.1, 0], [0, 0, 0.3, 0, 0]]
+    config = ModelConfig(
+        (4, 2, 2), ACTIONS, names, odometry=rows, width=32, depth=1, headdim=16, d_state=16,
+        block_sizes=((1, 1),), mixers=("scan",), frame_window=5,
+    )  # fmt: skip
+    model = WorldModel(config)
+    state = model.initial_state(1)
+    actions = torch.eye(3)[[1, 1, 2, 1, 0]][None]
+    _, state = model(torch.zeros(1, 5, 4, 2, 2), torch.zeros(1, 5), {"action": actions}, state, 5)
+    expected = [0.4 + 0.2 * math.cos(0.3), 0.2 * math.sin(0.3), 0.3, math.cos(0.3), math.sin(0.3), 0.0]
+    torch.testing.assert_close(state.mixers[-1]["pose"][0], torch.tensor(expected))
+
+
 def test_odometry_that_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match="each of 5 numbers"):
+        ModelConfig((4, 2, 2), ACTIONS, ("x", "y", "z", "cos", "sin", "pitch"), odometry=((0.0, 0.0, 0.0),) * 3)
     with pytest.raises(ValueError, match="odometry has 4 rows, expected a multiple of the 3 actions"):
         ModelConfig((4, 2, 2), ACTIONS, POSE_NAMES, odometry=((0.0, 0.0, 0.0),) * 4)
-    with pytest.raises(ValueError, match="odometry is for actions and the poses"):
+    with pytest.raises(ValueError, match="odometry is for actions and poses with a position"):
         ModelConfig((4, 2, 2), ACTIONS, ("x", "yaw"), odometry=((0.0, 0.0, 0.0),) * 3)

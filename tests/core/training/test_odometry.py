@@ -15,6 +15,7 @@ from lssvwm_core.training.run.config import make_config
 from lssvwm_core.training.run.folder import Run
 from lssvwm_core.training.run.setup import open_run
 from lssvwm_core.world import load_model, save_world
+from lssvwm_datasets.poses import Plane
 from lssvwm_datasets.shards import open_shards
 
 FRAMES = 50
@@ -55,9 +56,21 @@ def test_motions_are_seen_from_the_agent() -> None:
         return [x, y, np.cos(np.radians(degrees)), np.sin(np.radians(degrees))]
 
     poses = np.array([pose(1, 1, 90), pose(1, 1.5, 90), pose(0.75, 1.5, 90), pose(0.75, 1.5, 170), pose(0, 0, -170)])
-    motions = motions_between(poses)
+    motions = motions_between(poses, Plane(0, 1, 2, 3))
     np.testing.assert_allclose(motions[:3], [[0.5, 0, 0], [0, 0.25, 0], [0, 0, np.radians(80)]], atol=1e-12)
     np.testing.assert_allclose(motions[3, 2], np.radians(20), atol=1e-12)
+
+
+def test_heights_and_pitches_are_fitted_beside_the_walk_wherever_their_columns_are() -> None:
+    """Three actions: ahead, turn left while looking up, climb."""
+    ids = np.random.default_rng(0).integers(3, size=500)
+    motion = np.array([[0.2, 0, 0, 0, 0], [0, 0, 0.1, 0, 0.05], [0.1, 0, 0, 0.5, 0]])[ids]  # …, of height, of pitch
+    heading, z, pitch = (motion[:, column].cumsum() for column in (2, 3, 4))
+    along = heading - motion[:, 2] / 2
+    x, y = (motion[:, 0] * np.cos(along)).cumsum(), (motion[:, 0] * np.sin(along)).cumsum()
+    poses = np.stack([z, np.sin(heading), x, pitch, y, np.cos(heading)], axis=1)
+    found = motions_between(poses, Plane(x=2, y=4, cos=5, sin=1))
+    np.testing.assert_allclose(found, motion[1:], atol=1e-9)
 
 
 def test_a_world_without_odometry_can_be_given_it(workspace: Path, tmp_path: Path) -> None:
