@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.faults import fault_environment as fault_environment
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 CLI = [sys.executable, "-m", "lssvwm_cli.app"]
@@ -36,9 +38,13 @@ def train_command(run: str, steps: int, *more: str) -> list[str]:
     return ["train", "--name", run, "--steps", str(steps), "--threads", "1", *sets, *clips, *more]
 
 
-def lssvwm(folder: Path, *arguments: str, fails: bool = False) -> subprocess.CompletedProcess[str]:
+def lssvwm(
+    folder: Path, *arguments: str, fails: bool = False, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run the command as a user does, in `folder`; with `fails` it must end in a message, not a traceback."""
-    done = subprocess.run([*CLI, *arguments], cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        [*CLI, *arguments], cwd=folder, capture_output=True, text=True, timeout=300, check=False, env=environment
+    )
     if fails:
         assert done.returncode != 0, done.stderr
         assert "Traceback" not in done.stderr, done.stderr
