@@ -49,7 +49,7 @@ def bench(
         bool, typer.Option("--compile/--no-compile", help="Of bench train and rollout: compile the layers first.")
     ] = False,
     steps: Annotated[str, typer.Option(help="Denoising steps a chunk. [default: 8; quality: 1,2,4,8,16]")] = "",
-    data: Annotated[Path, typer.Option(help="Shards, for bench data and quality.")] = Path("data/maze"),
+    data: Annotated[str | None, typer.Option(help="Shards, for bench data and quality. [default: data/maze]")] = None,
     checkpoint: Annotated[
         list[str] | None,
         typer.Option(help="A world; given again, another beside it. [default: latest]", rich_help_panel=OF_QUALITY),
@@ -76,6 +76,7 @@ def bench(
     from lssvwm_core.device import pick_device
     from lssvwm_core.model.variants import VARIANTS
     from lssvwm_core.presets import PRESETS
+    from lssvwm_core.resolve import resolve_data
     from lssvwm_datasets.errors import LssvwmError
     from lssvwm_datasets.files import write_json
 
@@ -83,7 +84,7 @@ def bench(
     if what is Bench.QUALITY:
         figures = _quality(
             checkpoint or [None],
-            data,
+            resolve_data(data, samples=True),
             where,
             chunk,
             out,
@@ -126,7 +127,7 @@ def bench(
         Bench.ROLLOUT: lambda: core.bench_rollout(options, where),
         Bench.SCAN: lambda: core.bench_scan(options, where),
         Bench.ATTENTION: lambda: core.bench_attention(options, where),
-        Bench.DATA: lambda: core.bench_data(options, data),
+        Bench.DATA: lambda: core.bench_data(options, resolve_data(data)),
     }
     points = []
     for point in measured[what]():

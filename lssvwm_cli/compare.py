@@ -14,7 +14,9 @@ def compare(
         str, typer.Option(help="Of each training: steps=2000, minutes=20 (on this machine) or flops=1e16.")
     ] = "steps=1500",
     scale: Annotated[str, typer.Option(help="cpu (hours on two cores), small (a GPU) or paper.")] = "cpu",
-    data: Annotated[Path, typer.Option(help="Folder of shards, from lssvwm prepare.")] = Path("data/maze"),
+    data: Annotated[
+        str | None, typer.Option(help="Folder of shards, from lssvwm prepare, or a hub id. [default: data/maze]")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder of runs, evaluations and report.")] = Path("comparison"),
     episodes: Annotated[int | None, typer.Option(min=1, help="Held-out episodes. [default: the scale's]")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="SECTION.FIELD=VALUE for every variant.")] = None,
@@ -40,6 +42,7 @@ def compare(
     from lssvwm_core.compare import SCALES, Budget, Comparison, parse_stages, parse_tasks
     from lssvwm_core.device import pick_device
     from lssvwm_core.model.variants import VARIANTS
+    from lssvwm_core.resolve import resolve_data
     from lssvwm_datasets.errors import LssvwmError
 
     names = tuple(filter(None, variants.split(","))) or tuple(VARIANTS)
@@ -56,7 +59,7 @@ def compare(
         episodes=episodes or chosen.episodes,
     )
     comparison = Comparison(
-        names, chosen, Budget.parse(budget), data, out, tuple(set_ or ()), seed, batch, lpips_weights
+        names, chosen, Budget.parse(budget), resolve_data(data), out, tuple(set_ or ()), seed, batch, lpips_weights
     )
     try:
         for job in comparison.jobs(pick_device(device)):

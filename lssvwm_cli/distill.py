@@ -1,6 +1,5 @@
 """`lssvwm distill`."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,7 +16,9 @@ def distill(
     teacher_steps: Annotated[
         int | None, typer.Option(min=2, help="Those it learns from, a multiple. [default: the teacher's]")
     ] = None,
-    data: Annotated[Path, typer.Option(help="Folder of shards, from lssvwm prepare, or a hub id.")] = Path("data/maze"),
+    data: Annotated[
+        str | None, typer.Option(help="Folder of shards, from lssvwm prepare, or a hub id. [default: data/maze]")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Of the run, below runs/. [default: `<teacher>-<n>-steps`]")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="SECTION.FIELD=VALUE, such as train.learning_rate=1e-4.")
@@ -40,12 +41,11 @@ def distill(
     import torch
 
     from lssvwm_core.device import pick_device
-    from lssvwm_core.resolve import resolve_shards, resolve_world
+    from lssvwm_core.resolve import resolve_data, resolve_world
     from lssvwm_core.training.run.config import make_config, with_distillation
     from lssvwm_core.training.run.folder import RUNS, run_facts, trained_frames
     from lssvwm_core.training.run.setup import open_run
-    from lssvwm_core.world import load_model
-    from lssvwm_core.world import sampling_steps as steps_of
+    from lssvwm_core.world import load_model, load_sampler
     from lssvwm_datasets.errors import LssvwmError
 
     if threads:
@@ -54,12 +54,12 @@ def distill(
     overrides = list(set_ or [])
     if any(override.startswith("model.") for override in overrides):
         raise LssvwmError(f"--set {' '.join(overrides)}: the student has the shape of its teacher; leave model.… out")
-    folder, shards = resolve_world(teacher), resolve_shards(data)
+    folder, shards = resolve_world(teacher), resolve_data(data)
     frames = clip_frames or trained_frames(folder) or 100
     size = batch_size or max(1, FRAMES_A_STEP // frames)
     stage = f"train.stages=[{{frames = {frames}, steps = 10000, batch_size = {size}}}]"
     config = make_config("tiny", shards, None, [*DEFAULTS, stage, f"train.steps={steps}", *overrides])
-    known, taught = run_facts(folder).name, teacher_steps or steps_of(folder)
+    known, taught = run_facts(folder).name, teacher_steps or load_sampler(folder).steps
     config = with_distillation(config, load_model(folder)[0].config, known, taught, sampling_steps)
     chosen = any((set_, clip_frames, batch_size))
     run, config = open_run(RUNS / (name or f"{known}-{sampling_steps}-steps"), config, resume, adopt=not chosen)

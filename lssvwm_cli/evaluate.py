@@ -1,6 +1,5 @@
 """`lssvwm eval`: the paper's tasks, and the full turn."""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -10,18 +9,20 @@ from lssvwm_cli.completion import runs
 from lssvwm_cli.console import progress, say, show_json
 
 
-class TaskName(StrEnum):
-    RETRIEVAL = "retrieval"
-    REASONING = "reasoning"
-    LONG = "long"
-    TURN = "turn"
+def tasks(incomplete: str) -> list[str]:
+    """What the shell offers for the task."""
+    from lssvwm_core.evaluation.tasks import TASKS
+
+    return [name for name in TASKS if name.startswith(incomplete)]
 
 
 def evaluate(
     task: Annotated[
-        TaskName,
+        str,
         typer.Argument(
-            help="Back along the context's poses; on from the context; on for long; once around, by actions alone."
+            help="What the world is asked to do; an unknown name lists what there is. As in the paper: retrieval "
+            "(back along the context's poses) and reasoning (on from the context).",
+            autocompletion=tasks,
         ),
     ],
     checkpoint: Annotated[
@@ -31,7 +32,8 @@ def evaluate(
         ),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Shards or recordings, held out. [default: data/maze, else the samples]")
+        str | None,
+        typer.Option(help="Held-out shards or recordings, or a hub id. [default: data/maze, else the samples]"),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the report. [default: `evaluations/<task>-<world>`]")
@@ -61,40 +63,32 @@ def evaluate(
     Beside the model: the model with its memory cut to the attention window, the last context frame repeated, and the
     autoencoder's own ceiling. Per-frame figures are kept in OUT/episodes.
     """
-    from dataclasses import replace
-
     from lssvwm_core.device import pick_device
     from lssvwm_core.evaluation.features import Lpips, i3d_features, latent_features, load_lpips
     from lssvwm_core.evaluation.report import markdown, write_report
     from lssvwm_core.evaluation.results import EVALUATIONS, Measures, load_results
     from lssvwm_core.evaluation.run import EvalOptions
     from lssvwm_core.evaluation.run import evaluate as run_evaluation
-    from lssvwm_core.evaluation.tasks import TASKS
+    from lssvwm_core.evaluation.tasks import make_task
     from lssvwm_core.model.storage import weights_sha256
-    from lssvwm_core.resolve import resolve_world
+    from lssvwm_core.resolve import resolve_data, resolve_world
     from lssvwm_core.training.run.folder import run_facts, trained_frames
     from lssvwm_core.world import load_world
-    from lssvwm_datasets.shards import INDEX_FILE
-    from lssvwm_datasets.sources import sample_recordings
 
+    wanted = make_task(task, context, frames)
     folder = resolve_world(checkpoint)
     where = pick_device(device)
     world = load_world(folder, where).sampled_with(steps, chunk)
-    if data is None:
-        default = Path("data") / world.header.dataset
-        data = default if (default / INDEX_FILE).exists() else sample_recordings()
-    wanted = TASKS[task.value]
-    wanted = replace(wanted, context=context or wanted.context)
-    wanted = replace(wanted, frames=frames or (wanted.context if wanted.back else wanted.frames))
+    source = resolve_data(data, world.header.dataset, samples=True)
     streams = tuple(filter(None, conditions.split(","))) or tuple(world.model.config.streams)
     lpips = load_lpips(lpips_weights, where)
     features = i3d_features(fvd_weights, where) if fvd_weights else latent_features(world.autoencoder, where)
     name = run_facts(folder).name
     out = out or EVALUATIONS / f"{wanted.name}-{name.replace('/', '-')}"
-    identity = {"weights": weights_sha256(folder), "data": str(data.resolve()), "frechet": features.name}
-    say(f"world: {folder}\ndata: {data}\nreport: {out}")
+    identity = {"weights": weights_sha256(folder), "data": str(source.resolve()), "frechet": features.name}
+    say(f"world: {folder}\ndata: {source}\nreport: {out}")
     options = EvalOptions(wanted, episodes, seed, seeds, batch, streams, videos)
-    evaluation = run_evaluation(world, data, options, Measures(lpips, features), identity, out)
+    evaluation = run_evaluation(world, source, options, Measures(lpips, features), identity, out)
     start = next(evaluation)
     try:
         with progress(f"Evaluating {wanted.name}", start.total, "frames", start.done) as update:
@@ -104,7 +98,7 @@ def evaluate(
         say(f"\nstopped; the episodes done so far are in {out}, and the same command goes on from there")
         raise
     missing = None if isinstance(lpips, Lpips) else lpips
-    facts = {"data": str(data), "steps": world.steps, "chunk": world.chunk, "seed": seed, "seeds": seeds}
+    facts = {"data": str(source), "steps": world.steps, "chunk": world.chunk, "seed": seed, "seeds": seeds}
     figures = write_report(out, wanted, load_results(out), name, trained_frames(folder), features.name, missing, facts)
     if json:
         show_json(figures)

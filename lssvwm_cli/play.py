@@ -19,7 +19,7 @@ def play(
         ),
     ] = None,
     data: Annotated[
-        Path | None,
+        str | None,
         typer.Option(help="Shards, recordings or a hub id to start from. [default: data/maze, else the samples]"),
     ] = None,
     context: Annotated[int, typer.Option(min=1, help="Recorded frames that the world sees first.")] = 100,
@@ -51,12 +51,10 @@ def play(
     from lssvwm_core.episodes import episode_count
     from lssvwm_core.play.game import Game
     from lssvwm_core.play.session import Session
-    from lssvwm_core.resolve import resolve_shards, resolve_world
+    from lssvwm_core.resolve import resolve_data, resolve_world
     from lssvwm_core.training.run.folder import run_facts
     from lssvwm_core.world import load_world
     from lssvwm_datasets.errors import LssvwmError
-    from lssvwm_datasets.shards import INDEX_FILE
-    from lssvwm_datasets.sources import sample_recordings
 
     if not terminal:
         try:
@@ -71,13 +69,10 @@ def play(
     folder = resolve_world(checkpoint)
     world = load_world(folder, pick_device(device))
     world = world.sampled_with(steps or min(world.steps, PLAYED_STEPS))
-    if data is None:
-        default = Path("data") / world.header.dataset
-        data = default if (default / INDEX_FILE).exists() else sample_recordings()
-    data = resolve_shards(data)
+    source = resolve_data(data, world.header.dataset, samples=True)
     title = run_facts(folder).title
-    say(f"world: {title} ({folder}), {world.steps} denoising steps a frame\nstart: {data}")
-    game = Game(world, data, slots, context, seed)
+    say(f"world: {title} ({folder}), {world.steps} denoising steps a frame\nstart: {source}")
+    game = Game(world, source, slots, context, seed)
     with Session(game, fps) as session:
         if terminal:
             from lssvwm_core.play.terminal import play as play_here
@@ -85,6 +80,6 @@ def play(
             play_here(session, title)
         else:
             token = None if web.is_loopback(host) else secrets.token_urlsafe(16)
-            app = web.PlayApp(session, episode_count(data, world), title, host, token)
+            app = web.PlayApp(session, episode_count(source, world), title, host, token)
             say(f"play: {web.link(host, listener.getsockname()[1], token)}   (Ctrl-C ends it)")
             web.serve(app, listener)

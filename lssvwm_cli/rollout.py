@@ -20,7 +20,7 @@ def rollout(
         ),
     ] = None,
     data: Annotated[
-        Path | None,
+        str | None,
         typer.Option(help="Shards, recordings or a hub id to start from. [default: data/maze, else the samples]"),
     ] = None,
     episode: Annotated[int, typer.Option(min=0, help="Which validation episode.")] = 0,
@@ -47,38 +47,34 @@ def rollout(
     """Roll a world out into a video, at constant cost a frame."""
     from lssvwm_core.device import pick_device
     from lssvwm_core.episodes import load_episode
-    from lssvwm_core.resolve import resolve_shards, resolve_world
-    from lssvwm_core.rollout import RolloutOptions, render
+    from lssvwm_core.rendering import RenderOptions, render
+    from lssvwm_core.resolve import resolve_data, resolve_world
     from lssvwm_core.world import compile_where_possible, load_world
-    from lssvwm_datasets.shards import INDEX_FILE
-    from lssvwm_datasets.sources import sample_recordings
 
     folder = resolve_world(checkpoint)
     world = load_world(folder, pick_device(device)).sampled_with(steps, chunk)
     if compile:
         compile_where_possible(world.model, world.device)
-    if data is None:
-        default = Path("data") / world.header.dataset
-        data = default if (default / INDEX_FILE).exists() else sample_recordings()
+    source = resolve_data(data, world.header.dataset, samples=True)
     streams = tuple(filter(None, conditions.split(","))) or tuple(world.model.config.streams)
-    options = RolloutOptions(
+    options = RenderOptions(
         frames, context, actions, streams, seed, side_by_side, upscale, fps, map, save_state, load_state
     )
-    recording = None if load_state else load_episode(resolve_shards(data), world, episode)
-    say(f"world: {folder}\nstart: {load_state or f'{data}, episode {episode} ({recording.id if recording else None})'}")
+    recording = None if load_state else load_episode(world, source, episode)
+    start = f"{source}, episode {episode} ({recording.id})" if recording else load_state
+    say(f"world: {folder}\nstart: {start}")
     started = time.monotonic()
     with progress("Rolling out", frames, "frames") as update:
         for done in render(world, recording, options, out):
-            update(done.frames, f"{done.generated / max(sum(done.seconds), 1e-9):.1f} frames/s")
-    speeds = done.speeds(world.chunk)
+            update(done.frames, f"{done.frames_per_second:.1f} frames/s" if done.frames_per_second else "")
     summary = {
         "video": str(out),
         "frames": done.frames,
         "generated": done.generated,
         "seconds": round(time.monotonic() - started, 2),
-        "generated_frames_per_second": round(done.generated / max(sum(done.seconds), 1e-9), 2),
-        "first_100_frames_per_second": round(speeds[0], 2) if speeds else None,
-        "last_100_frames_per_second": round(speeds[1], 2) if speeds else None,
+        "generated_frames_per_second": done.frames_per_second and round(done.frames_per_second, 2),
+        "first_100_frames_per_second": done.first_speed and round(done.first_speed, 2),
+        "last_100_frames_per_second": done.last_speed and round(done.last_speed, 2),
         "state_bytes": done.state_bytes,
     }
     if json:

@@ -20,7 +20,9 @@ LONGEST_TIMED_STEP = 1e12  # FLOP
 
 
 def train(
-    data: Annotated[Path, typer.Option(help="Folder of shards, from lssvwm prepare, or a hub id.")] = Path("data/maze"),
+    data: Annotated[
+        str | None, typer.Option(help="Folder of shards, from lssvwm prepare, or a hub id. [default: data/maze]")
+    ] = None,
     name: Annotated[
         str | None, typer.Option(help="Of the run, below runs/. [default: `<data>-<preset>`]", autocompletion=runs)
     ] = None,
@@ -57,7 +59,7 @@ def train(
     import torch
 
     from lssvwm_core.device import pick_device
-    from lssvwm_core.resolve import resolve_shards, resolve_world
+    from lssvwm_core.resolve import resolve_data, resolve_world
     from lssvwm_core.training.run.config import make_config, with_model
     from lssvwm_core.training.run.folder import RUNS
     from lssvwm_core.training.run.setup import open_run
@@ -80,11 +82,11 @@ def train(
         overrides.append("train.shard_model=true")
     if steps:
         overrides.append(f"train.steps={steps}")
-    shards = resolve_shards(data)
+    shards = resolve_data(data)
     wanted = make_config(preset, shards, config, overrides)
     if initial and not shape_is_chosen:
         wanted = with_model(wanted, load_model(initial)[0].config)
-    folder = RUNS / (name or f"{data.name}-{wanted.preset}")
+    folder = RUNS / (name or f"{Path(data).name if data else shards.name}-{wanted.preset}")
     opened, settings = open_run(folder, wanted, resume, adopt=not chosen)
     if estimate:
         _estimate(settings, where, gpu)
@@ -96,7 +98,7 @@ def run_and_tell(
     run: "Run", config: "RunConfig", device: "torch.device", minutes: float | None, initial: Path | None, shards: Path
 ) -> None:
     """Train with a progress bar, and say how it ended and how to go on."""
-    from lssvwm_core.rollout import write_sample
+    from lssvwm_core.rendering import write_sample
     from lssvwm_core.training.loop import Outcome, train
 
     folder, total = run.folder, config.train.total_steps

@@ -22,7 +22,7 @@ from lssvwm_core.evaluation.features import latent_features, load_lpips
 from lssvwm_core.evaluation.report import write_report
 from lssvwm_core.evaluation.results import Measures, load_results
 from lssvwm_core.evaluation.run import EvalOptions, evaluate
-from lssvwm_core.evaluation.tasks import TASKS, Task
+from lssvwm_core.evaluation.tasks import TASKS, Task, make_task
 from lssvwm_core.model.storage import weights_sha256
 from lssvwm_core.model.variants import parameters, training_fields, variant
 from lssvwm_core.presets import Stage
@@ -55,11 +55,14 @@ SCALES = {
     "cpu": Scale(
         "tiny",
         (Stage(40, 2, 6), Stage(100, 1, 3), Stage(200, 1, 2)),
-        (Task("retrieval", 100, 100), Task("reasoning", 150, 50)),
+        (make_task("retrieval", 100, 100), make_task("reasoning", 150, 50)),
         8,
     ),
     "small": Scale(
-        "small", (Stage(100, 1, 8), Stage(400, 2, 4)), (Task("retrieval", 200, 200), Task("reasoning", 300, 100)), 32
+        "small",
+        (Stage(100, 1, 8), Stage(400, 2, 4)),
+        (make_task("retrieval", 200, 200), make_task("reasoning", 300, 100)),
+        32,
     ),
     "paper": Scale("base", (Stage(400, 3, 4), Stage(800, 5, 4)), (TASKS["retrieval"], TASKS["reasoning"]), 64),
 }
@@ -222,4 +225,4 @@ def parse_tasks(text: str) -> tuple[Task, ...]:
     found = [re.fullmatch(rf"({'|'.join(TASKS)})=(\d+)\+(\d+)", part.strip()) for part in text.split(",")]
     if not all(found):
         raise LssvwmError(f"--tasks {text}: expected TASK=CONTEXT+FRAMES with commas; tasks: {', '.join(TASKS)}")
-    return tuple(Task(m[1], int(m[2]), int(m[3])) for m in found if m)
+    return tuple(make_task(m[1], int(m[2]), int(m[3])) for m in found if m)

@@ -1,4 +1,4 @@
-"""Diffusion forcing with rectified flow: noise, the training loss, the sampler.
+"""Diffusion forcing with rectified flow: noise and the training loss; `sampling` has the way back.
 
     x_t = (1 - t) · clean + t · noise        velocity = noise - clean
 
@@ -7,13 +7,9 @@ chunk would train for something that never happens. With chunk size 1 this is th
 """
 
 from collections.abc import Mapping
-from itertools import pairwise
 
 import torch
 from torch import Tensor
-
-from lssvwm_core.model.state import ModelState
-from lssvwm_core.model.world_model import WorldModel
 
 LEVEL_MEAN, LEVEL_STD = 0.4, 1.2  # of the logit of a noise level: a little more high noise, where memory decides
 
@@ -59,30 +55,3 @@ def velocity_error(velocity: Tensor, target: Tensor, noise_levels: Tensor) -> Te
     error = (velocity - target).square().mean(dim=(2, 3, 4))  # (B, T)
     noised = (noise_levels > 0).float()
     return ((error * noised).sum(dim=1) / noised.sum(dim=1)).mean()
-
-
-def sampling_levels(steps: int, shift: float = 1.0) -> list[float]:
-    """The noise levels that `steps` Euler steps go through, from 1 to 0: evenly spaced, then shifted.
-
-    A `shift` above 1 takes finer steps at high noise (Esser et al., 2024, equation 23).
-    """
-    even = torch.linspace(1, 0, steps + 1).tolist()
-    return [shift * level / (1 + (shift - 1) * level) for level in even]
-
-
-def denoise(
-    model: WorldModel,
-    noise: Tensor,
-    conditions: Mapping[str, Tensor],
-    state: ModelState,
-    steps: int,
-    shift: float = 1.0,
-) -> Tensor:
-    """Integrate one chunk from noise (B, c, C, h, w) to a clean latent in `steps` Euler steps, `state` frozen."""
-    x = noise
-    batch, chunk = noise.shape[:2]
-    for now, after in pairwise(sampling_levels(steps, shift)):
-        levels = torch.full((batch, chunk), now, device=noise.device)
-        velocity, _ = model(x, levels, conditions, state, chunk)
-        x = x + (after - now) * velocity
-    return x

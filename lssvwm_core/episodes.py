@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lssvwm_core.conditions import Conditions
 from lssvwm_core.prepare.encode import encode_frames
+from lssvwm_core.resolve import resolve_data
 from lssvwm_core.world import World
 from lssvwm_datasets.errors import DamagedRecording, LssvwmError
 from lssvwm_datasets.format import ReaderOptions
@@ -16,25 +18,43 @@ from lssvwm_datasets.sources import VALIDATION, Recording, find_recordings
 
 @dataclass(frozen=True)
 class EncodedEpisode:
-    """An episode as a rollout needs it; see `lssvwm_datasets.episode.Episode` for shapes."""
+    """A recorded episode of T frames as a rollout needs it.
+
+    Attributes:
+        latents: (T, C, h, w) float16, of the world's autoencoder.
+        actions, poses: (T, A) and (T, P) float32; poses None where the recording has none.
+        frames: (T, H, W, 3) uint8, exact; None where the shards keep none.
+        layout: (N, N) uint8 map, 1 = free, or None.
+    """
 
     id: str
-    latents: NDArray[np.float16]  # (T, C, h, w)
+    latents: NDArray[np.float16]
     actions: NDArray[np.float32]
     poses: NDArray[np.float32] | None
-    frames: NDArray[np.uint8] | None  # exact frames, where kept
+    frames: NDArray[np.uint8] | None
     layout: NDArray[np.uint8] | None
     fps: float
 
     def __len__(self) -> int:
         return len(self.latents)
 
+    @property
+    def conditions(self) -> Conditions:
+        """What led to each frame, as recorded."""
+        streams = {"action": self.actions, "pose": self.poses}
+        return Conditions({name: rows for name, rows in streams.items() if rows is not None and rows.shape[1]})
 
-def load_episode(source: Path, world: World, number: int) -> EncodedEpisode:
-    """The `number`-th validation episode of a folder of shards or of recordings.
+
+def load_episode(world: World, source: str | Path | None = None, number: int = 0) -> EncodedEpisode:
+    """The `number`-th validation episode of a folder of shards or of recordings, encoded for `world`.
+
+    Args:
+        source: a folder, or a hub id; None: `data/<the world's data set>` where it is prepared, else the recordings
+            that ship with the package.
 
     Raises: LssvwmError when the source does not fit the world, or has no such episode.
     """
+    source = resolve_data(source, world.header.dataset, samples=True)
     episode = (
         _from_shards(source, world, number) if (source / INDEX_FILE).exists() else _recorded(source, world, number)
     )

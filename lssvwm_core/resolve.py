@@ -8,8 +8,11 @@ from lssvwm_core.hub.client import DATASET, download
 from lssvwm_core.model.storage import CONFIG_FILE, VAE_WEIGHTS_FILE, WEIGHTS_FILE
 from lssvwm_core.training.run.folder import MODEL_FOLDER, RUNS, Run
 from lssvwm_datasets.errors import LssvwmError
+from lssvwm_datasets.shards import INDEX_FILE
+from lssvwm_datasets.sources import sample_recordings
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+DATA = Path("data")  # where `lssvwm prepare` writes
 VAE_FOLDER = "vae"  # of a pipeline of diffusers
 
 
@@ -33,12 +36,20 @@ def resolve_world(name: str | None) -> Path:
                 "no trained world: none ships with this build and runs/ has none; train one: lssvwm train"
             )
         return run.world if run else shipped[0]
+    return local_world(name) or resolve_model(name)
+
+
+def local_world(name: str) -> Path | None:
+    """The folder of a world on this machine: a run or its name, a world's folder, a shipped name; None elsewhere.
+
+    Raises: LssvwmError for a run without a checkpoint.
+    """
     for folder in (Path(name), RUNS / name):
         if (folder / "checkpoints").is_dir():
             return Run(folder).world
         if (folder / MODEL_FOLDER / CONFIG_FILE).is_file():
             return folder / MODEL_FOLDER
-    return resolve_model(name)
+    return Path(name) if Path(name).is_dir() else shipped_models().get(name)
 
 
 def resolve_model(name: str, files: tuple[str, ...] = ()) -> Path:
@@ -70,10 +81,28 @@ def shipped_models() -> dict[str, Path]:
     return {path.name: path for path in sorted(root.iterdir()) if path.is_dir()} if root.is_dir() else {}
 
 
-def resolve_shards(name: Path) -> Path:
-    """A folder of shards: `name` itself, or a dataset of the hub (`user/name@revision`) where nothing is there.
+def resolve_data(name: str | Path | None, dataset: str = "maze", samples: bool = False) -> Path:
+    """The folder of shards or recordings that a command starts from.
 
-    A name below a folder that exists is never looked up on the hub. Raises: LssvwmError as `download`.
+    Args:
+        name: a folder, or a data set of the hub (`user/name@revision`); None: what is prepared of `dataset`. A name
+            below a folder that exists is never looked up on the hub.
+        samples: take the recordings that ship with the package where nothing is prepared.
+
+    Raises: LssvwmError with what to do where there is nothing.
     """
-    local = name.exists() or name.parent.is_dir() or not HUB_ID.fullmatch(name.as_posix())
-    return name if local else download(name.as_posix(), DATASET)
+    prepared = DATA / dataset
+    if name is None and ((prepared / INDEX_FILE).exists() or not samples):
+        name = prepared
+    if name is None:
+        return sample_recordings()
+    path = Path(name)
+    if path.exists():
+        return path
+    if path == prepared or path.parent == DATA:
+        raise LssvwmError(f"{path}: nothing is prepared there; first: lssvwm prepare {path.name}")
+    if not path.parent.is_dir() and HUB_ID.fullmatch(path.as_posix()):
+        return download(path.as_posix(), DATASET)
+    raise LssvwmError(
+        f"{path}: no such folder; expected shards (from lssvwm prepare), recordings, or a hub id user/name"
+    )

@@ -1,194 +1,207 @@
-"""Rolls a world out: context in, frames out, one chunk at a time, at constant cost and memory (paper, 'Inference')."""
+"""The loop of every rollout: see frames, sample a chunk, show it, let the memory see it (paper, 'Inference').
 
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+    rollout = world.rollout(seed=0)
+    rollout.observe(frames, conditions)            recorded frames that the world sees first
+    for chunk in rollout.run(more_conditions):     at constant cost and memory, however long it goes on
+        show(chunk.frames)
+
+A game asks for one chunk at a time: `sample`, show it, `commit`. Nothing here knows of tasks, videos or environments.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from lssvwm_core.driving import RECORDED, Drive, steer
-from lssvwm_core.episodes import EncodedEpisode, load_episode
-from lssvwm_core.model.state import ModelState
-from lssvwm_core.video import CONTEXT_COLOUR, GENERATED_COLOUR, Frames, caption, draw_map, upscale, video_writer
-from lssvwm_core.world import World
+from lssvwm_core.conditions import Conditions
 from lssvwm_datasets.errors import LssvwmError
-from lssvwm_datasets.files import written_whole
 
-FPS_FACTOR = 4  # of a video's frames a second to the recording's
-SPEED_FRAMES = 100  # generated frames at the start and at the end whose speeds are compared
-
-
-@dataclass(frozen=True)
-class RolloutOptions:
-    frames: int = 800
-    """Of the whole video, context included."""
-    context: int = 240
-    """Frames of the recording that the world sees first (paper, long generation: 240)."""
-    actions: str = RECORDED
-    """`recorded` (then the explorer), `explore`, or a list such as `forward*10,left*5`, repeated."""
-    conditions: tuple[str, ...] = ("pose", "action")
-    """The streams that drive the world; the others are unknown to it."""
-    seed: int = 0
-    side_by_side: bool = False
-    """The recording beside the rollout, where it goes on."""
-    upscale: int = 4
-    fps: float | None = None
-    """Frames a second of the video; None: four times the recording's, as mazes are slow to watch."""
-    map: bool = False
-    save_state: Path | None = None
-    load_state: Path | None = None
-    """Go on from a saved state instead of a recording's context."""
+if TYPE_CHECKING:
+    from lssvwm_core.world import World
 
 
-@dataclass
-class RolloutProgress:
-    """Filled while a rollout runs."""
+class Chunk:
+    """Frames that were generated together.
 
-    frames: int = 0
-    generated: int = 0
-    state_bytes: int = 0
-    seconds: list[float] = field(default_factory=list)  # of each generated chunk, decoding and encoding included
-
-    def speeds(self, chunk: int) -> tuple[float, float] | None:
-        """Frames/s of the first and of the last `SPEED_FRAMES` generated frames; None for shorter rollouts."""
-        count = SPEED_FRAMES // chunk
-        if len(self.seconds) < 2 * count + 1:
-            return None
-        timed = self.seconds[1:]  # the first chunk warms up
-        return count * chunk / sum(timed[:count]), count * chunk / sum(timed[-count:])
-
-
-def render(
-    world: World, episode: EncodedEpisode | None, options: RolloutOptions, out: Path
-) -> Iterator[RolloutProgress]:
-    """Write the video `out` (and its map), yielding progress after each chunk. `episode` is None with a loaded state.
-
-    Raises: LssvwmError for options that do not fit each other, the world or the episode; `out` is then left alone.
+    Attributes:
+        latents: (B, c, C, h, w), on the world's device.
+        conditions: what led to them.
     """
-    start = _start(world, episode, options)
-    generated = options.frames - start.context
-    drive = steer(
-        options.actions,
-        -(-generated // world.chunk) * world.chunk,
-        world.header.action_names,
-        start.pose,
-        start.layout,
-        options.seed,
-        start.recorded,
-    )
-    fps = options.fps or FPS_FACTOR * world.header.fps
-    progress = RolloutProgress(state_bytes=start.state.nbytes)
-    rng = torch.Generator().manual_seed(options.seed)
-    truth = episode.frames if episode is not None else None
-    with video_writer(out, fps) as video:
-        for first in range(0, start.context, SPEED_FRAMES):
-            shown = _context_frames(world, episode, first, min(first + SPEED_FRAMES, start.context))
-            video.append(_compose(shown, shown, first, True, options))
-            progress.frames += len(shown)
-            yield progress
-        for first in range(0, generated, world.chunk):
-            started = time.perf_counter()
-            rows = slice(first, first + world.chunk)
-            conditions = _conditions(world, drive.actions[rows], drive.poses[rows], options)
-            frames = world.decode(world.generate(start.state, conditions, rng)[0])[: generated - first]
-            beside = None
-            if truth is not None:
-                beside = truth[start.context + first : start.context + first + len(frames)]
-            video.append(_compose(frames, beside, start.context + first, False, options))
-            progress.seconds.append(time.perf_counter() - started)
-            progress.frames += len(frames)
-            progress.generated += len(frames)
-            yield progress
-    if options.map:
-        poses = drive.poses[:generated]
-        if episode is not None and episode.poses is not None:
-            poses = np.concatenate([episode.poses[: start.context], poses])
-        with written_whole(out.with_suffix(".map.png")) as partial:
-            draw_map(start.layout, poses, start.context).save(partial)
-    if options.save_state is not None:
-        pose = drive.poses[-1]  # of the last chunk's end, as the state: the video may end within the chunk
-        extra = {"pose": pose if pose.size and np.isfinite(pose).all() else None, "layout": start.layout}
-        known = {name: torch.from_numpy(np.array(value)) for name, value in extra.items() if value is not None}
-        start.state.save(options.save_state, known)
+
+    def __init__(self, world: "World", latents: Tensor, conditions: Conditions) -> None:
+        self._world, self.latents, self.conditions = world, latents, conditions
+
+    @cached_property
+    def frames(self) -> NDArray[np.uint8]:
+        """The decoded frames: (c, H, W, 3) of one world, (B, c, H, W, 3) of several side by side."""
+        return self._world.decode(self.latents[0] if len(self.latents) == 1 else self.latents)
 
 
-@dataclass
-class _Start:
-    """Where a rollout begins: the state after the context."""
+class Rollout:
+    """One world, or several side by side, that go on frame by frame.
 
-    state: ModelState
-    context: int
-    pose: NDArray[np.float32] | None
-    layout: NDArray[np.uint8] | None
-    recorded: Drive | None
+    Args:
+        seeds: a seed or a generator for each world of the batch. The same seed gives the same frames, whatever the
+            batch.
+        memory_cut: sample from the frames of the attention window alone, for comparison; may be changed at any time,
+            as the memory itself goes on underneath.
 
+    Attributes:
+        state: the memory of everything seen and generated.
+        recent: (B, n, C, h, w) latents of the last frames, as many as a chunk attends to beside itself.
+        recent_conditions: what led to them.
+    """
 
-def _start(world: World, episode: EncodedEpisode | None, options: RolloutOptions) -> _Start:
-    unknown = sorted(set(options.conditions) - set(world.model.config.streams))
-    if unknown:
-        raise LssvwmError(f"conditions {', '.join(unknown)}; the world has {', '.join(world.model.config.streams)}")
-    if options.upscale < 1 or options.frames < 1:
-        raise LssvwmError(f"--frames {options.frames} --upscale {options.upscale}: both must be at least 1")
-    state = world.reset()
-    if options.load_state is not None:
-        extra = {name: tensor.numpy() for name, tensor in state.restore(options.load_state).items()}
-        return _Start(state, 0, extra.get("pose"), extra.get("layout"), None)
-    if episode is None:
-        raise ValueError("a rollout needs an episode or a state to load")
-    context = options.context
-    if context >= options.frames:
-        raise LssvwmError(f"--frames {options.frames}: nothing is left to generate after {context} frames of --context")
-    if context > len(episode):
-        raise LssvwmError(f"--context {context}: episode {episode.id} has {len(episode)} frames")
-    if context % world.chunk:
-        below = context - context % world.chunk
-        raise LssvwmError(
-            f"--context {context}: expected a multiple of the chunk, {world.chunk}: {below} or {below + world.chunk}"
+    def __init__(self, world: "World", seeds: Sequence[int | torch.Generator] = (0,), memory_cut: bool = False) -> None:
+        self.world, self.memory_cut = world, memory_cut
+        self.reseed(*seeds)
+        self.state = world.reset(self.batch)
+        self._sampled: Chunk | None = None
+        self._forget_recent()
+
+    @property
+    def batch(self) -> int:
+        """Worlds side by side."""
+        return len(self.generators)
+
+    def reseed(self, *seeds: int | torch.Generator) -> None:
+        """From now on, take the noise from these seeds or generators, one for each world."""
+        self.generators = [torch.Generator().manual_seed(seed) if isinstance(seed, int) else seed for seed in seeds]
+
+    @property
+    def frames_seen(self) -> int:
+        return self.state.frames_seen
+
+    def observe(self, frames: NDArray[np.generic] | Tensor, conditions: Conditions | None = None) -> None:
+        """Let the memory see frames (uint8) or latents with their conditions; see `World.observe` for shapes."""
+        conditions = conditions if conditions is not None else Conditions()
+        latents = self.world.latents_of(frames, self.batch)
+        self.world.observe(self.state, latents, conditions)
+        self._remember(latents, conditions)
+
+    def sample(self, conditions: Conditions) -> Chunk:
+        """The next chunk, led by one row of conditions for each of its frames. `commit` is to follow."""
+        state = self.state
+        if self.memory_cut:
+            state = self.world.reset(self.batch)
+            self.world.observe(state, self.recent, self.recent_conditions)
+        self._sampled = Chunk(self.world, self.world.sample(state, conditions, self.generators), conditions)
+        return self._sampled
+
+    def commit(self) -> None:
+        """Let the memory see the chunk that was sampled last."""
+        if self._sampled is None:
+            raise ValueError("nothing was sampled since the last commit")
+        chunk, self._sampled = self._sampled, None
+        self.world.observe(self.state, chunk.latents, chunk.conditions)
+        self._remember(chunk.latents, chunk.conditions)
+
+    def run(self, conditions: Conditions) -> Iterator[Chunk]:
+        """Sample and commit chunk after chunk, as many as cover the conditions; each is yielded before its commit.
+
+        Where the last chunk is not covered, the last row of conditions is repeated for the rest of it.
+        """
+        chunk = self.world.chunk
+        conditions = conditions.padded(-(-conditions.frames // chunk) * chunk)
+        for first in range(0, conditions.frames, chunk):
+            yield self.sample(conditions[first : first + chunk])
+            self.commit()
+
+    def branch(self, world: "World", *seeds: int | torch.Generator) -> "Rollout":
+        """An independent rollout that goes on from here, by the same world sampled otherwise and with other noise."""
+        branch = Rollout(world, seeds, self.memory_cut)
+        branch.state = self.state.copy()
+        branch.recent, branch.recent_conditions = self.recent, self.recent_conditions
+        return branch
+
+    def save(self, path: Path, extra: Mapping[str, Tensor] | None = None) -> None:
+        """Write all that is needed to go on as if nothing had happened; `extra` travels along."""
+        generators = torch.stack([generator.get_state() for generator in self.generators])
+        own = {"rng": generators[0] if self.batch == 1 else generators, "latents": self.recent}
+        own |= {f"recent.{name}": rows for name, rows in self.recent_conditions.items()}
+        self.state.save(path, {**(extra or {}), **own})
+
+    def load(self, path: Path) -> dict[str, Tensor]:
+        """Go back to what was saved, and return the extra tensors.
+
+        Raises: LssvwmError when the file is damaged or of another model or batch; the rollout then stays as it was.
+        """
+        state = self.world.reset(self.batch)
+        extra = state.restore(path)
+        generators, latents = extra.pop("rng", None), extra.pop("latents", None)
+        recent = {name: extra.pop(name) for name in list(extra) if name.startswith("recent.")}
+        conditions = Conditions({name.removeprefix("recent."): rows for name, rows in recent.items()})
+        self._check_recent(path, latents, conditions)
+        if generators is not None:
+            self._restore_generators(path, generators)
+        self.state, self._sampled = state, None
+        self._forget_recent()
+        if latents is not None:
+            self._remember(latents, conditions)
+        return extra
+
+    def _forget_recent(self) -> None:
+        streams = self.world.model.config.streams
+        self.recent = torch.zeros(self.batch, 0, *self.world.model.config.latent_shape)
+        self.recent_conditions = Conditions(
+            {name: torch.zeros(self.batch, 0, columns) for name, columns in streams.items()}
         )
-    poses = episode.poses if episode.poses is not None else np.zeros((len(episode), 0), np.float32)
-    conditions = _conditions(world, episode.actions[:context], poses[:context], options)
-    if context:
-        world.observe(state, torch.from_numpy(episode.latents[:context])[None].float(), conditions)
-    pose = poses[context - 1] if context and poses.shape[1] else None
-    return _Start(state, context, pose, episode.layout, Drive(episode.actions[context:], poses[context:]))
+
+    def _remember(self, latents: Tensor, conditions: Conditions) -> None:
+        chunk, streams = self.world.chunk, self.world.model.config.streams
+        kept = (self.world.model.config.frame_window - chunk) // chunk * chunk  # frames of whole chunks
+        new = Conditions(
+            {
+                name: conditions[name].cpu() if name in conditions else _unknown(latents, columns)
+                for name, columns in streams.items()
+            }
+        )
+        self.recent = _last(torch.cat([self.recent, latents.cpu()], dim=1), kept)
+        self.recent_conditions = Conditions(
+            {name: _last(rows, kept) for name, rows in Conditions.cat([self.recent_conditions, new]).items()}
+        )
+
+    def _check_recent(self, path: Path, latents: Tensor | None, conditions: Conditions) -> None:
+        """Raises: LssvwmError when the recent frames of a file are not such as this rollout keeps."""
+        shape = self.world.model.config.latent_shape
+        fits = latents is None or (
+            latents.is_floating_point()
+            and (len(latents), *latents.shape[2:]) == (self.batch, *shape)
+            and bool(latents.isfinite().all())
+            and {name: rows.shape for name, rows in conditions.items()}
+            == {
+                name: (self.batch, latents.shape[1], columns)
+                for name, columns in self.world.model.config.streams.items()
+            }
+        )
+        if not fits:
+            raise LssvwmError(f"{path}: damaged: its recent frames do not fit the world's latents and conditions")
+
+    def _restore_generators(self, path: Path, saved: Tensor) -> None:
+        states = saved.reshape(self.batch, -1) if saved.numel() % self.batch == 0 else saved[None]
+        before = [generator.get_state() for generator in self.generators]
+        try:
+            for generator, state in zip(self.generators, states, strict=True):
+                generator.set_state(state.clone())
+        except (RuntimeError, TypeError, ValueError) as error:
+            for generator, state in zip(self.generators, before, strict=True):
+                generator.set_state(state.clone())
+            raise LssvwmError(f"{path}: damaged: not the state of a random generator") from error
 
 
-def _conditions(
-    world: World, actions: NDArray[np.float32], poses: NDArray[np.float32], options: RolloutOptions
-) -> dict[str, torch.Tensor]:
-    rows = {"action": actions, "pose": poses}
-    streams = [name for name in world.model.config.streams if name in options.conditions and rows[name].shape[1]]
-    return {name: torch.from_numpy(np.ascontiguousarray(rows[name]))[None] for name in streams}
+def episode_generator(seed: int, number: int) -> torch.Generator:
+    """The noise of the `number`-th episode of an evaluation: a stream of its own, whatever else is rolled out."""
+    return torch.Generator().manual_seed(int(np.random.SeedSequence([seed, number]).generate_state(1)[0]))
 
 
-def _context_frames(world: World, episode: EncodedEpisode | None, first: int, last: int) -> Frames:
-    """What the world saw: exact frames where they are kept, else decoded latents."""
-    assert episode is not None  # a loaded state has no context
-    if episode.frames is not None:
-        return episode.frames[first:last]
-    return world.decode(torch.from_numpy(episode.latents[first:last]).float())
+def _last(rows: Tensor, count: int) -> Tensor:
+    return rows[:, max(0, rows.shape[1] - count) :]
 
 
-def _compose(frames: Frames, truth: Frames | None, first: int, context: bool, options: RolloutOptions) -> Frames:
-    """Scale, set the truth beside (black where the recording has ended) and add a caption that marks the context."""
-    if options.side_by_side:
-        beside = np.zeros_like(frames)
-        if truth is not None:
-            beside[: len(truth)] = truth
-        frames = np.concatenate([beside, frames], axis=2)
-    word = "context" if context else "generated"
-    label = "truth | " if options.side_by_side else ""
-    texts = [f"{label}{word} {first + number}" for number in range(len(frames))]
-    return caption(upscale(frames, options.upscale), texts, CONTEXT_COLOUR if context else GENERATED_COLOUR)
-
-
-def write_sample(world: World, data: Path, out: Path) -> None:
-    """A short side-by-side rollout of the first validation episode, to look at during training."""
-    episode = load_episode(data, world, 0)
-    context = min(120, len(episode) // 2 // world.chunk * world.chunk)
-    options = RolloutOptions(frames=min(2 * context, len(episode)), context=context, side_by_side=True)
-    for _ in render(world, episode, options, out):
-        pass
+def _unknown(latents: Tensor, columns: int) -> Tensor:
+    return torch.full((*latents.shape[:2], columns), torch.nan)

@@ -1,13 +1,15 @@
 """A world: model and autoencoder together, driven by the three calls of a rollout.
 
 state = world.reset(batch)                       memory of fixed size, whatever the past
-world.observe(state, latents, conditions)        commit clean frames, any multiple of the chunk
-chunk = world.generate(state, conditions, rng)   denoise against the frozen state, then commit (paper, 'Inference')
+world.observe(state, frames, conditions)         commit recorded frames, or latents
+chunk = world.generate(state, conditions, rng)   sample against the frozen state, then commit (paper, 'Inference')
+
+`world.rollout()` is the loop of these calls that every command uses.
 """
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +18,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lssvwm_core.device import autocast, fastest_precision, why_not_compiled
-from lssvwm_core.diffusion import denoise
+from lssvwm_core.conditions import Conditions
+from lssvwm_core.device import autocast, fastest_precision, pick_device, why_not_compiled
 from lssvwm_core.model import storage
 from lssvwm_core.model.autoencoder import load_autoencoder
 from lssvwm_core.model.config import ModelConfig, with_current_names
 from lssvwm_core.model.frame_codec import FrameCodec
 from lssvwm_core.model.state import ModelState
 from lssvwm_core.model.world_model import WorldModel
+from lssvwm_core.resolve import resolve_world
+from lssvwm_core.rollout import Rollout
+from lssvwm_core.sampling import Euler, Sampler, denoise, make_sampler, sampler_settings
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.shards import ShardHeader
 
 logger = logging.getLogger(__name__)
 KIND = "world-model"
 OBSERVE_FRAMES = 100  # committed at once, at most: bounds the memory of a long context
-SAMPLING_STEPS = 4  # of a world that was not distilled to fewer: the knee (docs/memory.md)
-DECODE_PIXELS = 128 * 64 * 64  # decoded at once: bounds the memory of large frames
+CODEC_PIXELS = 128 * 64 * 64  # encoded or decoded at once: bounds the memory of large frames
 
-Conditions = Mapping[str, Tensor]
+Generators = torch.Generator | Sequence[torch.Generator]
 
 
 @dataclass
@@ -43,8 +47,7 @@ class World:
     Attributes:
         header: the data it was trained on: columns of the condition streams, frame size, autoencoder.
         chunk: frames generated together; one of the model's chunk sizes.
-        steps: denoising steps a chunk; what the world was trained for unless it is told otherwise.
-        shift: of the noise levels of these steps; see `diffusion.sampling_levels`.
+        sampler: how a chunk is denoised, and in how many steps.
     """
 
     model: WorldModel
@@ -52,66 +55,141 @@ class World:
     header: ShardHeader
     device: torch.device
     chunk: int = 5
-    steps: int = SAMPLING_STEPS
-    shift: float = 1.0
+    sampler: Sampler = field(default_factory=Euler)
+
+    @property
+    def steps(self) -> int:
+        """Denoising steps a chunk."""
+        return self.sampler.steps
 
     def sampled_with(self, steps: int | None = None, chunk: int | None = None) -> "World":
         """The same world with its own steps and chunk, or others. Raises: LssvwmError for a chunk it does not know."""
         chunk, known = chunk or self.chunk, self.model.config.chunk_sizes
         if chunk not in known:
             raise LssvwmError(f"--chunk {chunk}: the world was trained for {', '.join(map(str, known))}")
-        return replace(self, steps=steps or self.steps, chunk=chunk)
+        sampler: Any = self.sampler  # a dataclass, as every sampler
+        return replace(self, sampler=replace(sampler, steps=steps or sampler.steps), chunk=chunk)
+
+    def rollout(self, seed: int = 0, memory_cut: bool = False) -> Rollout:
+        """A rollout that has seen nothing yet; for several worlds side by side, make a `Rollout` with a seed for each.
+
+        Args:
+            memory_cut: generate from the frames of the attention window alone, for comparison.
+        """
+        return Rollout(self, (seed,), memory_cut)
 
     def reset(self, batch: int = 1) -> ModelState:
         """The memory of `batch` worlds that have seen nothing."""
         return self.model.initial_state(batch)
 
     @torch.inference_mode()
-    def observe(self, state: ModelState, latents: Tensor, conditions: Conditions) -> None:
-        """Commit clean latents (B, T, C, h, w) and their conditions (B, T, columns) to `state`."""
-        piece = max(1, OBSERVE_FRAMES // self.chunk) * self.chunk
-        for start in range(0, latents.shape[1], piece):
-            rows = slice(start, start + piece)
-            self._commit(state, latents[:, rows], {name: rows_[:, rows] for name, rows_ in conditions.items()})
+    def observe(
+        self, state: ModelState, frames: NDArray[np.generic] | Tensor, conditions: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """Commit frames and what led to them to `state`.
 
-    def generate(
-        self, state: ModelState, conditions: Conditions, rng: torch.Generator | Sequence[torch.Generator]
-    ) -> Tensor:
-        """Dream the next chunk, (B, chunk, C, h, w), and commit it.
+        Frames that are no multiple of the chunk begin with a smaller chunk that the world knows; where it knows none
+        that fits, the first frames are left out, and a warning says so.
 
-        `rng` is a CPU generator, or one for each world of the batch: same seed, same dream, whatever the batch.
+        Args:
+            frames: uint8 frames (T, H, W, 3) or (B, T, H, W, 3), or latents (T, C, h, w) or (B, T, C, h, w).
+            conditions: a row for each frame; streams that are left out are unknown.
+
+        Raises: ValueError for shapes that do not fit the state or each other.
         """
-        latents = self.dream(state, conditions, rng)
+        latents = self.latents_of(frames, state.batch)
+        led = Conditions(conditions)
+        if led and led.frames != latents.shape[1]:
+            raise ValueError(f"{latents.shape[1]} frames, but {led.frames} rows of conditions")
+        for chunk, start, stop in self._pieces(latents.shape[1]):
+            self._commit(state, latents[:, start:stop], led[start:stop], chunk)
+
+    def generate(self, state: ModelState, conditions: Mapping[str, Tensor], rng: Generators) -> Tensor:
+        """Sample the next chunk, (B, chunk, C, h, w) latents, and commit it.
+
+        `rng` is a CPU generator, or one for each world of the batch: same seed, same frames, whatever the batch.
+        """
+        latents = self.sample(state, conditions, rng)
         self.observe(state, latents, conditions)
         return latents
 
+    def generate_frames(
+        self, state: ModelState, conditions: Mapping[str, Tensor], rng: Generators
+    ) -> NDArray[np.uint8]:
+        """As `generate`, decoded: (B, chunk, H, W, 3) uint8."""
+        return self.decode(self.generate(state, conditions, rng))
+
     @torch.inference_mode()
-    def dream(
-        self, state: ModelState, conditions: Conditions, rng: torch.Generator | Sequence[torch.Generator]
-    ) -> Tensor:
+    def sample(self, state: ModelState, conditions: Mapping[str, Tensor], rng: Generators) -> Tensor:
         """The next chunk, as `generate` gives it, before it is committed with `observe`."""
         shape = (self.chunk, *self.model.config.latent_shape)
         if isinstance(rng, torch.Generator):
             noise = torch.randn(state.batch, *shape, generator=rng).to(self.device)
         else:
             noise = torch.stack([torch.randn(*shape, generator=one) for one in rng]).to(self.device)
-        conditions = {name: rows.to(self.device) for name, rows in conditions.items()}
         with autocast(self.device, fastest_precision(self.device)):
-            return denoise(self.model, noise, conditions, state, self.steps, self.shift)
+            return denoise(self.model, self.sampler, noise, Conditions(conditions).to(self.device), state)
+
+    @torch.inference_mode()
+    def encode(self, frames: NDArray[np.uint8] | Tensor) -> Tensor:
+        """Frames (…, H, W, 3) uint8 -> latents (…, C, h, w) float32 on the world's device.
+
+        Raises: ValueError for frames of another size than the world's.
+        """
+        pixels = torch.as_tensor(frames)
+        expected = (*self.header.frame_size, 3)
+        if pixels.dtype != torch.uint8 or pixels.ndim < 4 or tuple(pixels.shape[-3:]) != expected:
+            raise ValueError(
+                f"frames are {pixels.dtype} of shape {tuple(pixels.shape)}, expected uint8 (frames, "
+                f"{', '.join(map(str, expected))})"
+            )
+        parts = pixels.flatten(0, -4).split(self._codec_frames)
+        latents = torch.cat([self.autoencoder.encode(part.to(self.device)) for part in parts])
+        return latents.unflatten(0, pixels.shape[:-3])
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> NDArray[np.uint8]:
-        """(T, C, h, w) latents -> (T, H, W, 3) uint8 frames."""
-        height, width = self.header.frame_size
-        parts = latents.to(self.device).split(max(1, DECODE_PIXELS // (height * width)))
-        return torch.cat([self.autoencoder.decode(part).cpu() for part in parts]).numpy()
+        """Latents (…, C, h, w) -> (…, H, W, 3) uint8 frames."""
+        parts = latents.to(self.device).flatten(0, -4).split(self._codec_frames)
+        frames = torch.cat([self.autoencoder.decode(part).cpu() for part in parts])
+        return frames.unflatten(0, latents.shape[:-3]).numpy()
 
-    def _commit(self, state: ModelState, latents: Tensor, conditions: Conditions) -> None:
+    def latents_of(self, frames: NDArray[np.generic] | Tensor, batch: int = 1) -> Tensor:
+        """Frames or latents, of one world or of a batch -> latents (B, T, C, h, w). Raises: ValueError."""
+        rows = torch.as_tensor(frames)
+        rows = rows if rows.ndim == 5 else rows[None]
+        if rows.dtype == torch.uint8:
+            rows = self.encode(rows)
+        expected = self.model.config.latent_shape
+        if rows.ndim != 5 or len(rows) != batch or tuple(rows.shape[2:]) != expected:
+            raise ValueError(
+                f"latents have shape {tuple(rows.shape)}, expected ({batch}, T, {', '.join(map(str, expected))})"
+            )
+        return rows.float()
+
+    @property
+    def _codec_frames(self) -> int:
+        height, width = self.header.frame_size
+        return max(1, CODEC_PIXELS // (height * width))
+
+    def _pieces(self, frames: int) -> list[tuple[int, int, int]]:
+        """(chunk, start, stop) of the pieces in which so many frames are committed."""
+        rest = frames % self.chunk
+        pieces = []
+        if rest:
+            fitting = [size for size in self.model.config.chunk_sizes if rest % size == 0]
+            if fitting:
+                pieces.append((max(fitting), 0, rest))
+            else:
+                logger.warning("the first %d of %d frames are left out: chunks have %d", rest, frames, self.chunk)
+        step = max(1, OBSERVE_FRAMES // self.chunk) * self.chunk
+        return pieces + [(self.chunk, start, min(start + step, frames)) for start in range(rest, frames, step)]
+
+    def _commit(self, state: ModelState, latents: Tensor, conditions: Conditions, chunk: int) -> None:
         latents = latents.to(self.device, torch.float32)
-        conditions = {name: rows.to(self.device) for name, rows in conditions.items()}
         clean = torch.zeros(latents.shape[:2], device=self.device)
         with autocast(self.device, fastest_precision(self.device)):
-            _, new_state = self.model(latents, clean, conditions, state, self.chunk)
+            _, new_state = self.model(latents, clean, conditions.to(self.device), state, chunk)
         state.mixers, state.frames_seen = new_state.mixers, new_state.frames_seen
 
 
@@ -129,20 +207,20 @@ def save_world(
     model: WorldModel,
     header: ShardHeader,
     autoencoder: str,
-    steps: int = SAMPLING_STEPS,
+    sampler: Sampler | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> None:
     """Write a world's folder; `autoencoder` is the path of its autoencoder, relative to the folder."""
-    storage.save_model(folder, KIND, world_config(model, header, autoencoder, steps), model, dtype)
+    storage.save_model(folder, KIND, world_config(model, header, autoencoder, sampler or Euler()), model, dtype)
 
 
-def world_config(model: WorldModel, header: ShardHeader, autoencoder: str, steps: int) -> dict[str, Any]:
+def world_config(model: WorldModel, header: ShardHeader, autoencoder: str, sampler: Sampler) -> dict[str, Any]:
     """What `config.json` of a world's folder says."""
     return {
         "model": asdict(model.config),
         "data": asdict(header),
         "autoencoder": autoencoder,
-        "sampling_steps": steps,
+        "sampler": sampler_settings(sampler),
     }
 
 
@@ -160,19 +238,32 @@ def load_model(folder: Path) -> tuple[WorldModel, ShardHeader, Path]:
     return model.eval(), header, (folder / config["autoencoder"]).resolve()
 
 
-def load_world(folder: Path, device: torch.device) -> World:
-    """Load model and autoencoder. Raises: LssvwmError when either is missing, damaged, or not of the other."""
+def load_world(name: str | Path | None = None, device: str | torch.device = "auto") -> World:
+    """A world with its autoencoder, ready to roll out.
+
+    Args:
+        name: a run or its name, a world's folder, a shipped name (`maze-world`) or a hub id (`user/name@revision`);
+            None: the latest run's world, else the one that ships with the package.
+        device: `auto` (CUDA where there is one), `cpu` or `cuda`.
+
+    Raises: LssvwmError when there is no such world, or when it is damaged or not of its autoencoder.
+    """
+    folder = resolve_world(None if name is None else str(name))
+    where = pick_device(device) if isinstance(device, str) else device
     model, header, autoencoder_folder = load_model(folder)
     if storage.weights_sha256(autoencoder_folder) != header.autoencoder_sha256:
         raise LssvwmError(f"{autoencoder_folder}: not the autoencoder that {folder} was trained with")
-    autoencoder = load_autoencoder(autoencoder_folder).to(device)
-    steps = sampling_steps(folder)
-    return World(model.to(device), autoencoder, header, device, chunk=model.config.chunk_sizes[0], steps=steps)
+    autoencoder = load_autoencoder(autoencoder_folder).to(where)
+    return World(model.to(where), autoencoder, header, where, model.config.chunk_sizes[0], load_sampler(folder))
 
 
-def sampling_steps(folder: Path) -> int:
-    """Denoising steps a chunk that the world in a folder is sampled with by default. Raises: LssvwmError."""
-    steps = storage.load_config(folder, KIND).get("sampling_steps", SAMPLING_STEPS)
-    if not isinstance(steps, int) or steps < 1:
-        raise LssvwmError(f"{folder / storage.CONFIG_FILE}: sampling_steps is {steps!r}, expected at least 1")
-    return steps
+def load_sampler(folder: Path) -> Sampler:
+    """The sampler that the world in a folder is for. Raises: LssvwmError."""
+    config = storage.load_config(folder, KIND)
+    settings = config.get("sampler", {})
+    if "sampling_steps" in config:  # what worlds before version 0.2 have in its place
+        settings = {"steps": config["sampling_steps"]}
+    try:
+        return make_sampler(settings)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise LssvwmError(f"{folder / storage.CONFIG_FILE}: [sampler] {settings}: {error}") from error

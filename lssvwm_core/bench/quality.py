@@ -8,17 +8,19 @@ import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
 import numpy as np
 
 from lssvwm_core.evaluation.metrics import psnr, sharpness, ssim
 from lssvwm_core.evaluation.results import CEILING
-from lssvwm_core.evaluation.run import dream_generator, long_enough
-from lssvwm_core.evaluation.tasks import TASKS, Trial, make_trial
-from lssvwm_core.model.state import ModelState
+from lssvwm_core.evaluation.run import long_enough
+from lssvwm_core.evaluation.tasks import make_task
+from lssvwm_core.evaluation.tasks.task import Trial, make_trial
 from lssvwm_core.plots import Plot, save_plots
+from lssvwm_core.rollout import Rollout, episode_generator
+from lssvwm_core.sampling import Euler
 from lssvwm_core.video import Frames
 from lssvwm_core.world import World
 
@@ -57,7 +59,7 @@ def bench_quality(worlds: Mapping[str, World], source: Path, options: QualityOpt
 
     Raises: LssvwmError for a world or a source that retrieval does not fit.
     """
-    task = replace(TASKS["retrieval"], context=options.context, frames=options.frames)
+    task = make_task("retrieval", options.context, options.frames)
     for world in worlds.values():
         task.check(world, tuple(world.model.config.streams))
     episodes = zip(*(long_enough(source, world, task) for world in worlds.values()), strict=True)
@@ -65,12 +67,12 @@ def bench_quality(worlds: Mapping[str, World], source: Path, options: QualityOpt
         for (name, world), (number, episode) in zip(worlds.items(), loaded, strict=True):
             trial = make_trial(task, number, episode, world, tuple(world.model.config.streams))
             yield _judge(CEILING, 0, 1.0, trial, world.decode(trial.truth_latents), 0.0)
-            state = world.reset()
-            seen = {stream: rows[None, : task.context] for stream, rows in trial.conditions.items()}
-            world.observe(state, trial.context[None], seen)
+            seen = world.rollout()
+            seen.observe(trial.context, trial.conditions[: task.context])
             for steps, shift in settings(options):
-                dreamer = replace(world, steps=steps, shift=shift)
-                frames, speed = _roll_out(dreamer, state.copy(), trial, options.seed)
+                sampler = Euler(steps, shift)
+                rollout = seen.branch(replace(world, sampler=sampler), episode_generator(options.seed, number))
+                frames, speed = _roll_out(rollout, trial)
                 yield _judge(name, steps, shift, trial, frames, speed)
 
 
@@ -126,16 +128,14 @@ def plot(rows: Sequence[Quality], path: Path) -> None:
     save_plots(path, plots)
 
 
-def _roll_out(world: World, state: ModelState, trial: Trial, seed: int) -> tuple[Frames, float]:
-    """Generate the trial's frames from the state after its context; returns them and the frames a second."""
-    rng, context, count = dream_generator(seed, trial.number), len(trial.context), len(trial.truth)
-    parts, seconds = [], []
-    for start in range(context, context + count, world.chunk):
-        conditions = {name: rows[None, start : start + world.chunk] for name, rows in trial.conditions.items()}
-        started = time.perf_counter()
-        parts.append(world.decode(world.generate(state, conditions, rng)[0]))
-        seconds.append(time.perf_counter() - started)
-    return np.concatenate(parts)[:count], world.chunk / statistics.median(seconds)
+def _roll_out(rollout: Rollout, trial: Trial) -> tuple[Frames, float]:
+    """Generate the trial's frames, decoded, and the frames a second: the median chunk's."""
+    parts, times = [], [time.perf_counter()]
+    for chunk in rollout.run(trial.conditions[len(trial.context) :]):
+        parts.append(chunk.frames)
+        times.append(time.perf_counter())
+    speed = rollout.world.chunk / statistics.median(after - before for before, after in pairwise(times))
+    return np.concatenate(parts)[: len(trial.truth)], speed
 
 
 def _judge(world: str, steps: int, shift: float, trial: Trial, frames: Frames, speed: float) -> Quality:

@@ -18,13 +18,15 @@ from torch import Tensor
 
 from lssvwm_core.bench import attention
 from lssvwm_core.bench.costs import Point
+from lssvwm_core.conditions import Conditions
 from lssvwm_core.device import autocast, fastest_precision, keep_freed_memory, training_precision
-from lssvwm_core.diffusion import denoise, flow_loss, sample_noise_levels
+from lssvwm_core.diffusion import flow_loss, sample_noise_levels
 from lssvwm_core.model.config import ModelConfig
 from lssvwm_core.model.state import ModelState, state_name
 from lssvwm_core.model.variants import variant
 from lssvwm_core.model.world_model import WorldModel
 from lssvwm_core.presets import Stage, preset
+from lssvwm_core.sampling import Euler, denoise
 from lssvwm_core.scan import ssd_scan
 from lssvwm_core.training.data.clips import ClipDataset, ClipSampling
 from lssvwm_core.training.step.cost import step_cost
@@ -221,7 +223,7 @@ def _chunk(model: WorldModel, state: ModelState, chunk: int, steps: int, device:
     def measure() -> None:
         noise = torch.randn(1, chunk, *model.config.latent_shape, device=device)
         with autocast(device, fastest_precision(device)):
-            latents = denoise(model, noise, {}, state, steps)
+            latents = denoise(model, Euler(steps), noise, Conditions(), state)
             model(latents, torch.zeros(1, chunk, device=device), {}, state, chunk)
 
     return measure

@@ -1,7 +1,6 @@
 """From the results of episodes to what people read: report.json, report.md, plots and a contact sheet."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +18,11 @@ from lssvwm_datasets.files import write_json, written_whole
 Lines = dict[str, tuple[list[float], list[float]]]
 TRAINED = "trained clip length"
 BINS = 25  # points of a plotted line, at most
-PARTS = 4  # quarters of the generated frames in the table
 SHEET_EPISODES = 3
 METRICS = ("psnr", "ssim", "lpips")
 HEADINGS = {"psnr": "PSNR ↑ (dB)", "ssim": "SSIM ↑", "lpips": "LPIPS ↓"}
 DIGITS = {"psnr": 2, "ssim": 4, "lpips": 4}
 TOPS = {"psnr": 45.0}  # of a plot's axis: identical frames have 78 dB
-ABOUT = {
-    "retrieval": "the world sees the context, then is led back along exactly the same poses; the truth is the context, "
-    "reversed",
-    "reasoning": "the recording goes on after the context",
-    "long": "the recording goes on for long after the context",
-    "turn": "after the context the world is turned left once around, told actions only, no poses; the truth is the "
-    "view that the context ended with",
-}
 
 
 def write_report(
@@ -72,16 +62,9 @@ def write_report(
 
 def summarise(task: Task, results: Sequence[Result]) -> dict[str, Any]:
     """Means over episodes and frames of every row, with the parts the task is about."""
-    frames = np.arange(task.frames)
-    judged = frames == task.frames - 1 if task.turns else np.ones(task.frames, bool)
-    parts: dict[str, NDArray[np.bool_]] = {"all": np.broadcast_to(judged, (len(results), task.frames))}
-    if task.back:
-        edges = np.linspace(0, task.frames, PARTS + 1).round().astype(int)
-        for k, (first, last) in enumerate(pairwise(edges)):
-            parts[f"quarter {k + 1}"] = np.broadcast_to((frames >= first) & (frames < last), parts["all"].shape)
-    elif not task.turns and all(result["places_known"] for result in results):
-        seen = np.isfinite(np.stack([result["distance"] for result in results]))
-        parts |= {"seen": seen, "unseen": ~seen}
+    judged, distance = task.judged(), np.stack([result["distance"] for result in results])
+    parts = {"all": np.broadcast_to(judged, distance.shape)}
+    parts |= task.parts(distance, all(result["places_known"] for result in results))
     rows: dict[str, Any] = {}
     for row, name in enumerate(_rows(results)):
         measured = {m: np.stack([r[m][row] for r in results]) for m in METRICS if all(m in r for r in results)}
@@ -121,10 +104,10 @@ def markdown(task: Task, figures: dict[str, Any]) -> str:
         cells[0] += f" ± {row['psnr_standard_error']:.2f}" if row["psnr_standard_error"] is not None else ""
         measured.append([name, *cells, number(row["frechet"], 3)])
     text = [f"# {task.name}: {figures['world']}"]
+    judged = "all generated frames" if task.judged().all() else "the last frames"
     text.append(
-        f"{task.context} + {task.frames} frames: {ABOUT[task.name]}. {figures['episodes']} held-out episodes, "
-        f"{figures['rollouts']} rollouts; means over {'the last frames' if task.turns else 'all generated frames'} "
-        "(± standard error over rollouts), against "
+        f"{task.context} + {task.frames} frames: {task.about}. {figures['episodes']} held-out episodes, "
+        f"{figures['rollouts']} rollouts; means over {judged} (± standard error over rollouts), against "
         + ("exact frames." if figures["exact_truth"] else "decoded latents, as the data keeps no exact frames.")
     )
     text.append(training_note(task, figures["trained_frames"]))
@@ -145,7 +128,7 @@ def markdown(task: Task, figures: dict[str, Any]) -> str:
             text.append(
                 "Seen: a frame of the context stood in the same cell of the maze with a heading within 45 degrees."
             )
-    elif task.name == "reasoning":
+    elif task.judged().all():
         text.append("Which places were seen is not known: the data has no poses x, y, cos, sin.")
     text.append(
         "![PSNR against distance and time](plots.png)\n\nTruth, then each row, at fixed distances:\n\n"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lssvwm_core.evaluation.features import ClipFeatures, Lpips
 from lssvwm_core.evaluation.metrics import psnr, ssim
-from lssvwm_core.evaluation.tasks import Trial
+from lssvwm_core.evaluation.tasks.task import Trial
 from lssvwm_core.video import Frames
 from lssvwm_core.world import World
 from lssvwm_datasets.errors import LssvwmError
@@ -35,14 +35,14 @@ class Measures:
     features: ClipFeatures
 
 
-def measure(world: World, trial: Trial, dreams: dict[str, Frames], measures: Measures) -> Result:
+def measure(world: World, trial: Trial, generated: dict[str, Frames], measures: Measures) -> Result:
     """What is kept of an episode, one line of each array for every row.
 
     `psnr`, `ssim`, `lpips` (rows, N), `distance` (N,), `features` (rows, clips, d) and those of the truth, and
     `pictures` (1 + rows, shown, H, W, 3), the truth first.
     """
     everything = {
-        **dreams,
+        **generated,
         LAST: np.broadcast_to(trial.context_frames[-1:], trial.truth.shape),
         CEILING: world.decode(trial.truth_latents),
     }

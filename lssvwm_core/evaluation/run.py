@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from lssvwm_core.conditions import Conditions
 from lssvwm_core.episodes import EncodedEpisode, episode_count, load_episode
 from lssvwm_core.evaluation.results import (
     CUT,
@@ -26,7 +27,8 @@ from lssvwm_core.evaluation.results import (
     result_files,
     save_result,
 )
-from lssvwm_core.evaluation.tasks import Task, Trial, make_trial
+from lssvwm_core.evaluation.tasks.task import Task, Trial, make_trial
+from lssvwm_core.rollout import Rollout, episode_generator
 from lssvwm_core.video import CONTEXT_COLOUR, GENERATED_COLOUR, Frames, caption, upscale, video_writer
 from lssvwm_core.world import World
 from lssvwm_datasets.errors import LssvwmError
@@ -42,7 +44,7 @@ class EvalOptions:
     episodes: int = 8
     seed: int = 0
     seeds: int = 1
-    """Dreams of each episode, from seeds `seed`, `seed + 1` …"""
+    """Rollouts of each episode, from seeds `seed`, `seed + 1` …"""
     batch: int = 4
     """Episodes rolled out side by side; results do not depend on it but for rounding."""
     conditions: tuple[str, ...] = ("action", "pose")
@@ -105,7 +107,7 @@ def long_enough(source: Path, world: World, task: Task) -> Iterator[tuple[int, E
     """Raises: LssvwmError when no episode is."""
     needed, longest, found = int(task.order().max()) + 1, 0, False
     for number in range(episode_count(source, world)):
-        episode = load_episode(source, world, number)
+        episode = load_episode(world, source, number)
         longest = max(longest, len(episode))
         if len(episode) >= needed:
             found = True
@@ -121,16 +123,21 @@ def _finish(
     world: World, batch: list[tuple[Path, Trial, int]], options: EvalOptions, measures: Measures, out: Path
 ) -> Iterator[int]:
     """Roll out a batch, then write its results and videos; yields generated frames, over the batch."""
-    trials = [trial for _, trial, _ in batch]
-    rolled: dict[str, list[Frames]] = {}
+    trials, seeds, frames = [trial for _, trial, _ in batch], [seed for *_, seed in batch], options.task.frames
     names = (MODEL, CUT) if options.cut else (MODEL,)
-    for frames in _roll_out(world, trials, [seed for *_, seed in batch], names, rolled):
-        yield frames * len(batch)
+    rolled: dict[str, Frames] = {}
+    for share, name in enumerate(names):
+        parts: list[Frames] = []
+        for part in _roll_out(world, trials, seeds, memory_cut=name == CUT):
+            parts.append(part)
+            done = min(len(parts) * world.chunk, frames)
+            yield (share * frames + done) // len(names) * len(batch)
+        rolled[name] = np.concatenate(parts, axis=1)[:, :frames]
     for k, (path, trial, _) in enumerate(batch):
-        dreams = {name: rolled[name][k] for name in names}
+        generated = {name: rolled[name][k] for name in names}
         if trial.number < options.videos:
-            _write_video(world, trial, dreams, out / VIDEOS_FOLDER / f"{path.stem}.mp4")
-        save_result(path, measure(world, trial, dreams, measures))
+            _write_video(world, trial, generated, out / VIDEOS_FOLDER / f"{path.stem}.mp4")
+        save_result(path, measure(world, trial, generated, measures))
 
 
 def _open_folder(out: Path, fixed: dict[str, Any]) -> None:
@@ -150,48 +157,24 @@ def _open_folder(out: Path, fixed: dict[str, Any]) -> None:
         write_json(path, fixed)
 
 
-def _roll_out(
-    world: World, trials: list[Trial], seeds: list[int], names: tuple[str, ...], rolled: dict[str, list[Frames]]
-) -> Iterator[int]:
-    """Fill `rolled` with the decoded frames of each named row, an array for each trial; yields frames done."""
-    frames, context = len(trials[0].truth), len(trials[0].context)
-    conditions = {name: torch.stack([t.conditions[name] for t in trials]) for name in trials[0].conditions}
-    latents = torch.stack([trial.context for trial in trials])
-    for share, row in enumerate(names):
-        rngs = [dream_generator(seed, trial.number) for seed, trial in zip(seeds, trials, strict=True)]
-        parts: list[list[Frames]] = [[] for _ in trials]
-        state = world.reset(len(trials))
-        if row == MODEL:
-            world.observe(state, latents, {name: rows[:, :context] for name, rows in conditions.items()})
-        tail = (world.model.config.frame_window - world.chunk) // world.chunk * world.chunk
-        recent = latents[:, max(context - tail, 0) :]
-        for start in range(context, context + frames, world.chunk):
-            rows = slice(start, start + world.chunk)
-            if row == CUT:
-                state = world.reset(len(trials))
-                window = slice(start - recent.shape[1], start)
-                world.observe(state, recent, {name: found[:, window] for name, found in conditions.items()})
-            chunk = world.generate(state, {name: found[:, rows] for name, found in conditions.items()}, rngs).cpu()
-            recent = torch.cat([recent, chunk], dim=1)[:, max(recent.shape[1] + world.chunk - tail, 0) :]
-            decoded = world.decode(chunk.flatten(0, 1))
-            for part, dreamt in zip(parts, np.split(decoded, len(trials)), strict=True):
-                part.append(dreamt)
-            yield (share * frames + min(start - context + world.chunk, frames)) // len(names)
-        rolled[row] = [np.concatenate(part)[:frames] for part in parts]
+def _roll_out(world: World, trials: list[Trial], seeds: list[int], memory_cut: bool) -> Iterator[Frames]:
+    """Yield the decoded frames of all trials, (trials, c, H, W, 3), chunk by chunk."""
+    generators = [episode_generator(seed, trial.number) for seed, trial in zip(seeds, trials, strict=True)]
+    rollout = Rollout(world, generators, memory_cut)
+    context, conditions = len(trials[0].context), Conditions.stack([trial.conditions for trial in trials])
+    rollout.observe(torch.stack([trial.context for trial in trials]), conditions[:context])
+    for chunk in rollout.run(conditions[context:]):
+        yield world.decode(chunk.latents)
 
 
-def dream_generator(seed: int, number: int) -> torch.Generator:
-    return torch.Generator().manual_seed(int(np.random.SeedSequence([seed, number]).generate_state(1)[0]))
-
-
-def _write_video(world: World, trial: Trial, dreams: dict[str, Frames], path: Path) -> None:
-    context = np.concatenate([trial.context_frames] * (1 + len(dreams)), axis=2)
-    generated = np.concatenate([trial.truth, *dreams.values()], axis=2)
-    names = " | ".join(["truth", *dreams])
+def _write_video(world: World, trial: Trial, generated: dict[str, Frames], path: Path) -> None:
+    context = np.concatenate([trial.context_frames] * (1 + len(generated)), axis=2)
+    beside = np.concatenate([trial.truth, *generated.values()], axis=2)
+    names = " | ".join(["truth", *generated])
     with video_writer(path, FPS_FACTOR * world.header.fps) as video:
         for word, frames, first, colour in (
             ("context", context, 0, CONTEXT_COLOUR),
-            ("generated", generated, len(context), GENERATED_COLOUR),
+            ("generated", beside, len(context), GENERATED_COLOUR),
         ):
             for start in range(0, len(frames), 100):
                 part = frames[start : start + 100]

@@ -5,17 +5,17 @@ walls of the recording's layout where it has one.
 """
 
 import re
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from lssvwm_core.conditions import Conditions
 from lssvwm_core.episodes import EncodedEpisode, load_episode
 from lssvwm_core.model.state import ModelState
+from lssvwm_core.rollout import Rollout
 from lssvwm_core.world import World
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.memory_maze import ACTION_NAMES, POSE_NAMES
@@ -31,40 +31,64 @@ class Game:
     """One world, one frame at a time.
 
     Attributes:
-        state: the memory of everything seen and dreamt.
+        rollout: the world going on: its memory, and whether that is cut.
         frame: (H, W, 3) uint8, the last one.
         pose: (P,) where the agent stands; None where unknown.
         layout: (N, N) uint8, 1 = free; None where unknown.
         path: [x, y] of the last frames, oldest first; empty where poses are unknown.
-        dreamt: frames since the last jump.
+        generated: frames since the last jump.
         scene: counts the jumps: restarts and loads.
-        cut_memory: dream from the frames of the attention window alone; the memory itself goes on underneath.
         actions_only: tell the world no poses.
     """
 
-    state: ModelState
+    rollout: Rollout
     frame: NDArray[np.uint8]
     pose: NDArray[np.float32] | None
     layout: NDArray[np.uint8] | None
     path: list[list[float]]
-    dreamt: int
+    generated: int
 
     def __init__(self, world: World, source: Path, slots: Path, context: int = 100, seed: int = 0) -> None:
         """Start at the first validation episode of `source`. Raises: LssvwmError."""
         if 1 not in world.model.config.chunk_sizes:
             raise LssvwmError(f"the world was trained for chunks of {world.model.config.chunk_sizes}; play needs 1")
-        self.world = replace(world, chunk=1)
         self.source, self.slots_folder, self.context, self.seed = source, slots, context, seed
-        self.cut_memory = self.actions_only = False
+        self.rollout = replace(world, chunk=1).rollout(seed)
+        self.actions_only = False
         self.scene = 0
-        self.rng = torch.Generator()
         self._episode: tuple[int, EncodedEpisode] | None = None
         self.restart(0, 0)
+
+    @property
+    def world(self) -> World:
+        return self.rollout.world
+
+    @property
+    def state(self) -> ModelState:
+        """The memory of everything seen and generated."""
+        return self.rollout.state
+
+    @property
+    def cut_memory(self) -> bool:
+        """Generate from the frames of the attention window alone; the memory itself goes on underneath."""
+        return self.rollout.memory_cut
+
+    @cut_memory.setter
+    def cut_memory(self, cut: bool) -> None:
+        self.rollout.memory_cut = cut
+
+    def set_steps(self, steps: int) -> None:
+        """Take so many denoising steps a frame from now on."""
+        self.rollout.world = self.world.sampled_with(steps)
+
+    def set_seed(self, seed: int) -> None:
+        self.seed = seed
+        self.rollout.reseed(seed)
 
     def restart(self, episode: int, first: int) -> None:
         """See `context` frames of a recording, from frame `first` on, and forget all else. Raises: LssvwmError."""
         if self._episode is None or self._episode[0] != episode:
-            self._episode = episode, load_episode(self.source, self.world, episode)
+            self._episode = episode, load_episode(self.world, self.source, episode)
         recording = self._episode[1]
         rows = slice(first, first + self.context)
         if not 0 <= first <= len(recording) - self.context:
@@ -72,23 +96,19 @@ class Game:
                 f"episode {recording.id} has {len(recording)} frames; no {self.context} of them begin at {first}"
             )
         poses = recording.poses[rows] if recording.poses is not None else None
-        self.rng.manual_seed(self.seed)
-        self._forget()
-        latents = torch.from_numpy(recording.latents[rows])[None].float()
-        conditions = self._conditions(recording.actions[rows], poses)
-        self.world.observe(self.state, latents, conditions)
-        self._remember(latents, conditions)
+        self.rollout = Rollout(self.world, (self.seed,), self.cut_memory)
+        self.rollout.observe(recording.latents[rows], self._conditions(recording.actions[rows], poses))
         self._jump(poses[-1] if poses is not None else None, recording.layout)
         if self.pose is not None and poses is not None:
             self.path = poses[-PATH_POINTS:, :2].tolist()
 
     def step(self, action: int) -> NDArray[np.uint8]:
-        """Take an action, a column of the world's actions, and return the frame it leads to: `dream`, `commit`."""
-        frame = self.dream(action)
+        """Take an action, a column of the world's actions, and return the frame it leads to: `show`, `commit`."""
+        frame = self.show(action)
         self.commit()
         return frame
 
-    def dream(self, action: int) -> NDArray[np.uint8]:
+    def show(self, action: int) -> NDArray[np.uint8]:
         """The frame that an action leads to; `commit` is to follow, when the frame has been shown."""
         actions = np.zeros((1, len(self.world.header.action_names)), np.float32)
         actions[:, action : action + 1] = 1
@@ -96,21 +116,13 @@ class Game:
             self.pose = walk(self.layout, self.pose, action)
             self.path = [*self.path[1 - PATH_POINTS :], self.pose[:2].tolist()]
         conditions = self._conditions(actions, None if self.pose is None else self.pose[None])
-        state = self.state
-        if self.cut_memory:
-            state = self.world.reset()
-            self.world.observe(state, self._latents, self._known)
-        latents = self.world.dream(state, conditions, self.rng)
-        self._dreamt = latents, conditions
-        self.frame = self.world.decode(latents[0])[0]
-        self.dreamt += 1
+        self.frame = self.rollout.sample(conditions).frames[0]
+        self.generated += 1
         return self.frame
 
     def commit(self) -> None:
-        """Let the memory see the frame just dreamt."""
-        latents, conditions = self._dreamt
-        self.world.observe(self.state, latents, conditions)
-        self._remember(latents.cpu(), conditions)
+        """Let the memory see the frame that was just shown."""
+        self.rollout.commit()
 
     @property
     def slots(self) -> list[str]:
@@ -122,9 +134,9 @@ class Game:
         if not path.exists() and len(self.slots) >= MAX_SLOTS:
             raise LssvwmError(f"{self.slots_folder} is full: {MAX_SLOTS} saved worlds")
         extra = {"pose": self.pose, "layout": self.layout, "path": np.array(self.path, np.float32).reshape(-1, 2)}
-        tensors = {name: torch.from_numpy(np.array(value)) for name, value in extra.items() if value is not None}
-        tensors |= {"rng": self.rng.get_state(), "latents": self._latents}
-        self.state.save(path, tensors | {f"recent.{name}": rows for name, rows in self._known.items()})
+        self.rollout.save(
+            path, {name: torch.from_numpy(np.array(value)) for name, value in extra.items() if value is not None}
+        )
 
     def branch(self, slot: str) -> None:
         """Keep this moment under a name that is not taken yet. Raises: LssvwmError."""
@@ -137,18 +149,12 @@ class Game:
         path = self._slot(slot)
         if not path.exists():
             raise LssvwmError(f"nothing is saved as {slot}")
-        state = self.world.reset()
-        extra = state.restore(path)
+        loaded = Rollout(self.world, (self.seed,), self.cut_memory)
+        extra = loaded.load(path)
         pose = extra["pose"].numpy() if "pose" in extra else None
         if pose is not None and pose.shape != (len(self.world.header.pose_names),):
             raise LssvwmError(f"{path}: a pose of {pose.shape}; expected {self.world.header.pose_names}")
-        self._forget()
-        self.state = state
-        if "rng" in extra:
-            self.rng.set_state(extra["rng"])
-        if "latents" in extra:
-            known = {name.removeprefix("recent."): rows for name, rows in extra.items() if name.startswith("recent.")}
-            self._remember(extra["latents"], known)
+        self.rollout = loaded
         self._jump(pose, extra["layout"].numpy() if "layout" in extra else None)
         if self.pose is not None and "path" in extra:
             self.path = extra["path"].tolist()
@@ -158,27 +164,9 @@ class Game:
             raise LssvwmError("a name has 1 to 32 of a-z, 0-9 and -")
         return self.slots_folder / f"{slot}.safetensors"
 
-    def _conditions(self, actions: NDArray[np.float32], poses: NDArray[np.float32] | None) -> dict[str, Tensor]:
-        streams = self.world.model.config.streams
-        if poses is None or self.actions_only:
-            poses = np.full((len(actions), streams.get("pose", 0)), np.nan, np.float32)
-        rows = {"action": actions, "pose": poses}
-        return {name: torch.from_numpy(np.array(rows[name]))[None] for name in streams}
-
-    def _forget(self) -> None:
-        self.state = self.world.reset()
-        self._latents = torch.zeros(1, 0, *self.world.model.config.latent_shape)
-        self._known = {name: torch.zeros(1, 0, count) for name, count in self.world.model.config.streams.items()}
-
-    def _remember(self, latents: Tensor, conditions: Mapping[str, Tensor]) -> None:
-        """Keep as many of the last frames as a frame attends to beside itself."""
-
-        def last(kept: Tensor, new: Tensor) -> Tensor:
-            both = torch.cat([kept, new], dim=1)
-            return both[:, max(0, both.shape[1] - self.world.model.config.frame_window + 1) :]
-
-        self._latents = last(self._latents, latents)
-        self._known = {name: last(rows, conditions[name]) for name, rows in self._known.items()}
+    def _conditions(self, actions: NDArray[np.float32], poses: NDArray[np.float32] | None) -> Conditions:
+        known = {"action": actions} if poses is None or self.actions_only else {"action": actions, "pose": poses}
+        return Conditions(known).only(self.world.model.config.streams)
 
     def _jump(self, pose: NDArray[np.float32] | None, layout: NDArray[np.uint8] | None) -> None:
         header = self.world.header
@@ -187,6 +175,6 @@ class Game:
         self.layout = layout
         self.path = []
         self.scene += 1
-        self.dreamt = 0
-        if self._latents.shape[1]:
-            self.frame = self.world.decode(self._latents[0, -1:])[0]
+        self.generated = 0
+        if self.rollout.recent.shape[1]:
+            self.frame = self.world.decode(self.rollout.recent[0, -1:])[0]

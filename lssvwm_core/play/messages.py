@@ -41,9 +41,9 @@ def obey(session: Session, viewer: Viewer, message: Message) -> None:
         case {"do": "set", "name": ("cut_memory" | "actions_only") as name, "value": bool(wanted)}:
             session.submit(lambda: _set(session.game, name, wanted))
         case {"do": "set", "name": "steps", "value": steps} if _whole(steps) and 1 <= steps <= MAX_STEPS:
-            session.submit(lambda: _set(session.game.world, "steps", steps))
+            session.submit(lambda: _done(lambda: session.game.set_steps(steps), ""))
         case {"do": "set", "name": "seed", "value": seed} if _whole(seed) and 0 <= seed <= MAX_SEED:
-            session.submit(lambda: _reseed(session, seed))
+            session.submit(lambda: _done(lambda: session.game.set_seed(seed), ""))
         case {"do": "restart", "episode": episode, "frame": frame} if _whole(episode) and _whole(frame):
             session.submit(lambda: _done(lambda: session.game.restart(episode, frame), "a new start"))
         case {"do": ("save" | "branch" | "load") as verb, "slot": str(slot)}:
@@ -63,10 +63,4 @@ def _done(action: Callable[[], None], notice: str) -> str:
 
 def _set(target: object, name: str, value: object) -> str:
     setattr(target, name, value)
-    return ""
-
-
-def _reseed(session: Session, seed: int) -> str:
-    session.game.seed = seed
-    session.game.rng.manual_seed(seed)
     return ""

@@ -203,7 +203,7 @@ class Session:
         with self._changed:
             answered, self._key = self._key, None
         started = time.perf_counter()
-        frame = self.game.dream(action)
+        frame = self.game.show(action)
         self._times.append(time.monotonic())
         self._frames += 1
         self._publish(answered)

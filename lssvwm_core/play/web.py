@@ -125,7 +125,7 @@ class PlayApp:
                 scene, game = picture.status["scene"], self.session.game
                 layout = None if game.layout is None else game.layout.tolist()
                 path = list(game.path)
-                await websocket.send_json({"scene": {"layout": layout, "path": path, "dreamt": game.dreamt}})
+                await websocket.send_json({"scene": {"layout": layout, "path": path, "generated": game.generated}})
             answers = picture.answers[1] if picture.answers and picture.answers[0] is viewer else None
             await websocket.send_json({"status": picture.status | {"answers": answers}})
             await websocket.send_bytes(picture.png)

@@ -16,6 +16,7 @@ from torch import Tensor
 from lssvwm_core.model import storage
 from lssvwm_core.model.storage import AUTOENCODER_FOLDER
 from lssvwm_core.model.world_model import WorldModel
+from lssvwm_core.sampling import Sampler
 from lssvwm_core.training.run.folder import MODEL_FOLDER, STATE_FOLDER, Run
 from lssvwm_core.training.step.sharding import load_optimizer
 from lssvwm_core.world import save_world
@@ -33,13 +34,13 @@ def save_checkpoint(
     optimizer_state: dict[str, Any],
     header: ShardHeader,
     keep: int,
-    sampling_steps: int,
+    sampler: Sampler,
 ) -> Path:
     """Write a checkpoint whole, point `last` to it, and remove all but the newest `keep`."""
     final = run.checkpoints / f"{step:06d}"
     partial = run.checkpoints / f".{step:06d}.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    save_world(partial / MODEL_FOLDER, ema, header, AUTOENCODER_FROM_CHECKPOINT, sampling_steps)
+    save_world(partial / MODEL_FOLDER, ema, header, AUTOENCODER_FROM_CHECKPOINT, sampler)
     state = partial / STATE_FOLDER
     state.mkdir()
     save_file({name: tensor.contiguous() for name, tensor in weights.items()}, state / "raw.safetensors")

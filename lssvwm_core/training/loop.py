@@ -168,7 +168,7 @@ def _sample(
     device, chunk = next(ema.parameters()).device, ema.config.chunk_sizes[0]
     autoencoder = load_autoencoder(run.folder / AUTOENCODER_FOLDER).to(device)
     try:
-        make_sample(World(ema, autoencoder, header, device, chunk, config.sampling_steps), step)
+        make_sample(World(ema, autoencoder, header, device, chunk, config.sampler), step)
     except LssvwmError as error:  # no validation split, say: no reason to end a training
         logger.warning("no sample at step %d: %s", step, error)
 

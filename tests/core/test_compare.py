@@ -10,7 +10,7 @@ import torch
 from lssvwm_core import compare
 from lssvwm_core.compare import Budget, parse_stages, parse_tasks, planned_steps, stage_cost
 from lssvwm_core.evaluation.comparison import check_goals
-from lssvwm_core.evaluation.tasks import Task
+from lssvwm_core.evaluation.tasks import make_task
 from lssvwm_core.presets import Stage
 from lssvwm_core.training.run.config import load_run_config, make_config
 from lssvwm_datasets.errors import LssvwmError
@@ -78,7 +78,7 @@ def test_goals_say_what_was_found() -> None:
         return {"rows": {"model": row, "memory cut": row}, "memory_db": 2.5}
 
     reports = {"ours": report(20, 22, 20.5), "mamba2": report(19, 0, 0), "causal-full": report(30, 0, 0)}
-    goals = {goal["goal"]: goal for goal in check_goals(Task("retrieval", 20, 20), reports)}
+    goals = {goal["goal"]: goal for goal in check_goals(make_task("retrieval", 20, 20), reports)}
     ahead = goals["retrieval: ours clearly ahead of mamba2 in PSNR"]
     assert (ahead["found"], ahead["reached"]) == ("+1.00 ± 0.00", True)
     assert not goals["retrieval: ours clearly ahead of mamba2 in SSIM"]["reached"]  # ahead, but within the noise
@@ -94,7 +94,7 @@ def test_goals_say_what_was_found() -> None:
 def test_options_are_parsed_or_refused() -> None:
     assert Budget.parse("flops=1e16") == Budget("flops", 1e16)
     assert parse_stages("40x6*2, 100x3") == (Stage(40, 2, 6), Stage(100, 1, 3))
-    assert parse_tasks("retrieval=100+50") == (Task("retrieval", 100, 50),)
+    assert parse_tasks("retrieval=100+50") == (make_task("retrieval", 100, 50),)
     for wrong in ("20", "hours=2", "minutes=x", "steps=0", "steps=-1", "steps=inf"):
         with pytest.raises(LssvwmError, match="--budget"):
             Budget.parse(wrong)

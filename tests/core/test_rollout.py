@@ -1,145 +1,163 @@
-"""Rollouts: constant memory, the same seed the same video, states, drives, refusals."""
+"""The one loop of all rollouts: pieces, pauses, branches, saved moments, and a memory that is cut."""
 
-import json
-import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageSequence
+import torch
 
-from lssvwm_core.driving import Drive, parse_actions, steer
+from lssvwm_core import Conditions, EncodedEpisode, Rollout, World, load_episode, load_world
 from lssvwm_datasets.errors import LssvwmError
-from lssvwm_datasets.memory_maze import ACTION_NAMES
-from lssvwm_datasets.video import read_video
-from tests.conftest import CLI, lssvwm
 
-SHORT = ("rollout", "--frames", "40", "--context", "20", "--steps", "2", "--upscale", "1")
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 
-def video(path: Path) -> np.ndarray:
-    return np.concatenate(list(read_video(path)))
+@pytest.fixture(scope="module")
+def world() -> World:
+    return load_world(GOLDEN / "runs/test", "cpu").sampled_with(steps=2)
 
 
-def test_video_has_all_frames_and_marks_the_context(workspace: Path, tmp_path: Path) -> None:
-    done = lssvwm(workspace, *SHORT, "--out", str(tmp_path / "v.mp4"), "--side-by-side", "--map", "--json")
-    summary = json.loads(done.stdout)
-    assert (summary["frames"], summary["generated"]) == (40, 20)
-    frames = video(tmp_path / "v.mp4")
-    assert frames.shape == (40, 84, 128, 3)
-    strips = frames[:, 66:82, 100:].mean(axis=(1, 2))
-    blue = strips[:, 2] - strips[:, 0] > 50
-    assert blue[:20].all()
-    assert not blue[20:].any()
-    assert Image.open(tmp_path / "v.map.png").size == (432, 432)
+@pytest.fixture(scope="module")
+def episode(world: World) -> EncodedEpisode:
+    return load_episode(world, GOLDEN / "data/maze")
 
 
-def test_a_gif_for_pages(workspace: Path, tmp_path: Path) -> None:
-    for name in ("v.mp4", "v.gif"):
-        lssvwm(workspace, *SHORT, "--out", str(tmp_path / name), "--side-by-side", "--fps", "10")
-    with Image.open(tmp_path / "v.gif") as gif:
-        assert (gif.n_frames, gif.size, gif.info["duration"], gif.info["loop"]) == (40, (128, 84), 100, 0)
-        frames = np.stack([np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(gif)])
-    assert np.abs(frames.astype(int) - video(tmp_path / "v.mp4")).mean() < 8
-    assert (tmp_path / "v.gif").stat().st_size < 500_000
+def started(world: World, episode: EncodedEpisode, context: int = 20, **options: object) -> Rollout:
+    rollout = world.rollout(**options)  # type: ignore[arg-type]
+    rollout.observe(episode.latents[:context], episode.conditions[:context])
+    return rollout
 
 
-def test_same_seed_same_video(workspace: Path, tmp_path: Path) -> None:
-    for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
-        lssvwm(workspace, *SHORT, "--out", str(tmp_path / f"{name}.mp4"), "--seed", seed)
-    a, b, c = ((tmp_path / f"{name}.mp4").read_bytes() for name in "abc")
-    assert a == b
-    assert a != c
+def latents(rollout: Rollout, conditions: Conditions) -> torch.Tensor:
+    return torch.cat([chunk.latents for chunk in rollout.run(conditions)], dim=1)
 
 
-def test_saved_state_goes_on(workspace: Path, tmp_path: Path) -> None:
-    state = tmp_path / "state.safetensors"
-    lssvwm(workspace, *SHORT, "--out", str(tmp_path / "a.mp4"), "--save-state", str(state))
-    lssvwm(
-        workspace, *SHORT, "--out", str(tmp_path / "b.mp4"), "--load-state", str(state), "--actions", "forward*2,left"
-    )
-    assert len(video(tmp_path / "b.mp4")) == 40
-    unknown = tmp_path / "unknown.safetensors"  # no context: nobody knows where the agent stands
-    blind = ("rollout", "--frames", "8", "--context", "0", "--steps", "1", "--upscale", "1")
-    lssvwm(workspace, *blind, "--out", str(tmp_path / "d.mp4"), "--save-state", str(unknown))
-    lssvwm(workspace, *blind, "--out", str(tmp_path / "e.mp4"), "--load-state", str(unknown))
-    state.write_bytes(state.read_bytes()[:1000])
-    error = lssvwm(workspace, *SHORT, "--out", str(tmp_path / "c.mp4"), "--load-state", str(state), fails=True).stderr
-    assert "damaged or not a safetensors file" in error
-    assert not (tmp_path / "c.mp4").exists()
+def test_running_is_sampling_and_committing_in_turn(world: World, episode: EncodedEpisode) -> None:
+    expected, rollout = latents(started(world, episode), episode.conditions[20:35]), started(world, episode)
+    for first in (20, 25, 30):
+        chunk = rollout.sample(episode.conditions[first : first + 5])
+        assert rollout.frames_seen == first, "shown, but not yet remembered"
+        assert torch.equal(chunk.latents, expected[:, first - 20 : first - 15])
+        assert chunk.frames.shape == (5, 64, 64, 3)
+        rollout.commit()
+    with pytest.raises(ValueError, match="nothing was sampled"):
+        rollout.commit()
 
 
-def test_memory_does_not_grow_with_the_video(workspace: Path, tmp_path: Path) -> None:
-    def peak(frames: int) -> int:
-        code = (
-            "import resource, sys; from lssvwm_cli.app import app; "
-            "app(sys.argv[1:], standalone_mode=False); "
-            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-        )
-        command = ["rollout", "--frames", str(frames), "--context", "100", "--steps", "1", "--upscale", "1"]
-        command += ["--out", str(tmp_path / "v.mp4")]
-        done = subprocess.run([CLI[0], "-c", code, *command], cwd=workspace, capture_output=True, text=True, check=True)
-        return int(done.stdout.split()[-1])
+def test_a_chunk_that_is_not_covered_goes_on_with_the_last_row(world: World, episode: EncodedEpisode) -> None:
+    rows = episode.conditions[20:27]
+    assert torch.equal(latents(started(world, episode), rows), latents(started(world, episode), rows.padded(30 - 20)))
 
-    assert peak(4000) < 1.05 * peak(400)
+
+def test_the_same_seed_gives_the_same_frames_alone_and_in_a_batch(world: World, episode: EncodedEpisode) -> None:
+    alone = [latents(started(world, episode, seed=seed), episode.conditions[20:30]) for seed in (3, 4)]
+    assert not torch.equal(*alone)
+    both = Rollout(world, (3, 4))
+    two = Conditions.stack([episode.conditions[:30]] * 2)
+    both.observe(np.stack([episode.latents[:20]] * 2), two[:20])
+    torch.testing.assert_close(latents(both, two[20:]), torch.cat(alone), atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("chunk", [1, 5])
+@pytest.mark.parametrize("context", [3, 20, 23])
+def test_a_cut_memory_is_a_fresh_world_that_sees_the_window(
+    world: World, episode: EncodedEpisode, chunk: int, context: int
+) -> None:
+    """Whatever was before; and the memory goes on underneath, as if it had not been cut."""
+    world = replace(world, chunk=chunk)
+    rollout = started(world, episode, context, memory_cut=True)
+    window = (world.model.config.frame_window - chunk) // chunk * chunk
+    seen = torch.from_numpy(episode.latents[:context])[None].float()
+    for first in range(context, context + 3 * chunk, chunk):
+        kept = slice(max(0, first - window), first)
+        fresh = world.reset()
+        world.observe(fresh, seen[:, kept], episode.conditions[kept])
+        generator = torch.Generator()
+        generator.set_state(rollout.generators[0].get_state())
+        rows = episode.conditions[first : first + chunk]
+        expected = world.sample(fresh, rows, generator)
+        assert torch.equal(rollout.sample(rows).latents, expected)
+        rollout.commit()
+        seen = torch.cat([seen, expected], dim=1)
+    whole = started(world, episode, context)
+    whole.observe(seen[:, context:], episode.conditions[context : context + 3 * chunk])
+    rollout.memory_cut = False
+    rows = episode.conditions[60 : 60 + chunk]
+    whole.reseed(1)
+    rollout.reseed(1)
+    torch.testing.assert_close(rollout.sample(rows).latents, whole.sample(rows).latents, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("memory_cut", [False, True])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_saved_moment_goes_on_identically(
+    world: World, episode: EncodedEpisode, tmp_path: Path, memory_cut: bool, batch: int
+) -> None:
+    rows = Conditions.stack([episode.conditions] * batch)
+    rollout = Rollout(world, range(batch), memory_cut)
+    rollout.observe(np.stack([episode.latents[:20]] * batch), rows[:20])
+    latents(rollout, rows[20:30])
+    rollout.save(tmp_path / "a.safetensors", {"pose": torch.ones(4)})
+    expected = latents(rollout, rows[30:40])
+    other = Rollout(world, [7] * batch, memory_cut)
+    assert torch.equal(other.load(tmp_path / "a.safetensors")["pose"], torch.ones(4))
+    assert torch.equal(latents(other, rows[30:40]), expected)
+    with pytest.raises(LssvwmError, match="another model or batch"):
+        Rollout(world, [0] * (batch + 1)).load(tmp_path / "a.safetensors")
+
+
+def test_branches_go_their_own_ways(world: World, episode: EncodedEpisode) -> None:
+    rollout = started(world, episode, seed=5)
+    branch = rollout.branch(world, 5)
+    latents(branch, episode.conditions[20:40])
+    expected = latents(started(world, episode, seed=5), episode.conditions[20:30])
+    assert torch.equal(latents(rollout, episode.conditions[20:30]), expected)
+
+
+def test_frames_are_seen_as_their_latents(world: World, episode: EncodedEpisode) -> None:
+    frames = world.decode(torch.from_numpy(episode.latents[:10]).float())
+    encoded = world.encode(frames)
+    assert encoded.shape == (10, 4, 4, 4)
+    one, other = world.rollout(), world.rollout()
+    one.observe(frames, episode.conditions[:10])
+    other.observe(encoded, episode.conditions[:10])
+    rows = episode.conditions[10:15]
+    assert torch.equal(one.sample(rows).latents, other.sample(rows).latents)
+    state = world.reset()
+    made = world.generate_frames(state, rows, torch.Generator().manual_seed(0))
+    assert made.shape == (1, 5, 64, 64, 3)
+    assert made.dtype == np.uint8
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("frames", "message"),
     [
-        (["--context", "22"], "expected a multiple of the chunk, 5: 20 or 25"),
-        (["--context", "1100", "--frames", "1200"], "has 1001 frames"),
-        (["--context", "40"], "nothing is left to generate"),
-        (["--episode", "9"], "validation episodes 0..0"),
-        (["--out", "v.webm"], "v.webm: expected a name that ends in .mp4 or .gif"),
-        (["--actions", "fly*3"], "'fly*3' is not an action"),
-        (["--chunk", "3"], "was trained for 5, 1"),
-        (["--conditions", "mood"], "conditions mood; the world has action, pose"),
-        (["--checkpoint", "nothing"], "nothing: no such model"),
-        (["--data", "nowhere"], "nowhere: no such folder"),
+        (np.zeros((5, 32, 32, 3), np.uint8), "expected uint8 .*64, 64, 3"),
+        (np.zeros((5, 4, 8, 8), np.float32), r"expected \(1, T, 4, 4, 4\)"),
+        (np.zeros((2, 5, 4, 4, 4), np.float32), r"expected \(1, T, 4, 4, 4\)"),
     ],
 )
-def test_bad_options_are_told_and_write_nothing(
-    workspace: Path, tmp_path: Path, arguments: list[str], message: str
+def test_frames_that_do_not_fit_are_refused(world: World, frames: np.ndarray, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        world.rollout().observe(frames)
+
+
+def test_frames_and_conditions_are_as_many(world: World, episode: EncodedEpisode) -> None:
+    with pytest.raises(ValueError, match="10 frames, but 9 rows"):
+        world.rollout().observe(episode.latents[:10], episode.conditions[:9])
+
+
+def test_what_fits_no_chunk_is_left_out_and_said(
+    world: World, episode: EncodedEpisode, caplog: pytest.LogCaptureFixture
 ) -> None:
-    error = lssvwm(workspace, *SHORT, "--out", str(tmp_path / "v.mp4"), *arguments, fails=True).stderr
-    assert message in error
-    assert not list(tmp_path.iterdir())
-
-
-def test_damaged_world_is_told(workspace: Path, tmp_path: Path) -> None:
-    import shutil
-
-    shutil.copytree(workspace / "runs/test", tmp_path / "runs/test", symlinks=True)
-    weights = next((tmp_path / "runs/test/checkpoints").glob("0*/model/model.safetensors"))
-    weights.write_bytes(weights.read_bytes()[:5000])
-    error = lssvwm(tmp_path, *SHORT, fails=True).stderr
-    assert str(weights) in error
-    assert "damaged" in error
-
-
-def test_action_lists() -> None:
-    assert parse_actions("forward*2, left", ACTION_NAMES) == [1, 1, 2]
-    assert parse_actions("recorded", ACTION_NAMES) is None
-    for wrong in ("forward*x", "jump", "forward,,left", "left*0"):
-        with pytest.raises(LssvwmError, match="--actions"):
-            parse_actions(wrong, ACTION_NAMES)
-
-
-def test_recorded_drive_goes_on_with_the_explorer_where_the_recording_ends() -> None:
-    layout = np.ones((9, 9), np.uint8)
-    pose = np.array([4.5, 4.5, 1, 0], np.float32)
-    recorded = Drive(np.eye(6, dtype=np.float32)[[1, 1]], np.stack([pose, pose]))
-    drive = steer("recorded", 50, ACTION_NAMES, pose, layout, seed=0, recorded=recorded)
-    np.testing.assert_array_equal(drive.actions[:2], recorded.actions)
-    assert (drive.actions.sum(axis=1) == 1).all()
-    steps = np.linalg.norm(np.diff(drive.poses[:, :2], axis=0), axis=1)
-    assert steps.max() < 0.3
-    assert steps.sum() > 2
-
-
-def test_turning_by_hand_turns_the_pose() -> None:
-    pose = np.array([4.5, 4.5, 1, 0], np.float32)
-    drive = steer("left*5", 5, ACTION_NAMES, pose, None, seed=0)
-    heading = np.degrees(np.arctan2(drive.poses[-1, 3], drive.poses[-1, 2]))
-    assert heading == pytest.approx(92, abs=0.1)
+    """A world that knows chunks of 5 alone sees the last 20 of 23 frames."""
+    config = replace(world.model.config, chunk_sizes=(5,))
+    model = type(world.model)(config).eval()
+    model.load_state_dict(world.model.state_dict())
+    only_fives = replace(world, model=model)
+    rollout, expected = started(only_fives, episode, 23), only_fives.rollout()
+    expected.observe(episode.latents[3:23], episode.conditions[3:23])
+    assert "the first 3 of 23 frames are left out" in caplog.text
+    rows = episode.conditions[23:28]
+    assert torch.equal(rollout.sample(rows).latents, expected.sample(rows).latents)

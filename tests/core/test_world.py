@@ -14,6 +14,7 @@ from lssvwm_core.episodes import EncodedEpisode, load_episode
 from lssvwm_core.evaluation.metrics import psnr
 from lssvwm_core.model.autoencoder import load_autoencoder
 from lssvwm_core.resolve import resolve_model, resolve_world
+from lssvwm_core.sampling import Euler
 from lssvwm_core.training.run.folder import Run
 from lssvwm_core.world import World, load_world, save_world
 from lssvwm_datasets.errors import LssvwmError
@@ -23,7 +24,7 @@ from lssvwm_datasets.sources import find_recordings, sample_recordings
 @pytest.fixture(scope="module")
 def world(workspace: Path) -> World:
     world = load_world(Run(workspace / "runs/test").world, torch.device("cpu"))
-    world.steps = 2
+    world = world.sampled_with(steps=2)
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in world.model.parameters():  # four steps of training leave the gates all but closed
@@ -33,7 +34,7 @@ def world(workspace: Path) -> World:
 
 @pytest.fixture(scope="module")
 def episode(workspace: Path, world: World) -> EncodedEpisode:
-    return load_episode(workspace / "data/maze", world, 0)
+    return load_episode(world, workspace / "data/maze")
 
 
 def conditions(episode: EncodedEpisode, start: int, stop: int) -> dict[str, torch.Tensor]:
@@ -56,7 +57,7 @@ def test_observing_in_pieces_is_observing_at_once(world: World, episode: Encoded
             torch.testing.assert_close(one[name], other[name], atol=1e-4, rtol=1e-3)
 
 
-def test_generating_commits_what_was_dreamt(world: World, episode: EncodedEpisode) -> None:
+def test_generating_commits_what_was_sampled(world: World, episode: EncodedEpisode) -> None:
     state = world.reset()
     latents = torch.from_numpy(episode.latents[:10])[None].float()
     world.observe(state, latents, conditions(episode, 0, 10))
@@ -69,29 +70,31 @@ def test_generating_commits_what_was_dreamt(world: World, episode: EncodedEpisod
             torch.testing.assert_close(one[name], other[name])
 
 
-def test_steps_and_shift_change_the_dream(world: World, episode: EncodedEpisode) -> None:
+def test_steps_and_shift_change_what_is_sampled(world: World, episode: EncodedEpisode) -> None:
     state = world.reset()
     world.observe(state, torch.from_numpy(episode.latents[:10])[None].float(), conditions(episode, 0, 10))
-    settings = [{}, {"steps": 1}, {"shift": 3.0}]
-    dreams = [
-        replace(world, **setting).dream(state, conditions(episode, 10, 15), torch.Generator().manual_seed(3))
-        for setting in settings
+    samplers = [world.sampler, Euler(steps=1), Euler(steps=2, shift=3.0)]
+    chunks = [
+        replace(world, sampler=sampler).sample(state, conditions(episode, 10, 15), torch.Generator().manual_seed(3))
+        for sampler in samplers
     ]
-    assert not torch.equal(dreams[0], dreams[1])
-    assert not torch.equal(dreams[0], dreams[2])
+    assert not torch.equal(chunks[0], chunks[1])
+    assert not torch.equal(chunks[0], chunks[2])
 
 
 def test_a_world_keeps_the_steps_it_is_for(workspace: Path, tmp_path: Path, world: World) -> None:
     autoencoder = str(workspace / "data/maze/autoencoder")
-    save_world(tmp_path, world.model, world.header, autoencoder, steps=3)
-    assert load_world(tmp_path, torch.device("cpu")).steps == 3
+    save_world(tmp_path, world.model, world.header, autoencoder, Euler(steps=3, shift=2.0))
+    assert load_world(tmp_path, "cpu").sampler == Euler(3, 2.0)
     config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(config | {"sampling_steps": 0}))
-    with pytest.raises(LssvwmError, match="sampling_steps is 0, expected at least 1"):
-        load_world(tmp_path, torch.device("cpu"))
-    del config["sampling_steps"]
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    assert load_world(tmp_path, torch.device("cpu")).steps == 4
+    for wrong in ({"sampling_steps": 0}, {"sampler": {"steps": "x"}}, {"sampler": {"name": "y"}}, {"sampler": 3}):
+        (tmp_path / "config.json").write_text(json.dumps(config | wrong))
+        with pytest.raises(LssvwmError, match=r"config\.json"):
+            load_world(tmp_path, "cpu")
+    del config["sampler"]
+    for older, steps in (({"sampling_steps": 2}, 2), ({}, 4)):
+        (tmp_path / "config.json").write_text(json.dumps(config | older))
+        assert load_world(tmp_path, "cpu").steps == steps
     assert world.sampled_with(steps=5, chunk=1).chunk == 1
     with pytest.raises(LssvwmError, match="--chunk 3: the world was trained for 5, 1"):
         world.sampled_with(chunk=3)
@@ -128,8 +131,7 @@ def test_without_a_name_the_latest_run_is_taken_else_the_shipped_world(
 
 
 def test_the_shipped_world_loads_and_dreams() -> None:
-    world = load_world(resolve_world("maze-world"), torch.device("cpu"))
-    world.steps = 1
+    world = load_world("maze-world", "cpu").sampled_with(steps=1)
     state = world.reset()
     chunk = world.generate(state, {}, torch.Generator().manual_seed(0))
     frames = world.decode(chunk[0])

@@ -1,9 +1,13 @@
 """Run with the code of 13a7681 on the path, in an empty folder: makes tests/golden."""
 
-import subprocess, sys, shutil
-from dataclasses import replace
+import shutil
+import subprocess
+import sys
 from pathlib import Path
-import numpy as np, torch
+
+import numpy as np
+import torch
+
 from lssvwm_core.model.autoencoder import Autoencoder, AutoencoderConfig, save_autoencoder
 from lssvwm_datasets.sources import sample_recordings
 
@@ -59,15 +63,15 @@ run(
     "--save-state",
     str(state),
 )
-from lssvwm_core.world import load_world
-from lssvwm_core.episodes import load_episode
-from lssvwm_core.resolve import resolve_world
 from lssvwm_core import rollout as ro
-from lssvwm_core.play.game import Game
-from lssvwm_core.evaluation.run import evaluate, EvalOptions
-from lssvwm_core.evaluation.results import Measures, load_results
+from lssvwm_core.episodes import load_episode
 from lssvwm_core.evaluation.features import latent_features
+from lssvwm_core.evaluation.results import Measures, load_results
+from lssvwm_core.evaluation.run import EvalOptions, evaluate
 from lssvwm_core.evaluation.tasks import Task
+from lssvwm_core.play.game import Game
+from lssvwm_core.resolve import resolve_world
+from lssvwm_core.world import load_world
 
 frames = {}
 

@@ -21,7 +21,7 @@ def world(workspace: Path) -> World:
     with torch.no_grad():
         for parameter in world.model.parameters():
             parameter += 0.05 * torch.randn_like(parameter)
-    return replace(world, steps=2)
+    return world.sampled_with(steps=2)
 
 
 @pytest.fixture

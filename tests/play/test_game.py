@@ -31,7 +31,7 @@ def test_keys_decide_and_the_seed_repeats(game: Game, new_game: Callable[[], Gam
 
 
 def test_a_frame_is_a_rollout_step_with_the_pose_reckoned(game: Game, workspace: Path) -> None:
-    recording = load_episode(workspace / "data/maze", game.world, 0)
+    recording = load_episode(game.world, workspace / "data/maze")
     assert recording.poses is not None
     state = game.world.reset()
     rows = {"action": recording.actions[:20], "pose": recording.poses[:20]}
@@ -48,7 +48,7 @@ def test_memory_is_of_constant_size(game: Game) -> None:
     sizes = set()
     for action in [FORWARD, LEFT] * 15:
         game.step(action)
-        sizes.add((game.state.nbytes, game._latents.shape, len(game.slots)))
+        sizes.add((game.state.nbytes, game.rollout.recent.shape, len(game.slots)))
     assert len(sizes) == 1
     assert game.state.frames_seen == 50
 
@@ -106,10 +106,10 @@ def test_a_cut_memory_is_a_fresh_state_of_the_last_frames(game: Game) -> None:
     play(game, FORWARD, FORWARD)
     keep = game.world.model.config.frame_window - 1
     fresh = game.world.reset()
-    game.world.observe(fresh, game._latents, game._known)
-    assert fresh.frames_seen == keep == game._latents.shape[1]
+    game.world.observe(fresh, game.rollout.recent, game.rollout.recent_conditions)
+    assert fresh.frames_seen == keep == game.rollout.recent.shape[1]
     rng = torch.Generator()
-    rng.set_state(game.rng.get_state())
+    rng.set_state(game.rollout.generators[0].get_state())
     assert game.pose is not None
     pose = walk(game.layout, game.pose, LEFT)
     conditions = {"action": torch.eye(6)[LEFT][None, None], "pose": torch.from_numpy(pose)[None, None]}
@@ -123,6 +123,6 @@ def test_a_cut_memory_is_a_fresh_state_of_the_last_frames(game: Game) -> None:
 def test_without_poses_they_are_unknown_to_the_world(game: Game) -> None:
     game.actions_only = True
     game.step(FORWARD)
-    assert game._known["pose"][0, -1].isnan().all()
-    assert not game._known["pose"][0, -2].isnan().any()
+    assert game.rollout.recent_conditions["pose"][0, -1].isnan().all()
+    assert not game.rollout.recent_conditions["pose"][0, -2].isnan().any()
     assert game.pose is not None

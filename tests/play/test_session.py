@@ -40,8 +40,8 @@ class Watcher(Viewer):
 def actions(game: Game, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """What the game is asked to do, frame by frame."""
     taken: list[int] = []
-    dream = game.dream
-    monkeypatch.setattr(game, "dream", lambda action: (taken.append(action), dream(action))[1])
+    show = game.show
+    monkeypatch.setattr(game, "show", lambda action: (taken.append(action), show(action))[1])
     return taken
 
 
@@ -66,7 +66,7 @@ def test_nobody_watches_nothing_runs(session: Session, actions: list[int]) -> No
 
 def test_the_latest_key_wins(session: Session, actions: list[int]) -> None:
     one, other = Watcher(), Watcher()
-    with session._changed:  # nothing is dreamt meanwhile
+    with session._changed:  # nothing is sampled meanwhile
         session._viewers += [one, other]
         session.press(one, LEFT, 1.0)
         session.press(other, FORWARD, 2.0)
@@ -109,7 +109,7 @@ def test_a_slow_viewer_loses_frames_and_slows_nobody(session: Session) -> None:
 
 
 def test_the_pace_is_the_worlds_and_keys_come_early(game: Game, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(game, "dream", lambda action: game.frame)
+    monkeypatch.setattr(game, "show", lambda action: game.frame)
     monkeypatch.setattr(game, "commit", lambda: None)
     with Session(game, fps=2) as session:
         watcher = Watcher()
@@ -152,7 +152,7 @@ def test_a_failure_ends_the_session_and_is_kept(
     def fail(action: int) -> None:
         raise RuntimeError("no more memory")
 
-    monkeypatch.setattr(game, "dream", fail)
+    monkeypatch.setattr(game, "show", fail)
     woken = threading.Event()
     with Session(game) as session:
         session.join(Viewer(woken.set))

@@ -35,7 +35,7 @@ function badge(text, live) {
 
 function hear({ hello, scene: place, status: news }) {
   if (hello) greet(hello);
-  if (place) { layout = place.layout; path = place.path; context = path.length - place.dreamt; }
+  if (place) { layout = place.layout; path = place.path; context = path.length - place.generated; }
   if (news) {
     status = news;
     if (news.pose && scene === news.scene) path.push(news.pose.slice(0, 2));
@@ -139,7 +139,7 @@ function slot(name) {
   return made;
 }
 
-// The maze from above, y upwards: the recorded context blue, the way dreamt orange.
+// The maze from above, y upwards: the recorded context blue, the way generated orange.
 function draw() {
   const canvas = $("map"), pen = canvas.getContext("2d");
   canvas.hidden = !status.pose;

@@ -12,8 +12,8 @@ import tomli_w
 
 from lssvwm_core.model.config import ModelConfig, with_current_names
 from lssvwm_core.presets import PRESETS, Stage
+from lssvwm_core.sampling import DEFAULT_STEPS, Euler, Sampler
 from lssvwm_core.training.data.clips import ClipSampling
-from lssvwm_core.world import SAMPLING_STEPS
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.files import written_whole
 from lssvwm_datasets.schema import read_toml
@@ -113,9 +113,9 @@ class RunConfig:
     distill: DistillConfig | None = None
 
     @property
-    def sampling_steps(self) -> int:
-        """Denoising steps a chunk that the world is for."""
-        return self.distill.steps if self.distill else SAMPLING_STEPS
+    def sampler(self) -> Sampler:
+        """How the world is sampled by default."""
+        return Euler(self.distill.steps if self.distill else DEFAULT_STEPS)
 
 
 def make_config(preset: str, data: Path, file: Path | None, overrides: Sequence[str]) -> RunConfig:

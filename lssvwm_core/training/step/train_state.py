@@ -51,8 +51,8 @@ class TrainState:
         weights, optimizer_state = gather((self.model.state_dict(), self.optimizer.state_dict()), keep=main)
         world = gather_model(self.ema, keep=main)
         if main:
-            kept, steps = config.train.keep_checkpoints, config.sampling_steps
-            checkpoint = save_checkpoint(run, self.steps, weights, world, optimizer_state, header, kept, steps)
+            kept, sampler = config.train.keep_checkpoints, config.sampler
+            checkpoint = save_checkpoint(run, self.steps, weights, world, optimizer_state, header, kept, sampler)
         accelerator.wait_for_everyone()
         return checkpoint
 

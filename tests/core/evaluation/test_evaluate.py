@@ -15,7 +15,7 @@ from lssvwm_core.evaluation.metrics import psnr
 from lssvwm_core.evaluation.report import binned, summarise
 from lssvwm_core.evaluation.results import CUT, MODEL, Measures, load_results
 from lssvwm_core.evaluation.run import EvalOptions, evaluate
-from lssvwm_core.evaluation.tasks import Task
+from lssvwm_core.evaluation.tasks import make_task
 from lssvwm_core.training.run.folder import Run, trained_frames
 from lssvwm_core.world import World, load_world
 from lssvwm_datasets.errors import LssvwmError
@@ -28,16 +28,15 @@ SHORT = ("--checkpoint", "test", "--steps", "2", "--context", "40", "--frames", 
 @pytest.fixture(scope="module")
 def world(workspace: Path) -> World:
     world = load_world(Run(workspace / "runs/test").world, torch.device("cpu"))
-    world.steps = 2
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in world.model.parameters():  # four steps of training leave the gates all but closed
             parameter += 0.05 * torch.randn_like(parameter)
-    return world
+    return world.sampled_with(steps=2)
 
 
 def run(world: World, workspace: Path, out: Path, stop_after: int | None = None, **options: object) -> None:
-    wanted = replace(EvalOptions(Task("retrieval", 20, 20), episodes=1, videos=0), **options)  # type: ignore[arg-type]
+    wanted = replace(EvalOptions(make_task("retrieval", 20, 20), episodes=1, videos=0), **options)  # type: ignore[arg-type]
     measures = Measures("none here", latent_features(world.autoencoder, world.device))
     steps: Iterator[object] = evaluate(world, workspace / "data/maze", wanted, measures, {"weights": "w"}, out)
     for count, _ in enumerate(steps):
@@ -74,7 +73,7 @@ def test_a_stopped_evaluation_goes_on_and_keeps_what_it_had(world: World, worksp
 def test_a_folder_of_other_settings_is_refused(world: World, workspace: Path, tmp_path: Path) -> None:
     run(world, workspace, tmp_path, stop_after=0)
     with pytest.raises(LssvwmError, match=r"other settings \(task: .*choose another --out"):
-        run(world, workspace, tmp_path, task=Task("retrieval", 20, 15))
+        run(world, workspace, tmp_path, task=make_task("retrieval", 20, 15))
 
 
 def test_a_damaged_result_is_named(world: World, workspace: Path, tmp_path: Path) -> None:
@@ -96,7 +95,7 @@ def test_the_cut_row_knows_nothing_but_the_window(world: World, workspace: Path,
     for path in changed.glob("validation*.h5"):
         with h5py.File(path, "r+") as file:
             file["latents"][:10] = -file["latents"][:10]
-    options = EvalOptions(Task("reasoning", 20, 5), episodes=1, videos=0)
+    options = EvalOptions(make_task("reasoning", 20, 5), episodes=1, videos=0)
     measures = Measures("", latent_features(world.autoencoder, world.device))
     for name, data in (("a", workspace / "data/maze"), ("b", changed)):
         list(evaluate(world, data, options, measures, {}, tmp_path / name))
@@ -159,7 +158,7 @@ def test_parts_and_the_memory_are_means_over_their_frames() -> None:
     a = common | {"id": np.array("a"), "psnr": np.array([[30.0, 20, 20, 20], [10, 20, 20, 20]])}
     b = common | {"id": np.array("b"), "psnr": np.array([[26.0, 26, 0, 0], [16, 16, 0, 0]])}
     a["distance"], b["distance"] = np.array([3, np.nan, np.nan, np.nan]), np.array([3, 4, np.nan, np.nan])
-    figures = summarise(Task("reasoning", 10, 4), [a, b])
+    figures = summarise(make_task("reasoning", 10, 4), [a, b])
     assert figures["rows"][MODEL]["seen"]["psnr"] == pytest.approx((30 + 26 + 26) / 3)
     assert figures["rows"][MODEL]["unseen"]["psnr"] == pytest.approx(12)
     assert figures["memory_db"] == pytest.approx((30 + 26 + 26) / 3 - (10 + 16 + 16) / 3)
@@ -179,7 +178,7 @@ def test_a_turn_is_judged_by_its_last_frame() -> None:
         "features": np.zeros((2, 1, 3)),
         "features_truth": np.zeros((1, 3)),
     }
-    figures = summarise(Task("turn", 100, 20), [result, result])
+    figures = summarise(make_task("turn", 100, 20), [result, result])
     assert figures["rows"][MODEL]["all"]["psnr"] == 19
     assert figures["rows"][MODEL]["rollouts"]["psnr"] == [19, 19]
     assert figures["memory_db"] == 9.5

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lssvwm_core.diffusion import add_noise, denoise, flow_loss, sample_noise_levels, sampling_levels
+from lssvwm_core.diffusion import add_noise, flow_loss, sample_noise_levels
 
 
 def rng(seed=0):
@@ -91,31 +91,3 @@ class Oracle:
 def test_the_velocity_is_learnt_without_loss_by_who_knows_it(normal):
     latents, noise = normal(2, 10, 3, 4, 4), normal(2, 10, 3, 4, 4, seed=1)
     assert flow_loss(Oracle(latents), latents, noise, LEVELS, {}, 5) < 1e-8
-
-
-@pytest.mark.parametrize("steps", [1, 4, 20])
-def test_the_sampler_follows_the_velocity_to_the_clean_latent(normal, steps):
-    clean, conditions, state = normal(2, 5, 3, 4, 4), {"action": normal(2, 5, 3)}, object()
-    oracle = Oracle(clean)
-    torch.testing.assert_close(denoise(oracle, normal(2, 5, 3, 4, 4, seed=1), conditions, state, steps), clean)
-    levels = torch.stack([call[0] for call in oracle.calls])
-    torch.testing.assert_close(levels, torch.linspace(1, 0, steps + 1)[:-1, None, None].expand(steps, 2, 5))
-    assert all(call[1:] == (conditions, state, 5) for call in oracle.calls)
-
-
-@torch.no_grad()
-def test_denoising_leaves_the_state_as_it_was(model, normal):
-    _, state = model(normal(1, 10, 3, 4, 4), torch.zeros(1, 10), {})
-    before, noise = state.copy(), normal(1, 5, 3, 4, 4, seed=1)
-    dream = denoise(model, noise, {}, state, steps=3)
-    assert state.frames_seen == 10
-    torch.testing.assert_close(state.mixers, before.mixers, rtol=0, atol=0)
-    assert torch.equal(denoise(model, noise, {}, state, steps=3), dream)
-    assert not torch.equal(denoise(model, noise, {}, model.initial_state(1), steps=3), dream)
-
-
-def test_sampling_levels_fall_from_noise_to_clean_and_a_shift_lingers_at_high_noise():
-    assert sampling_levels(4) == [1.0, 0.75, 0.5, 0.25, 0.0]
-    shifted = sampling_levels(4, shift=3.0)
-    assert shifted == pytest.approx([1.0, 0.9, 0.75, 0.5, 0.0])
-    assert sampling_levels(1, shift=3.0) == [1.0, 0.0]

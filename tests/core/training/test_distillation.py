@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lssvwm_core.diffusion import denoise
+from lssvwm_core.conditions import Conditions
+from lssvwm_core.sampling import Euler, denoise
 from lssvwm_core.training.loop import Outcome, train
 from lssvwm_core.training.run.config import DistillConfig, RunConfig, load_run_config, make_config, with_distillation
 from lssvwm_core.training.run.folder import Run
@@ -71,29 +72,30 @@ def clip(frames: int = 8, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize(("teacher_steps", "steps"), [(8, 2), (8, 1), (6, 3), (4, 2)])
 def test_the_target_is_where_the_teacher_arrives(teacher_steps: int, steps: int) -> None:
-    distillation = Distillation(Gaussian(), teacher_steps, steps)
+    distillation = Distillation(Gaussian(), Euler(teacher_steps), Euler(steps))
     noisy, _ = clip()
-    left = (LEVELS * steps).ceil() * (teacher_steps // steps)
-    expected = noisy * mean_slope(left / teacher_steps, teacher_steps, steps)[:, :, None, None, None]
-    torch.testing.assert_close(distillation.target(noisy, left, {}, 1), expected)
-    assert distillation.target(noisy, left, {}, 1)[:, :2].abs().max() == 0, "clean frames stay"
+    left = (LEVELS * steps).ceil().long()  # steps of the student
+    expected = noisy * mean_slope(left / steps, teacher_steps, steps)[:, :, None, None, None]
+    torch.testing.assert_close(distillation.target(noisy, steps - left, {}, 1), expected)
+    assert distillation.target(noisy, steps - left, {}, 1)[:, :2].abs().max() == 0, "clean frames stay"
 
 
 @pytest.mark.parametrize(("teacher_steps", "steps"), [(8, 2), (8, 1), (6, 3)])
 def test_a_student_without_loss_samples_as_its_teacher(teacher_steps: int, steps: int) -> None:
     student, teacher = Student(teacher_steps, steps), Gaussian()
     clean, noise = clip()
-    objective = Distillation(teacher, teacher_steps, steps)
+    objective = Distillation(teacher, Euler(teacher_steps), Euler(steps))
     assert objective(student, clean, noise, LEVELS, {}, 1) < 1e-12
     assert objective(Gaussian(), clean, noise, LEVELS, {}, 1) > 1e-4, "who makes one Euler step arrives elsewhere"
-    one = denoise(student, noise, {}, None, steps)  # type: ignore[arg-type]
-    torch.testing.assert_close(one, denoise(teacher, noise, {}, None, teacher_steps), atol=1e-6, rtol=1e-6)  # type: ignore[arg-type]
+    one = denoise(student, Euler(steps), noise, Conditions(), None)  # type: ignore[arg-type]
+    several = denoise(teacher, Euler(teacher_steps), noise, Conditions(), None)  # type: ignore[arg-type]
+    torch.testing.assert_close(one, several, atol=1e-6, rtol=1e-6)
 
 
 def test_both_are_asked_at_the_levels_of_their_samplers_and_see_the_clean_prefix() -> None:
     student, teacher = Gaussian(), Gaussian()
     clean, noise = clip()
-    Distillation(teacher, 8, 2)(student, clean, noise, LEVELS, {}, 1)
+    Distillation(teacher, Euler(8), Euler(2))(student, clean, noise, LEVELS, {}, 1)
     rounded = torch.tensor([[0.0, 0.0, 0.5, 0.5, 0.5, 1.0, 1.0, 1.0]], dtype=torch.float64)
     assert torch.equal(student.asked[0], rounded)
     steps = [rounded - taken / 8 * (rounded > 0) for taken in range(4)]

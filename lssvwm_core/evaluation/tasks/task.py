@@ -1,0 +1,141 @@
+"""What every task has in common, and the task on one episode: a trial."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lssvwm_core.conditions import Conditions
+from lssvwm_core.episodes import EncodedEpisode
+from lssvwm_datasets.errors import LssvwmError
+
+if TYPE_CHECKING:
+    from lssvwm_core.world import World
+
+HEADING = ("cos", "sin")  # pose columns
+PLACE = ("x", "y")
+SIMILAR_HEADING = np.cos(np.radians(45))
+
+Rows = dict[str, NDArray[np.float32]]  # (frames, columns) of each stream
+
+
+@dataclass(frozen=True)
+class Task:
+    """`context` frames of a recording, then `frames` to generate, led by conditions; here the recording goes on."""
+
+    name: str
+    context: int
+    frames: int
+
+    about: ClassVar[str] = "the recording goes on after the context"
+
+    def default_frames(self) -> int:
+        """How many frames to generate where nobody says."""
+        return self.frames
+
+    def order(self) -> NDArray[np.intp]:
+        """(context + frames,) the recorded frame that each frame of the task shows."""
+        return np.arange(self.context + self.frames)
+
+    def check(self, world: "World", streams: tuple[str, ...]) -> None:
+        """Raises: LssvwmError when the task's lengths do not fit, or the world or its data cannot do it."""
+        if self.context < 1 or self.frames < 1:
+            raise LssvwmError(
+                f"--context {self.context} --frames {self.frames}: expected at least one frame to see, and at least "
+                "one to generate"
+            )
+
+    def lead(self, rows: Rows, world: "World") -> Rows:
+        """What the world is told of each frame; `rows` are those recorded with the frames of `order`."""
+        return rows
+
+    def distance(self, episode: EncodedEpisode, world: "World") -> NDArray[np.float64] | None:
+        """(frames,) frames since each place was seen in the context, NaN where it was not; None where nobody knows."""
+        if episode.poses is None or not set(PLACE + HEADING) <= set(world.header.pose_names):
+            return None
+        return distance_to_seen(episode.poses, world.header.pose_names, self.context, self.frames)
+
+    def judged(self) -> NDArray[np.bool_]:
+        """(frames,) which of the generated frames the means are taken over."""
+        return np.ones(self.frames, bool)
+
+    def parts(self, distance: NDArray[np.float64], known: bool) -> dict[str, NDArray[np.bool_]]:
+        """Parts of the generated frames that get means of their own, as masks of the shape of `distance`.
+
+        Args:
+            distance: (rollouts, frames), as of `distance`.
+            known: whether it is known for every rollout.
+        """
+        seen = np.isfinite(distance)
+        return {"seen": seen, "unseen": ~seen} if known else {}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A task on one episode; N frames are generated.
+
+    Attributes:
+        context: (context, C, h, w) latents.
+        conditions: (1, context + N, columns) of each stream.
+        truth: (N, H, W, 3) exact frames, decoded latents where the shards keep none (`exact` tells).
+        distance: (N,) frames since the same place was seen in the context; NaN where it was not.
+        places_known: whether the distances mean anything.
+    """
+
+    number: int
+    id: str
+    context: Tensor
+    conditions: Conditions
+    truth_latents: Tensor  # (N, C, h, w)
+    truth: NDArray[np.uint8]
+    context_frames: NDArray[np.uint8]
+    distance: NDArray[np.float64]
+    places_known: bool
+    exact: bool
+
+
+def make_trial(task: Task, number: int, episode: EncodedEpisode, world: "World", streams: tuple[str, ...]) -> Trial:
+    """The task on an episode, which has at least as many frames as the task shows."""
+    order = task.order()
+    recorded: Mapping[str, NDArray[np.float32] | None] = {"action": episode.actions, "pose": episode.poses}
+    rows = {name: found[order] for name, found in recorded.items() if found is not None}
+    rows["action"][np.diff(order, prepend=-1) != 1] = (
+        np.nan
+    )  # as in training: only a step forward in time has its action
+    rows = task.lead(rows, world)
+    latents = torch.from_numpy(episode.latents[: order.max() + 1]).float()
+    frames = episode.frames if episode.frames is not None else world.decode(latents)
+    ahead, distance = order[task.context :], task.distance(episode, world)
+    return Trial(
+        number=number,
+        id=episode.id,
+        context=latents[: task.context],
+        conditions=Conditions({name: rows[name] for name in streams if name in rows}),
+        truth_latents=latents[ahead],
+        truth=frames[ahead],
+        context_frames=frames[: task.context],
+        distance=np.full(task.frames, np.nan) if distance is None else distance,
+        places_known=distance is not None,
+        exact=episode.frames is not None,
+    )
+
+
+def distance_to_seen(
+    poses: NDArray[np.float32], names: tuple[str, ...], context: int, frames: int
+) -> NDArray[np.float64]:
+    """(frames,) how many frames ago each place was last seen in the context; NaN for places that were not.
+
+    A place was seen when a frame of the context stood in the same cell (the same whole part of x and y) with a heading
+    within 45 degrees.
+    """
+    columns = [names.index(name) for name in PLACE + HEADING]
+    x, y, cos, sin = (poses[: context + frames, column] for column in columns)
+    before, after = slice(context), slice(context, None)
+    same = (np.floor(x[after, None]) == np.floor(x[before])) & (np.floor(y[after, None]) == np.floor(y[before]))
+    same &= cos[after, None] * cos[before] + sin[after, None] * sin[before] >= SIMILAR_HEADING
+    latest = np.where(same, np.arange(context), -1).max(axis=1)
+    return np.where(latest < 0, np.nan, np.arange(context, context + frames) - latest)

@@ -1,0 +1,95 @@
+"""How a world goes from noise to a clean chunk: samplers, each with its schedule of noise levels.
+
+Adding a sampler is a class with the members of `Sampler` and a line in `SAMPLERS`; worlds keep its name in their
+config, and distillation works with any of them.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from lssvwm_core.model.state import ModelState
+from lssvwm_core.model.world_model import WorldModel
+
+DEFAULT_STEPS = 4  # of a world that was not distilled to fewer: the knee (docs/memory.md)
+
+Level = float | Tensor  # a noise level in [0, 1]; a tensor where it differs between frames, (B, T, 1, 1, 1)
+Velocity = Callable[[Tensor, Level], Tensor]  # noisy latents and their level -> (noise - clean), as the model sees it
+
+
+class Sampler(Protocol):
+    """Integrates the flow from noise (level 1) to clean latents (level 0)."""
+
+    @property
+    def steps(self) -> int: ...
+
+    def levels(self) -> tuple[float, ...]:
+        """The schedule: `steps` + 1 noise levels, falling from 1 to 0."""
+        ...
+
+    def advance(self, velocity: Velocity, x: Tensor, now: Level, after: Level) -> Tensor:
+        """Latents (B, T, C, h, w) at level `now`, moved to level `after`; `velocity` may be asked several times."""
+        ...
+
+
+@dataclass(frozen=True)
+class Euler:
+    """One evaluation of the model a step.
+
+    Attributes:
+        shift: levels are spaced evenly at 1; above 1 the steps are finer at high noise (Esser et al., 2024, eq. 23).
+    """
+
+    steps: int = DEFAULT_STEPS
+    shift: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or not self.shift > 0:
+            raise ValueError(f"{self.steps} steps with a shift of {self.shift}; expected at least 1, and above 0")
+
+    def levels(self) -> tuple[float, ...]:
+        even = torch.linspace(1, 0, self.steps + 1).tolist()
+        return tuple(self.shift * level / (1 + (self.shift - 1) * level) for level in even)
+
+    def advance(self, velocity: Velocity, x: Tensor, now: Level, after: Level) -> Tensor:
+        return x + (after - now) * velocity(x, now)
+
+
+SAMPLERS: dict[str, Callable[..., Sampler]] = {"euler": Euler}
+
+
+def make_sampler(settings: dict[str, Any]) -> Sampler:
+    """The sampler that `sampler_settings` described. Raises: ValueError for unknown names or settings."""
+    name = settings.get("name", "euler")
+    if name not in SAMPLERS:
+        raise ValueError(f"unknown sampler {name!r}; expected one of {', '.join(SAMPLERS)}")
+    try:
+        return SAMPLERS[name](**{key: value for key, value in settings.items() if key != "name"})
+    except TypeError as error:
+        raise ValueError(f"sampler {name}: {error}") from error
+
+
+def sampler_settings(sampler: Any) -> dict[str, Any]:
+    """What a world's config keeps of its sampler: the name and the fields of the dataclass."""
+    name = next(name for name, kind in SAMPLERS.items() if type(sampler) is kind)
+    return {"name": name, **asdict(sampler)}
+
+
+def denoise(
+    model: WorldModel, sampler: Sampler, noise: Tensor, conditions: Mapping[str, Tensor], state: ModelState
+) -> Tensor:
+    """One chunk from noise (B, c, C, h, w) to clean latents of the same shape; `state` stays as it is."""
+    batch, chunk = noise.shape[:2]
+
+    def velocity(x: Tensor, level: Level) -> Tensor:
+        levels = torch.full((batch, chunk), float(level), device=noise.device)
+        return model(x, levels, conditions, state, chunk)[0]
+
+    x = noise
+    for now, after in pairwise(sampler.levels()):
+        x = sampler.advance(velocity, x, now, after)
+    return x

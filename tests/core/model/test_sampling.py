@@ -1,0 +1,98 @@
+"""Samplers: their schedules, where they arrive, and that another one is a class and a line."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from lssvwm_core.sampling import SAMPLERS, Euler, denoise, make_sampler, sampler_settings
+from lssvwm_core.training.step.distillation import Distillation
+
+
+class Oracle:
+    """The velocity that leads to `clean` from anywhere; it notes the levels and states it was called with."""
+
+    def __init__(self, clean):
+        self.clean, self.calls = clean, []
+
+    def __call__(self, x, noise_levels, conditions, state=None, chunk=None):
+        self.calls.append((noise_levels, conditions, state, chunk))
+        return (x - self.clean) / noise_levels[:, :, None, None, None].clamp(min=1e-6), "the next state"
+
+
+@pytest.mark.parametrize("steps", [1, 4, 20])
+def test_the_sampler_follows_the_velocity_to_the_clean_latent(normal, steps):
+    clean, conditions, state = normal(2, 5, 3, 4, 4), {"action": normal(2, 5, 3)}, object()
+    oracle = Oracle(clean)
+    torch.testing.assert_close(denoise(oracle, Euler(steps), normal(2, 5, 3, 4, 4, seed=1), conditions, state), clean)
+    levels = torch.stack([call[0] for call in oracle.calls])
+    torch.testing.assert_close(levels, torch.linspace(1, 0, steps + 1)[:-1, None, None].expand(steps, 2, 5))
+    assert all(call[1:] == (conditions, state, 5) for call in oracle.calls)
+
+
+@torch.no_grad()
+def test_denoising_leaves_the_state_as_it_was(model, normal):
+    _, state = model(normal(1, 10, 3, 4, 4), torch.zeros(1, 10), {})
+    before, noise = state.copy(), normal(1, 5, 3, 4, 4, seed=1)
+    dream = denoise(model, Euler(3), noise, {}, state)
+    assert state.frames_seen == 10
+    torch.testing.assert_close(state.mixers, before.mixers, rtol=0, atol=0)
+    assert torch.equal(denoise(model, Euler(3), noise, {}, state), dream)
+    assert not torch.equal(denoise(model, Euler(3), noise, {}, model.initial_state(1)), dream)
+
+
+def test_levels_fall_from_noise_to_clean_and_a_shift_lingers_at_high_noise():
+    assert Euler(4).levels() == (1.0, 0.75, 0.5, 0.25, 0.0)
+    assert Euler(4, shift=3.0).levels() == pytest.approx([1.0, 0.9, 0.75, 0.5, 0.0])
+    assert Euler(1, shift=3.0).levels() == (1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"steps": 0}, {"shift": 0.0}, {"shift": float("nan")}, {"order": 2}, {"name": "x"}]
+)
+def test_settings_that_do_not_fit_are_refused(settings):
+    with pytest.raises(ValueError, match=r"steps|order|unknown sampler"):
+        make_sampler(settings)
+
+
+@dataclass(frozen=True)
+class Midpoint:
+    """A second order sampler, as somebody would add one."""
+
+    steps: int = 4
+
+    def levels(self):
+        return tuple(1 - step / self.steps for step in range(self.steps + 1))
+
+    def advance(self, velocity, x, now, after):
+        half = (now + after) / 2
+        return x + (after - now) * velocity(x + (half - now) * velocity(x, now), half)
+
+
+class Curved:
+    """x(t) = clean + noise · t², whose velocity is 2 · noise · t: Euler does not arrive, a second order does."""
+
+    def __init__(self, noise):
+        self.noise = noise
+
+    def __call__(self, x, noise_levels, conditions, state=None, chunk=None):
+        return 2 * self.noise * noise_levels[:, :, None, None, None], state
+
+
+def test_another_sampler_is_a_class_and_a_line(monkeypatch, normal):
+    monkeypatch.setitem(SAMPLERS, "midpoint", Midpoint)
+    sampler = make_sampler({"name": "midpoint", "steps": 3})
+    assert sampler_settings(sampler) == {"name": "midpoint", "steps": 3}
+    noise = normal(1, 2, 3, 4, 4)
+    torch.testing.assert_close(denoise(Curved(noise), sampler, noise, {}, object()), torch.zeros_like(noise))
+    assert denoise(Curved(noise), Euler(3), noise, {}, object()).abs().max() > 0.1
+
+
+def test_distillation_takes_any_teacher(normal):
+    """The mean velocity over a student's step is that of the curve, exactly, by a second order teacher."""
+    noise = normal(1, 4, 3, 4, 4)
+    distillation = Distillation(Curved(noise), Midpoint(4), Euler(2, shift=1.0))
+    taken = torch.tensor([[2, 1, 0, 0]])  # clean, at level 0.5, at level 1
+    levels = 1 - taken / 2
+    expected = noise * ((levels**2 - (levels - 0.5) ** 2) / 0.5 * (taken < 2))[:, :, None, None, None]
+    torch.testing.assert_close(distillation.target(noise, taken, {}, 1), expected)
