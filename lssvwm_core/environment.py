@@ -10,7 +10,7 @@ import torch
 from lssvwm_core.device import fastest_precision, pick_device, training_precision
 from lssvwm_core.scan import choose_backend
 
-PACKAGES = ("torch", "numpy", "h5py", "accelerate", "safetensors", "huggingface-hub", "av", "decord", "imageio-ffmpeg")
+PACKAGES = ("torch", "numpy", "h5py", "accelerate", "safetensors", "huggingface-hub", "av", "imageio-ffmpeg")
 EXTRAS = {  # extra -> what it adds, and the module that tells whether it is there
     "maze": ("lssvwm record maze", "memory_maze"),
     "cuda": ("the Triton kernels of mamba-ssm", "mamba_ssm"),
@@ -31,7 +31,6 @@ def describe() -> str:
         f"- device: {_device(device)}; {os.cpu_count()} CPU cores, {torch.get_num_threads()} threads",
         f"- scan: {backend} ({reason})",
         f"- precision: {fastest_precision(device)} in rollouts, {training_precision(device)} in training",
-        f"- video: {'PyAV' if importlib.util.find_spec('av') else 'decord'}",
     ]
     for extra, (what, module) in EXTRAS.items():
         there = importlib.util.find_spec(module) is not None

@@ -1,25 +1,32 @@
-"""The program that decodes videos for `video`, in a process of its own: `python -m lssvwm_datasets.decoders`.
+"""The program that decodes videos for `video`, in a process of its own: `python -P -m lssvwm_datasets.decoders`.
 
-A request is a line of JSON on standard input: {"path", "decoder": "av" or "decord", "stop": how many frames}. The
-answer on standard output is lines of JSON: what the container says, {"count", "size", "fps"}; then, for every part of
-the first `stop` frames, {"shape"} followed by its bytes; then {"end": true}; or {"error": reason} at any point.
+A request is a line of JSON on standard input: {"path", "stop": how many frames, "most_pixels": of a frame}. The answer
+on standard output is lines of JSON: what the container says, {"times", "size", "fps"}; then, for every part of the
+first `stop` frames, {"shape"} followed by its bytes; then {"end": true}. At any point, instead: {"damaged": reason};
+{"errno", "reason"} when the machine could not read the file; {"broken": reason} when no video can be decoded here.
 """
 
-import contextlib
+import errno
 import itertools
 import json
 import os
 import signal
+import struct
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lssvwm_datasets.errors import DamagedRecording
 from lssvwm_datasets.frames import PART_FRAMES
+from lssvwm_datasets.opening import opened_recording, reason_of
 
 PART_BYTES = 8 * 2**20
+CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif"  # none that names other files
+MOST_BOXES = 10_000  # of an MP4 that are looked at
 
 
 def main() -> None:
@@ -27,25 +34,31 @@ def main() -> None:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # decoders print
     for line in sys.stdin:
-        request = json.loads(line)
         try:
-            _answer(answers, request)
+            _answer(answers, json.loads(line))
         except BrokenPipeError:
             return
-        except Exception as error:  # whatever a decoder raises, the file is at fault
-            _send(answers, {"error": (str(error) or type(error).__name__).splitlines()[0]})
+        except DamagedRecording as error:
+            _send(answers, {"damaged": str(error)})
+        except MemoryError as error:
+            _send(answers, {"errno": errno.ENOMEM, "reason": reason_of(error)})
+        except OSError as error:
+            _send(answers, {"errno": error.errno, "reason": error.strerror})
+        except Exception as error:
+            _send(answers, {"broken": reason_of(error)})
 
 
 def _answer(answers: BinaryIO, request: dict[str, Any]) -> None:
-    opened = (_with_decord if request["decoder"] == "decord" else _with_av)(request["path"])
-    with contextlib.closing(opened):
-        info = next(opened)
+    import av  # noqa: F401  # an installation that is broken is no fault of the recording
+
+    with opened_recording(Path(request["path"]), "video") as file:
+        info, stamps = _contents(file, request["most_pixels"])
         _send(answers, info)
         height, width = info["size"]
         length = min(PART_FRAMES, max(1, PART_BYTES // (3 * height * width)))
         part: list[NDArray[np.uint8]] = []
         try:
-            for frame in itertools.islice(opened, request["stop"]):
+            for frame in itertools.islice(_frames(file, (height, width), stamps), request["stop"]):
                 part.append(frame)
                 if len(part) == length:
                     _send(answers, {"shape": (length, height, width, 3)}, part)
@@ -53,7 +66,7 @@ def _answer(answers: BinaryIO, request: dict[str, Any]) -> None:
         finally:  # what could be decoded before a failure is shown
             if part:
                 _send(answers, {"shape": (len(part), height, width, 3)}, part)
-        _send(answers, {"end": True})
+    _send(answers, {"end": True})
 
 
 def _send(answers: BinaryIO, header: dict[str, Any], part: Sequence[NDArray[np.uint8]] = ()) -> None:
@@ -63,36 +76,53 @@ def _send(answers: BinaryIO, header: dict[str, Any], part: Sequence[NDArray[np.u
     answers.flush()
 
 
-def _with_decord(path: str) -> Generator[Any, None, None]:
-    """Yields what the container says, then frames (H, W, 3)."""
-    import decord
+def _contents(file: BinaryIO, most_pixels: int) -> tuple[dict[str, Any], list[int | None]]:
+    """What the container says, and the time stamp of each frame, in the order of showing and in the stream's units.
 
-    reader = decord.VideoReader(path, num_threads=1)
-    frame = reader.next().asnumpy()  # frame by frame: get_batch holds hundreds of frames
-    height, width, channels = frame.shape
-    if channels != 3:  # it infers the channels from the row's padded size, at 48 pixels wrongly
-        raise ValueError("decord cannot read videos of this width; pip install av")
-    yield {"count": len(reader), "size": (height, width), "fps": float(reader.get_avg_fps())}
-    yield frame
-    for _ in range(1, len(reader)):
-        yield reader.next().asnumpy()
-
-
-def _with_av(path: str) -> Generator[Any, None, None]:
-    """Yields what the container says, then frames (H, W, 3)."""
+    Packets that an edit list hides are no frames.
+    """
     import av
-    from av.video.reformatter import VideoReformatter
 
-    with av.open(path) as container:
+    file.seek(0)
+    with av.open(file, options=_options(most_pixels)) as container:
         if not container.streams.video:
             raise ValueError("no video stream")
         stream = container.streams.video[0]
-        listed = sum(packet.size > 0 and not packet.is_discard for packet in container.demux(stream))
-        if listed == 0:
+        packets = [packet for packet in container.demux(stream) if packet.size > 0]
+        decoding = [packet.dts for packet in packets if packet.dts is not None]
+        shown = [packet.pts for packet in packets if not packet.is_discard]
+        if not shown:
             raise ValueError("no frames")
         size = (stream.codec_context.height, stream.codec_context.width)
-        yield {"count": listed, "size": size, "fps": float(stream.average_rate or 0)}
-    with av.open(path) as container:
+        if not 0 < size[0] * size[1] <= most_pixels:
+            raise ValueError(
+                f"frames of {size[0]}x{size[1]} pixels need more memory than a process may take; to read them, raise "
+                "--max-memory"
+            )
+        rate, unit = float(stream.average_rate or 0), stream.time_base
+        is_mp4 = "mp4" in container.format.name
+    if None in shown or not unit:  # counted, then
+        times = [number / (rate or 1) for number in range(len(shown))]
+        return {"times": times, "size": size, "fps": rate}, [None] * len(shown)
+    stamps = sorted(shown)
+    if is_mp4 and _has_edit_list(file):
+        start = 0
+    elif is_mp4:  # without one, the first frame is late by what its decoder waits
+        start = stamps[0] - min(decoding, default=stamps[0])
+    else:
+        start = stamps[0]
+    times = [float((stamp - start) * unit) for stamp in stamps]
+    return {"times": times, "size": size, "fps": rate}, list(stamps)
+
+
+def _frames(file: BinaryIO, size: tuple[int, int], stamps: Sequence[int | None]) -> Iterator[NDArray[np.uint8]]:
+    """Yields frames (H, W, 3). Raises: ValueError where a frame is not the one that the container promises."""
+    import av
+    from av.video.reformatter import VideoReformatter
+
+    file.seek(0)
+    expected = iter(stamps)
+    with av.open(file, options=_options((size[0] + 64) * (size[1] + 64))) as container:  # coded in whole blocks
         stream = container.streams.video[0]
         stream.codec_context.options = {"err_detect": "explode"}  # no guesses at damaged blocks
         reformatter = VideoReformatter()
@@ -103,16 +133,42 @@ def _with_av(path: str) -> Generator[Any, None, None]:
             except av.FFmpegError as error:
                 failure, decoded = error, _before(packet.pts, stream.codec_context.decode(None))
             for frame in decoded:
-                if frame.is_corrupt or (frame.height, frame.width) != size:
+                stamp = next(expected, None)
+                if frame.is_corrupt or (frame.height, frame.width) != size or stamp not in (None, frame.pts):
                     raise ValueError(f"frame at {frame.time} s is damaged")
                 yield reformatter.reformat(frame, format="rgb24").to_ndarray()
             if failure:
                 raise failure
 
 
+def _options(most_pixels: int) -> dict[str, str]:
+    return {"format_whitelist": CONTAINERS, "max_pixels": str(most_pixels)}
+
+
 def _before(time: int | None, frames: list[Any]) -> list[Any]:
     """Frames come out in the order they are shown in, packets in another: those shown after a lost one are left out."""
     return [frame for frame in frames if time is not None and frame.pts is not None and frame.pts < time]
+
+
+def _has_edit_list(file: BinaryIO) -> bool:
+    """Whether an MP4 (ISO 14496-12) says at what time its pictures begin: a box moov/trak/edts/elst."""
+    place = 0
+    for _ in range(MOST_BOXES):
+        file.seek(place)
+        header = file.read(16)
+        if len(header) < 8:
+            return False
+        size, kind = struct.unpack(">I4s", header[:8])
+        if kind == b"elst":
+            return True
+        if size == 1 and len(header) == 16:
+            size = struct.unpack(">Q", header[8:])[0]
+        if kind in (b"moov", b"trak", b"edts"):
+            size = 8  # look inside
+        if size < 8:
+            return False
+        place += size
+    return False
 
 
 if __name__ == "__main__":

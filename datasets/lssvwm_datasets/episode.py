@@ -64,3 +64,10 @@ class Episode:
     def length(self) -> int:
         """T, the number of frames."""
         return len(self.actions)
+
+
+def null_at_first(actions: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A copy of an episode's actions (T, A) in which nothing led to its first frame."""
+    actions = actions.copy()
+    actions[0] = 0
+    return actions

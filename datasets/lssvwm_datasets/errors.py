@@ -12,6 +12,13 @@ class DamagedRecording(LssvwmError):
     """A recording that cannot be read; `prepare` skips its episode and keeps the reason."""
 
 
+class UnreadableNow(LssvwmError):
+    """The machine could not read a recording for the moment (permission, network, memory): nothing is wrong with it.
+
+    It is never skipped: what needs it stays unfinished, and the same command takes it in later.
+    """
+
+
 def printable(text: str) -> str:
     """The text with what terminals, JSON and HDF5 cannot hold as escapes: control characters, bytes that are no UTF-8.
 

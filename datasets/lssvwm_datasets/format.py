@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lssvwm_datasets.episode import Episode
-from lssvwm_datasets.errors import LssvwmError
+from lssvwm_datasets.errors import DamagedRecording, LssvwmError
+from lssvwm_datasets.frames import PART_FRAMES
+
+HELD_FRAMES = 4 * PART_FRAMES  # parts that are decoded ahead, encoded, and written
 
 
 @dataclass(frozen=True)
@@ -17,11 +20,23 @@ class ReaderOptions:
         size: (H, W) that frames are resized to; None: as recorded.
         action_offset: the source's action t led to frame t + `action_offset` of what its format says.
         skip: recordings whose id contains one of these are refused.
+        max_memory: bytes that a process may take for what it reads of a recording; what needs more is refused.
     """
 
     size: tuple[int, int] | None = None
     action_offset: int = 0
     skip: tuple[str, ...] = ()
+    max_memory: int = 2 * 10**9
+
+    def frame_size(self, path: Path, recorded: tuple[int, int]) -> tuple[int, int]:
+        """(H, W) of the frames that are read. Raises: DamagedRecording when they are too large for the memory."""
+        height, width = self.size or recorded
+        if 3 * height * width * HELD_FRAMES > self.max_memory:
+            raise DamagedRecording(
+                f"{path}: frames of {height}x{width} pixels need more than {self.max_memory / 1e9:g} GB of memory; "
+                "read them smaller with --size, or raise --max-memory"
+            )
+        return height, width
 
 
 DEFAULTS = ReaderOptions()

@@ -23,8 +23,14 @@ class FrameParts:
 
     @staticmethod
     def of(frames: NDArray[np.uint8]) -> "FrameParts":
-        """Parts of (T, H, W, 3) frames in memory; views, not copies."""
-        return FrameParts(lambda: [frames], len(frames))
+        """Parts of (T, H, W, 3) frames in memory; views, not copies, where they are contiguous."""
+        return FrameParts(
+            lambda: (
+                np.ascontiguousarray(frames[start : start + PART_FRAMES])
+                for start in range(0, len(frames), PART_FRAMES)
+            ),
+            len(frames),
+        )
 
     def resized(self, size: tuple[int, int] | None) -> "FrameParts":
         """The same frames in (H, W) pixels, stretched where its shape is another: triangle-filtered over the area that

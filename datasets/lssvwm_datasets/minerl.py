@@ -4,21 +4,23 @@ A stream is a folder of `recording.mp4`, `rendered.npz` and `metadata.json`. Its
 starts early; only its end is aligned. The rules here are those of MineRL's own loader.
 """
 
-import json
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lssvwm_datasets.episode import Episode
-from lssvwm_datasets.errors import DamagedRecording
+from lssvwm_datasets.episode import Episode, null_at_first
+from lssvwm_datasets.errors import DamagedRecording, LssvwmError
 from lssvwm_datasets.format import DEFAULTS, Candidate, Format, ReaderOptions
 from lssvwm_datasets.frames import FrameParts
 from lssvwm_datasets.npz import integers, load_arrays
-from lssvwm_datasets.video import count_frames, probe_video, read_video
+from lssvwm_datasets.schema import read_json
+from lssvwm_datasets.ticks import stretches
+from lssvwm_datasets.video import count_frames, probe_video, video_frames
 
 VIDEO, ARRAYS, METADATA = "recording.mp4", "rendered.npz", "metadata.json"
 FPS = 20.0
@@ -52,6 +54,11 @@ KNOWN_BAD = (
 )
 
 
+@dataclass(frozen=True)
+class _Metadata:
+    true_video_frame_count: int | None = None
+
+
 class _Wanted:
     """Actions and rewards; observations other than the video are not read."""
 
@@ -60,46 +67,54 @@ class _Wanted:
 
 
 def read(path: Path, id: str, options: ReaderOptions = DEFAULTS) -> Iterator[Episode]:
-    """Yields the one episode of a stream's folder. Raises: DamagedRecording."""
+    """Yields the episode of a stream's folder, several where frames are missing. Raises: DamagedRecording; OSError."""
     if LEFT_OUT in path.name:
         raise DamagedRecording(f"{path}: left out by MineRL's own loader (long runs of no-ops)")
     version = re.search(r"(?:^|_)v(\d+)_", path.name)
     if version and int(version[1]) not in (3, 4):
         raise DamagedRecording(f"{path}: data of version {version[1]}, expected 3 or 4")
-    arrays = load_arrays(path / ARRAYS, _Wanted())
+    arrays = load_arrays(path / ARRAYS, _Wanted(), options.max_memory)
     taken, names, units, notes = _actions(path / ARRAYS, arrays)
-    length = len(taken) + 1
     actions = np.concatenate([np.zeros((1, len(names)), np.float32), taken])
     video = path / VIDEO
-    info = probe_video(video)
-    count = info.count
+    info = probe_video(video, options.max_memory)
+    times = info.times
     published = _published_count(path / METADATA)
-    if published != count:  # the container cannot be trusted; what decodes counts
-        count = count_frames(video)
-        if published not in (None, count):
-            notes.append(f"{count} frames decoded, {METADATA} says {published}; aligned by the end of those decoded")
-    if count < length:
-        raise DamagedRecording(f"{video}: {count} frames for {length} states, expected at least as many")
-    first = count - length
-    frames = FrameParts(lambda: _last_twice(read_video(video, start=first, stop=count - 1)), length)
-    yield Episode(
-        id=id,
-        frames=frames.resized(options.size),
-        frame_size=options.size or info.size,
-        actions=actions,
-        action_names=names,
-        action_units=units,
-        source_alignment=SOURCE_ALIGNMENT,
-        fps=FPS,
-        notes=tuple(notes),
-    )
+    if published != len(times):  # the container cannot be trusted; what decodes counts
+        times = times[: count_frames(video, options.max_memory)]
+        if published not in (None, len(times)):
+            notes.append(
+                f"{len(times)} frames decoded, {METADATA} says {published}; aligned by the end of those decoded"
+            )
+    for stretch in stretches(video, id, times, len(actions), FPS, from_end=True):
+        frames = video_frames(video, stretch, options)
+        if stretch.stop == len(times):
+            if stretch.length == 1:
+                return
+            frames = _last_twice(video_frames(video, replace(stretch, stop=stretch.stop - 1), options))
+        yield Episode(
+            id=stretch.id,
+            frames=frames.resized(options.size),
+            frame_size=options.frame_size(video, info.size),
+            actions=null_at_first(actions[stretch.rows]),
+            action_names=names,
+            action_units=units,
+            source_alignment=SOURCE_ALIGNMENT,
+            fps=FPS,
+            notes=(*notes, *stretch.notes),
+        )
+        notes = []
 
 
-def _last_twice(parts: Iterator[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
+def _last_twice(frames: FrameParts) -> FrameParts:
     """The last frame of a video can be bad: like the loader, show the one before it in its place."""
-    for part in parts:
-        yield part
-    yield part[-1:]
+
+    def read_and_repeat() -> Iterator[NDArray[np.uint8]]:
+        for part in frames:
+            yield part
+        yield part[-1:]
+
+    return FrameParts(read_and_repeat, frames.length + 1)
 
 
 def _actions(
@@ -152,11 +167,13 @@ def _actions(
 
 
 def _published_count(path: Path) -> int | None:
-    """How many frames the publisher decoded, where the metadata can be read."""
+    """How many frames the publisher decoded; None where the metadata do not say. Raises: DamagedRecording; OSError."""
     try:
-        return int(json.loads(path.read_text())["true_video_frame_count"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return read_json(path, _Metadata).true_video_frame_count
+    except FileNotFoundError:
         return None
+    except LssvwmError as error:
+        raise DamagedRecording(str(error)) from error
 
 
 def _find(files: Sequence[Path]) -> list[Candidate]:

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lssvwm_datasets.episode import Episode
+from lssvwm_datasets.episode import Episode, null_at_first
 from lssvwm_datasets.errors import DamagedRecording
 from lssvwm_datasets.format import DEFAULTS, Format, ReaderOptions, find_pairs, find_singles
 from lssvwm_datasets.frames import FrameParts
 from lssvwm_datasets.npz import integers, load_arrays, npz_keys
-from lssvwm_datasets.video import probe_video, read_video
+from lssvwm_datasets.ticks import stretches
+from lssvwm_datasets.video import probe_video, video_frames
 
 MINECRAFT_ACTIONS = ("noop", "forward", "left", "right")  # by id; all but noop jump too, turns are of 20 degrees
 DMLAB_ACTIONS = ("action_0", "action_1", "action_2")  # what they mean is not published
@@ -26,29 +27,30 @@ DMLAB_ALIGNMENT = "action[t] and frame[t] are stored together; read as: action[t
 
 
 def read_minecraft(path: Path, id: str, options: ReaderOptions = DEFAULTS) -> Iterator[Episode]:
-    """Yields the one episode of an mp4 and the npz beside it. Raises: DamagedRecording."""
-    info = probe_video(path)
-    arrays = path.with_suffix(".npz")
-    if not arrays.exists():
-        raise DamagedRecording(f"{arrays}: no such file, expected the actions of {path.name}")
-    actions, notes = _actions(arrays, load_arrays(arrays, ("actions",)), MINECRAFT_ACTIONS, info.count)
-    length = len(actions)
-    yield Episode(
-        id=id,
-        frames=FrameParts(lambda: read_video(path, stop=length), length).resized(options.size),
-        frame_size=options.size or info.size,
-        actions=actions,
-        action_names=MINECRAFT_ACTIONS,
-        action_units=("one-hot",) * len(MINECRAFT_ACTIONS),
-        source_alignment=MINECRAFT_ALIGNMENT,
-        fps=FPS,
-        notes=notes,
-    )
+    """Yields the episode of an mp4 and the npz beside it, several where frames are missing.
+
+    Raises: DamagedRecording; OSError.
+    """
+    info = probe_video(path, options.max_memory)
+    source = path.with_suffix(".npz")
+    actions = _actions(source, load_arrays(source, ("actions",), options.max_memory), MINECRAFT_ACTIONS)
+    for stretch in stretches(path, id, info.times, len(actions), FPS):
+        yield Episode(
+            id=stretch.id,
+            frames=video_frames(path, stretch, options).resized(options.size),
+            frame_size=options.frame_size(path, info.size),
+            actions=null_at_first(actions[stretch.rows]),
+            action_names=MINECRAFT_ACTIONS,
+            action_units=("one-hot",) * len(MINECRAFT_ACTIONS),
+            source_alignment=MINECRAFT_ALIGNMENT,
+            fps=FPS,
+            notes=stretch.notes,
+        )
 
 
 def read_dmlab(path: Path, id: str, options: ReaderOptions = DEFAULTS) -> Iterator[Episode]:
-    """Yields the one episode of an npz. Raises: DamagedRecording."""
-    arrays = load_arrays(path, ("video", "actions"))
+    """Yields the one episode of an npz. Raises: DamagedRecording; OSError."""
+    arrays = load_arrays(path, ("video", "actions"), options.max_memory)
     if "video" not in arrays:
         raise DamagedRecording(f"{path}: no video: found keys {sorted(npz_keys(path))}, expected video and actions")
     video = arrays["video"]
@@ -56,31 +58,28 @@ def read_dmlab(path: Path, id: str, options: ReaderOptions = DEFAULTS) -> Iterat
         raise DamagedRecording(
             f"{path}: video is {video.dtype} of shape {video.shape}, expected uint8 RGB frames (T, H, W, 3)"
         )
-    actions, notes = _actions(path, arrays, DMLAB_ACTIONS, len(video))
+    actions = _actions(path, arrays, DMLAB_ACTIONS)
+    length = min(len(video), len(actions))
+    differ = abs(len(video) - len(actions)) > 1
     yield Episode(
         id=id,
-        frames=FrameParts.of(video[: len(actions)]).resized(options.size),
-        frame_size=options.size or (video.shape[1], video.shape[2]),
-        actions=actions,
+        frames=FrameParts.of(video[:length]).resized(options.size),
+        frame_size=options.frame_size(path, (video.shape[1], video.shape[2])),
+        actions=null_at_first(actions[:length]),
         action_names=DMLAB_ACTIONS,
         action_units=("one-hot",) * len(DMLAB_ACTIONS),
         source_alignment=DMLAB_ALIGNMENT,
         fps=FPS,
-        notes=notes,
+        notes=(f"{len(video)} frames, {len(actions)} actions; the first {length} are read",) if differ else (),
     )
 
 
-def _actions(
-    path: Path, arrays: dict[str, NDArray[Any]], names: tuple[str, ...], frames: int
-) -> tuple[NDArray[np.float32], tuple[str, ...]]:
-    """(T, A) float32 one-hot of the first T = min(frames, actions) steps, null at first; and notes."""
+def _actions(path: Path, arrays: dict[str, NDArray[Any]], names: tuple[str, ...]) -> NDArray[np.float32]:
+    """(T, A) float32 one-hot."""
     if "actions" not in arrays:
         raise DamagedRecording(f"{path}: no actions: found keys {sorted(npz_keys(path))}, expected actions")
     ids = integers(path, "actions", arrays["actions"], arrays["actions"].shape[:1] or (1,), len(names) - 1)
-    actions = np.eye(len(names), dtype=np.float32)[ids[:frames]]
-    actions[0] = 0
-    differ = abs(frames - len(ids)) > 1
-    return actions, (f"{frames} frames, {len(ids)} actions; the first {len(actions)} are read",) if differ else ()
+    return np.eye(len(names), dtype=np.float32)[ids]
 
 
 def _recognises_minecraft(path: Path) -> bool:

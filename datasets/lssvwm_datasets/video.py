@@ -1,13 +1,10 @@
-"""Reads video files: PyAV where it is installed, else decord (wheels for x86-64 Linux and Windows); same frames.
+"""Reads video files with PyAV.
 
-Decoders are C programs that meet damaged files: decord has been seen to crash on them. So they work in a process of
-their own (`decoders`), which decodes ahead while this one goes on, and whose death or silence is a damaged recording.
-PyAV is preferred: it refuses damaged frames where decord makes them up, and its memory does not grow with the video,
-where decord decodes ahead of a slow reader without bound.
+Decoders are C programs that meet damaged files, and some crash on them. So PyAV works in a process of its own
+(`decoders`), which decodes ahead while this one goes on, and whose death or silence is a damaged recording.
 """
 
 import contextlib
-import importlib.util
 import json
 import os
 import signal
@@ -23,46 +20,63 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from lssvwm_datasets.errors import DamagedRecording, LssvwmError
+from lssvwm_datasets.errors import DamagedRecording, LssvwmError, UnreadableNow
+from lssvwm_datasets.format import DEFAULTS, ReaderOptions
+from lssvwm_datasets.frames import FrameParts
+from lssvwm_datasets.ticks import Stretch
 
 if sys.platform == "linux":
     import fcntl
 
 PIPE_BYTES = 2**20
 LONGEST_SILENCE = 120.0  # seconds a decoder may take for a part
+DECODER_FRAMES = 16  # that a decoder holds at once: those that others refer to, and a part
 CRASHES = {getattr(signal, name, 0) for name in ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL")}
 WINDOWS_CRASHES = 0xC0000000  # exit codes from here on
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a video's container says: its frames (those that decode may be fewer), (H, W) and frames a second."""
+    """What a video's container says; the frames that decode may be fewer.
 
-    count: int
+    Attributes:
+        times: when each frame is shown, in seconds, increasing; 0 is where the video begins, with or without a frame.
+        size: (H, W) pixels.
+        fps: frames a second.
+    """
+
+    times: tuple[float, ...]
     size: tuple[int, int]
     fps: float
 
+    @property
+    def count(self) -> int:
+        return len(self.times)
 
-def probe_video(path: Path, decoder: str | None = None) -> VideoInfo:
-    """Look into a video without decoding all of it. Raises: DamagedRecording when it cannot be opened."""
-    (info,) = _answers(path, decoder, stop=0)
-    return VideoInfo(info["count"], (info["size"][0], info["size"][1]), info["fps"])
+
+def probe_video(path: Path, max_memory: int = DEFAULTS.max_memory) -> VideoInfo:
+    """Look into a video without decoding all of it.
+
+    Raises: DamagedRecording when it is no video, or when its frames are too large for `max_memory` bytes; OSError.
+    """
+    (info,) = _answers(path, 0, max_memory)
+    return VideoInfo(tuple(info["times"]), (info["size"][0], info["size"][1]), info["fps"])
 
 
 def read_video(
-    path: Path, decoder: str | None = None, start: int = 0, stop: int | None = None
+    path: Path, start: int = 0, stop: int | None = None, max_memory: int = DEFAULTS.max_memory
 ) -> Iterator[NDArray[np.uint8]]:
     """Yield frames `start` to `stop` of a video in order, (n, H, W, 3) uint8 RGB at a time; never the whole video.
 
     Args:
-        decoder: `decord` or `av`; None: whichever is installed, PyAV first.
         stop: None: the end.
 
-    Raises: DamagedRecording when the file cannot be opened, or not be decoded as far as that.
+    Raises: DamagedRecording when it is no video, or cannot be decoded as far as that; OSError when the machine could
+    not read the file.
     """
-    with contextlib.closing(_answers(path, decoder, sys.maxsize if stop is None else stop)) as answers:
+    with contextlib.closing(_answers(path, sys.maxsize if stop is None else stop, max_memory)) as answers:
         info = next(answers)
-        expected = info["count"] if stop is None else stop
+        expected = len(info["times"]) if stop is None else stop
         position = 0
         for part in answers:
             if position + len(part) > start:
@@ -72,34 +86,44 @@ def read_video(
         raise DamagedRecording(f"{path}: not a readable video (only {position} of {expected} frames can be decoded)")
 
 
-def count_frames(path: Path) -> int:
-    """How many frames decode, which may be fewer than the container says. Raises: DamagedRecording."""
-    with contextlib.closing(_answers(path, None, sys.maxsize)) as answers:
+def count_frames(path: Path, max_memory: int = DEFAULTS.max_memory) -> int:
+    """How many frames decode, which may be fewer than the container says. Raises: DamagedRecording; OSError."""
+    with contextlib.closing(_answers(path, sys.maxsize, max_memory)) as answers:
         next(answers)
         return sum(map(len, answers))
 
 
-def _answers(path: Path, decoder: str | None, stop: int) -> Generator[Any, None, None]:
-    """Yields what the container says, then arrays of the first `stop` frames. Raises: DamagedRecording."""
-    if decoder is None:
-        decoder = "av" if importlib.util.find_spec("av") else "decord"
+def video_frames(path: Path, stretch: Stretch, options: ReaderOptions) -> FrameParts:
+    """The frames of a stretch of a video, as recorded; read when iterated."""
+    return FrameParts(lambda: read_video(path, stretch.start, stretch.stop, options.max_memory), stretch.length)
+
+
+def _answers(path: Path, stop: int, max_memory: int) -> Generator[Any, None, None]:
+    """Yields what the container says, then arrays of the first `stop` frames. Raises: DamagedRecording; OSError."""
     process = _idle_or_new()
+    failed: dict[str, Any] = {}
     finished = False
     try:
-        process.ask({"path": str(path), "decoder": decoder, "stop": stop})
+        process.ask({"path": str(path), "stop": stop, "most_pixels": max_memory // (3 * DECODER_FRAMES)})
         while "end" not in (answer := process.answer()):
-            if "error" in answer:
-                finished = True
-                raise DamagedRecording(f"{path}: not a readable video ({answer['error']})")
+            if not {"times", "shape"} & set(answer):
+                failed = answer
+                break
             yield process.part(answer["shape"]) if "shape" in answer else answer
         finished = True
     except (OSError, EOFError) as error:
-        raise process.why_it_ended(path, decoder) from error
+        raise process.why_it_ended(path) from error
     finally:
         if finished:
             _idle.append(process)
         else:
             process.end()
+    if "damaged" in failed:
+        raise DamagedRecording(failed["damaged"])
+    if "errno" in failed:
+        raise OSError(failed["errno"], failed["reason"], str(path))
+    if failed:
+        raise LssvwmError(f"videos cannot be decoded here ({failed['broken']}); install PyAV anew: pip install av")
 
 
 def _idle_or_new() -> "_DecoderProcess":
@@ -115,17 +139,19 @@ class _DecoderProcess:
 
     def __init__(self) -> None:
         self._hung = False
+        places = [*filter(None, sys.path), str(Path(__file__).parents[1])]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "lssvwm_datasets.decoders"],
+            [sys.executable, "-P", "-m", "lssvwm_datasets.decoders"],  # nothing is imported from the working folder
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(places)},
         )
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         if sys.platform == "linux":
-            fcntl.fcntl(self.process.stdout, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+            with contextlib.suppress(OSError):  # over the user's limit: slower, no worse
+                fcntl.fcntl(self.process.stdout, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         self._requests, self._answers = self.process.stdin, cast(BufferedReader, self.process.stdout)
 
     def ask(self, request: dict[str, Any]) -> None:
@@ -150,12 +176,12 @@ class _DecoderProcess:
             raise EOFError
         return part
 
-    def why_it_ended(self, path: Path, decoder: str) -> LssvwmError:
-        """A damaged recording when the decoder crashed on it or hung; another error when something else ended it."""
+    def why_it_ended(self, path: Path) -> LssvwmError:
+        """A damaged recording when the decoder crashed on it or hung; trouble when something else ended it."""
         code = self.end()
         if self._hung or -code in CRASHES or code >= WINDOWS_CRASHES:
-            return DamagedRecording(f"{path}: not a readable video ({decoder} {'hung' if self._hung else 'crashed'})")
-        return LssvwmError(f"{path}: the process that decodes it was ended from outside; run the command again")
+            return DamagedRecording(f"{path}: not a readable video (the decoder {'hung' if self._hung else 'crashed'})")
+        return UnreadableNow(f"{path}: the process that decodes it was ended from outside (out of memory, perhaps)")
 
     def end(self) -> int:
         """Kill the process where it still runs; returns its exit code."""

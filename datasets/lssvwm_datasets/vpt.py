@@ -5,7 +5,8 @@ whole degrees and that ticks without an action are kept: without them time would
 """
 
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,11 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from lssvwm_datasets.episode import Episode
+from lssvwm_datasets.episode import Episode, null_at_first
 from lssvwm_datasets.errors import DamagedRecording
 from lssvwm_datasets.format import DEFAULTS, Format, ReaderOptions, find_pairs
 from lssvwm_datasets.frames import FrameParts
-from lssvwm_datasets.video import probe_video, read_video
+from lssvwm_datasets.opening import opened_recording, reason_of
+from lssvwm_datasets.ticks import Stretch, stretches
+from lssvwm_datasets.video import probe_video, video_frames
 
 FPS = 20.0
 SOURCE_ALIGNMENT = "line t was taken at frame t and led to frame t + 1; shifted by one"
@@ -43,6 +46,8 @@ DEGREES_PER_PIXEL = 360 / 2400
 ACTION_NAMES = (*KEYS.values(), *BUTTONS.values(), *CAMERA)
 ACTION_UNITS = tuple("degrees" if name in CAMERA else "binary" for name in ACTION_NAMES)
 MOST_PIXELS = 1_000_000  # of any motion or position
+LONGEST_LINE = 2**20  # bytes; a tick with inventory and statistics has some thousands
+MEMORY_A_BYTE = 8  # bytes that a byte of ticks takes in memory
 WINDOW_HEIGHT = 720  # pixels of the window in which the mouse moved
 CURSOR_HEIGHT = 16 / 360  # of the frame's
 CURSOR = ((0, 0), (0, 12), (3, 9.5), (5, 14), (7, 13), (5, 9), (9, 9))  # an arrow 14 high, its tip where the mouse is
@@ -57,54 +62,62 @@ class Ticks:
 
 
 def read(path: Path, id: str, options: ReaderOptions = DEFAULTS) -> Iterator[Episode]:
-    """Yields the one episode of an mp4 and the jsonl beside it. Raises: DamagedRecording."""
-    info = probe_video(path)
-    ticks = read_ticks(path.with_suffix(".jsonl"))
-    length = min(info.count, len(ticks.actions))
-    actions = np.zeros((length, len(ACTION_NAMES)), np.float32)
-    actions[1:] = ticks.actions[: length - 1]
-    notes: tuple[str, ...] = ()
-    if abs(info.count - len(ticks.actions)) > 1:
-        notes = (f"{info.count} frames, {len(ticks.actions)} lines; the first {length} are read",)
-    frames = FrameParts(lambda: _with_cursor(read_video(path, stop=length), ticks.cursor), length)
-    yield Episode(
-        id=id,
-        frames=frames.resized(options.size),
-        frame_size=options.size or info.size,
-        actions=actions,
-        action_names=ACTION_NAMES,
-        action_units=ACTION_UNITS,
-        source_alignment=SOURCE_ALIGNMENT,
-        fps=FPS,
-        notes=notes,
-    )
+    """Yields the episode of an mp4 and the jsonl beside it, several where frames are missing.
+
+    Raises: DamagedRecording; OSError.
+    """
+    info = probe_video(path, options.max_memory)
+    ticks = read_ticks(path.with_suffix(".jsonl"), options.max_memory)
+    actions = np.zeros_like(ticks.actions)
+    actions[1:] = ticks.actions[:-1]
+    for stretch in stretches(path, id, info.times, len(actions), FPS):
+        yield Episode(
+            id=stretch.id,
+            frames=_frames(path, stretch, ticks.cursor[stretch.rows], options),
+            frame_size=options.frame_size(path, info.size),
+            actions=null_at_first(actions[stretch.rows]),
+            action_names=ACTION_NAMES,
+            action_units=ACTION_UNITS,
+            source_alignment=SOURCE_ALIGNMENT,
+            fps=FPS,
+            notes=stretch.notes,
+        )
 
 
-def read_ticks(path: Path) -> Ticks:
-    """Reads line by line: with inventory and statistics a file is large. Raises: DamagedRecording, naming the line."""
+def read_ticks(path: Path, max_memory: int = DEFAULTS.max_memory) -> Ticks:
+    """Reads line by line: with inventory and statistics a file is large.
+
+    Raises: DamagedRecording, naming the line; OSError.
+    """
     keyboard = _Keyboard()
     actions, cursor = [], []
-    number = blank = 0
-    try:
-        with path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                if not line.strip():
-                    blank = blank or number  # allowed at the end
-                    continue
+    blank = 0
+    with opened_recording(path) as file:
+        if (size := os.fstat(file.fileno()).st_size) > max_memory // MEMORY_A_BYTE:
+            raise DamagedRecording(f"{path}: {size / 1e6:.0f} MB are too many; to read them, raise --max-memory")
+        for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE), b""), start=1):
+            if not line.strip():
+                blank = blank or number  # allowed at the end
+                continue
+            try:
                 if blank:
                     raise ValueError(f"line {blank} before it is empty")
-                tick = json.loads(line)
+                tick = json.loads(line.decode("utf-8"))
                 actions.append(keyboard.action(tick))
                 mouse = tick["mouse"]
                 shown = tick.get("isGuiOpen", False)
                 cursor.append((_number(mouse["x"]), _number(mouse["y"])) if shown else (np.nan, np.nan))
-    except OSError as error:
-        raise DamagedRecording(f"{path}: no readable actions ({error})") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DamagedRecording(f"{path}: line {number} is not a tick ({type(error).__name__}: {error})") from error
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+                reason = f"{type(error).__name__}: {reason_of(error)}"
+                raise DamagedRecording(f"{path}: line {number} is not a tick ({reason})") from error
     if not actions:
         raise DamagedRecording(f"{path}: no lines")
     return Ticks(np.stack(actions), np.array(cursor))
+
+
+def _frames(path: Path, stretch: Stretch, cursor: NDArray[np.float64], options: ReaderOptions) -> FrameParts:
+    frames = video_frames(path, stretch, options)
+    return FrameParts(lambda: _with_cursor(frames, cursor), stretch.length).resized(options.size)
 
 
 class _Keyboard:
@@ -143,7 +156,7 @@ def _number(value: Any) -> float:
     return float(value)
 
 
-def _with_cursor(parts: Iterator[NDArray[np.uint8]], cursor: NDArray[np.float64]) -> Iterator[NDArray[np.uint8]]:
+def _with_cursor(parts: Iterable[NDArray[np.uint8]], cursor: NDArray[np.float64]) -> Iterator[NDArray[np.uint8]]:
     """Draws the mouse cursor, which the recorder did not see, where a window of the game is open."""
     first = 0
     for part in parts:

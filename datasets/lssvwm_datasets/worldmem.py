@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lssvwm_datasets.episode import Episode
+from lssvwm_datasets.episode import Episode, null_at_first
 from lssvwm_datasets.errors import DamagedRecording
 from lssvwm_datasets.format import DEFAULTS, Format, ReaderOptions, find_pairs
-from lssvwm_datasets.frames import FrameParts
 from lssvwm_datasets.npz import integers, load_arrays, npz_keys
 from lssvwm_datasets.poses import canonical
-from lssvwm_datasets.video import probe_video, read_video
+from lssvwm_datasets.ticks import stretches
+from lssvwm_datasets.video import probe_video, video_frames
 
 FPS = 10.0
 SOURCE_ALIGNMENT = "action[t] led to frame[t]; action[0] is a no-op"
@@ -40,37 +40,36 @@ POSE_OFFSETS = np.array([0, 0, 0, 0, -90])
 
 
 def read(path: Path, id: str, options: ReaderOptions = DEFAULTS) -> Iterator[Episode]:
-    """Yields the one episode of an mp4 and the npz beside it. Raises: DamagedRecording."""
-    info = probe_video(path)
+    """Yields the episode of an mp4 and the npz beside it, several where frames are missing.
+
+    Raises: DamagedRecording; OSError.
+    """
+    info = probe_video(path, options.max_memory)
     source = path.with_suffix(".npz")
-    if not source.exists():
-        raise DamagedRecording(f"{source}: no such file, expected the actions and poses of {path.name}")
-    arrays = load_arrays(source, ("actions", "poses"))
+    arrays = load_arrays(source, ("actions", "poses"), options.max_memory)
     if missing := {"actions", "poses"} - set(arrays):
         raise DamagedRecording(f"{source}: no {', '.join(sorted(missing))}: found keys {sorted(npz_keys(source))}")
     actions = _actions(source, arrays["actions"])
-    length = min(len(actions), info.count)
-    notes: tuple[str, ...] = ()
-    if abs(len(actions) - info.count) > 1:
-        notes = (f"{info.count} frames, {len(actions)} actions; the first {length} are read",)
-    poses, pose_names = _poses(source, arrays["poses"], len(actions), length)
-    yield Episode(
-        id=id,
-        frames=FrameParts(lambda: read_video(path, stop=length), length).resized(options.size),
-        frame_size=options.size or info.size,
-        actions=actions[:length],
-        action_names=ACTION_NAMES,
-        action_units=ACTION_UNITS,
-        source_alignment=SOURCE_ALIGNMENT,
-        fps=FPS,
-        poses=poses,
-        pose_names=pose_names,
-        notes=notes,
-    )
+    poses = _poses(source, arrays["poses"], len(actions))
+    for stretch in stretches(path, id, info.times, len(actions), FPS):
+        canonical_poses, pose_names = canonical(poses[stretch.rows], POSE_KINDS, degrees=True, relative=True)
+        yield Episode(
+            id=stretch.id,
+            frames=video_frames(path, stretch, options).resized(options.size),
+            frame_size=options.frame_size(path, info.size),
+            actions=null_at_first(actions[stretch.rows]),
+            action_names=ACTION_NAMES,
+            action_units=ACTION_UNITS,
+            source_alignment=SOURCE_ALIGNMENT,
+            fps=FPS,
+            poses=canonical_poses,
+            pose_names=pose_names,
+            notes=stretch.notes,
+        )
 
 
 def _actions(path: Path, stored: NDArray[Any]) -> NDArray[np.float32]:
-    """(T, A) float32 from (T, 8) choices; row 0 null."""
+    """(T, A) float32 from (T, 8) choices."""
     choices = integers(path, "actions", stored, (*stored.shape[:1], COLUMNS), HIGHEST)
     columns = []
     for column, names in CHOICES.items():
@@ -79,9 +78,7 @@ def _actions(path: Path, stored: NDArray[Any]) -> NDArray[np.float32]:
     for column in CAMERA:
         _check_highest(path, choices, column, 2 * CAMERA_NULL)
         columns.append((choices[:, column] - CAMERA_NULL) * CAMERA_STEP)
-    actions = np.stack(columns, axis=1).astype(np.float32)
-    actions[0] = 0
-    return actions
+    return np.stack(columns, axis=1).astype(np.float32)
 
 
 def _check_highest(path: Path, choices: NDArray[np.int64], column: int, highest: int) -> None:
@@ -90,8 +87,8 @@ def _check_highest(path: Path, choices: NDArray[np.int64], column: int, highest:
         raise DamagedRecording(f"{path}: actions[{row}, {column}] is {choices[row, column]}, expected 0..{highest}")
 
 
-def _poses(path: Path, poses: NDArray[Any], length: int, kept: int) -> tuple[NDArray[np.float32], tuple[str, ...]]:
-    """The first `kept` of `length` poses, canonical, and their columns' names; positions count from the first frame.
+def _poses(path: Path, poses: NDArray[Any], length: int) -> NDArray[np.float64]:
+    """(T, 5) of `POSE_KINDS`, in blocks and degrees.
 
     Like WorldMem's loader, a first row that is missing is the next one, as is the first height.
     """
@@ -107,7 +104,7 @@ def _poses(path: Path, poses: NDArray[Any], length: int, kept: int) -> tuple[NDA
             f"{path}: {len(poses)} poses for {length} actions, expected as many, and finite (to {HIGHEST_POSE:.0e})"
         )
     poses[0, 1] = poses[min(1, length - 1), 1]
-    return canonical(poses[:kept] * POSE_SIGNS + POSE_OFFSETS, POSE_KINDS, degrees=True, relative=True)
+    return poses * POSE_SIGNS + POSE_OFFSETS
 
 
 def _recognises(path: Path) -> bool:

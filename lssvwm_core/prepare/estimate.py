@@ -14,7 +14,7 @@ from lssvwm_core.model.autoencoder import load_autoencoder
 from lssvwm_core.prepare.encode import encode_frames
 from lssvwm_core.prepare.plan import ShardJob
 from lssvwm_datasets.episode import Episode
-from lssvwm_datasets.errors import DamagedRecording, LssvwmError
+from lssvwm_datasets.errors import DamagedRecording, LssvwmError, UnreadableNow
 from lssvwm_datasets.shards import CHUNK_FRAMES
 from lssvwm_datasets.sources import Recording
 
@@ -70,7 +70,7 @@ def decoding_speed(jobs: list[ShardJob], sample: list[NDArray[np.uint8]] | None 
     """
     for recording in (recording for job in jobs for recording in job.recordings):
         started, frames = time.monotonic(), 0
-        with contextlib.suppress(DamagedRecording):
+        with contextlib.suppress(DamagedRecording, UnreadableNow):
             for part in (part for episode in recording.episodes() for part in episode.frames):
                 frames += len(part)
                 if sample is not None:
@@ -113,8 +113,8 @@ def size_text(size: int) -> str:
 
 
 def _readable(recording: Recording) -> Iterator[Episode]:
-    """The episodes until one is damaged."""
+    """The episodes until one cannot be read."""
     try:
         yield from recording.episodes()
-    except DamagedRecording:
+    except (DamagedRecording, UnreadableNow):
         return

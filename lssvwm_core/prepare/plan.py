@@ -10,8 +10,9 @@ from lssvwm_core.model.autoencoder import load_autoencoder
 from lssvwm_core.model.frame_codec import FrameCodec
 from lssvwm_core.model.storage import AUTOENCODER_FOLDER, CONFIG_FILE, weights_file, weights_sha256
 from lssvwm_datasets.episode import Episode
-from lssvwm_datasets.errors import DamagedRecording, LssvwmError
+from lssvwm_datasets.errors import DamagedRecording, LssvwmError, UnreadableNow
 from lssvwm_datasets.files import written_whole
+from lssvwm_datasets.format import DEFAULTS
 from lssvwm_datasets.shards import ShardHeader
 from lssvwm_datasets.sources import SPLITS, Recording
 
@@ -38,6 +39,9 @@ class ShardJob:
         """Identifies what the shard is made from: a shard of another plan is never taken for this one."""
         sources = [(recording.id, recording.bytes) for recording in self.recordings]
         options = [asdict(recording.options) for recording in self.recordings[:1]]  # the same for all
+        for chosen in options:
+            if chosen["max_memory"] == DEFAULTS.max_memory:
+                del chosen["max_memory"]  # a plan from before there was a choice is the same plan
         header = asdict(self.header)
         if not self.header.pose_kinds:
             del header["pose_kinds"]  # a plan from before poses had kinds is the same plan
@@ -152,12 +156,14 @@ def check_fits(episode: Episode, header: ShardHeader) -> None:
 def _header_for(recordings: list[Recording], folder: Path) -> ShardHeader:
     """The header by the first recording that can be read."""
     autoencoder = load_autoencoder(folder)
-    reasons = []
+    reasons: list[LssvwmError] = []
     for recording in recordings:
         try:
             return header_of(next(recording.episodes()), recording.format.name, autoencoder, folder)
         except ValueError as error:
             raise LssvwmError(f"{recording.path}: {error}; choose another --size or --autoencoder") from error
-        except DamagedRecording as error:
-            reasons.append(str(error))
-    raise LssvwmError(f"none of the {len(recordings)} recordings can be read; the first: {reasons[0]}")
+        except (DamagedRecording, UnreadableNow) as error:
+            reasons.append(error)
+    raise next((reason for reason in reasons if isinstance(reason, UnreadableNow)), None) or LssvwmError(
+        f"none of the {len(recordings)} recordings can be read; the first: {reasons[0]}"
+    )

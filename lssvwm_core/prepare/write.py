@@ -15,7 +15,7 @@ from lssvwm_core.prepare.estimate import require_space
 from lssvwm_core.prepare.index import write_index
 from lssvwm_core.prepare.plan import SHARDS, ShardJob, check_fits, shard_name
 from lssvwm_datasets.episode import Episode
-from lssvwm_datasets.errors import DamagedRecording, LssvwmError
+from lssvwm_datasets.errors import DamagedRecording, LssvwmError, UnreadableNow, printable
 from lssvwm_datasets.files import remove_partial_files, written_whole
 from lssvwm_datasets.frames import FrameParts
 from lssvwm_datasets.parallel import ahead, run_units, run_units_on_ray
@@ -23,6 +23,7 @@ from lssvwm_datasets.shard_writer import ShardWriter
 from lssvwm_datasets.shards import opened, read_shard_table
 from lssvwm_datasets.sources import Recording
 
+LISTED = 10  # recordings named in a message
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -35,11 +36,19 @@ class WrittenShard:
     new: bool
 
 
+@dataclass(frozen=True)
+class UnfinishedShard:
+    """A shard that is not written, since the machine could not read some of its recordings; why, for each of them."""
+
+    job: ShardJob
+    reasons: tuple[str, ...]
+
+
 def write_shards(jobs: list[ShardJob], processes: int, executor: str = "processes") -> Iterator[WrittenShard]:
     """Write the shards that are missing, yielding each as it is done; then the index, where `jobs` are a whole plan.
 
     Raises: LssvwmError when the disk is too small or full, when a shard of another plan is in the way, or, in strict
-    mode, at a damaged recording.
+    mode, at a damaged recording; UnreadableNow when all is written but what needs recordings not readable for now.
     """
     folder = jobs[0].path.parent
     planned = {folder / shard_name(split, k, count) for split, count in jobs[0].shards for k in range(count)}
@@ -57,12 +66,20 @@ def write_shards(jobs: list[ShardJob], processes: int, executor: str = "processe
     require_space(folder, missing)
     for job in done:
         yield WrittenShard(job, sum(episode.length for episode in read_shard_table(job.path)[1]), new=False)
+    unfinished: list[UnfinishedShard] = []
     try:
         if executor == "ray":
             gpus = 1.0 if missing and missing[0].device.startswith("cuda") else 0.0
-            yield from run_units_on_ray(write_shard, missing, gpus)
+            shards = run_units_on_ray(write_shard, missing, gpus)
         else:
-            yield from run_units(write_shard, missing, max(1, min(processes, len(missing))))
+            shards = run_units(write_shard, missing, max(1, min(processes, len(missing))))
+        for shard in shards:
+            if isinstance(shard, UnfinishedShard):
+                unfinished.append(shard)
+            else:
+                yield shard
+        if unfinished:
+            raise _unreadable(folder, unfinished, len(jobs))
         if whole:
             write_index(folder)
     except OSError as error:
@@ -75,26 +92,51 @@ def write_shards(jobs: list[ShardJob], processes: int, executor: str = "processe
         ) from error
 
 
-def write_shard(job: ShardJob) -> WrittenShard:
-    """Write one shard under its final name, whole. Raises: LssvwmError in strict mode at a damaged recording."""
+def write_shard(job: ShardJob) -> WrittenShard | UnfinishedShard:
+    """Write one shard under its final name, whole, or not at all where the machine cannot read a recording for now.
+
+    Raises: LssvwmError in strict mode at a damaged recording.
+    """
     keep_freed_memory()
     encode = functools.partial(encode_frames, _autoencoder(job.autoencoder, job.device))
-    with (
-        written_whole(job.path) as partial,
-        ShardWriter(partial, job.header, job.split, job.plan, job.keep_frames) as writer,
-    ):
-        writer.file.attrs["shards"] = json.dumps(job.shards)
-        for recording, episode in ahead(_episodes(job.recordings), 1):
-            try:
-                if isinstance(episode, DamagedRecording):
-                    raise episode
-                check_fits(episode, job.header)
-                writer.add(replace(episode, frames=_decoded_ahead(episode.frames)), encode)
-            except DamagedRecording as error:
-                if job.strict:
-                    raise
-                writer.skip(recording.id, str(error))
+    try:
+        with (
+            written_whole(job.path) as partial,
+            ShardWriter(partial, job.header, job.split, job.plan, job.keep_frames) as writer,
+        ):
+            writer.file.attrs["shards"] = json.dumps(job.shards)
+            for recording, episode in ahead(_episodes(job.recordings), 1):
+                try:
+                    if isinstance(episode, DamagedRecording):
+                        raise episode
+                    check_fits(episode, job.header)
+                    writer.add(replace(episode, frames=_decoded_ahead(episode.frames)), encode)
+                except DamagedRecording as error:
+                    if job.strict:
+                        raise
+                    writer.skip(recording.id, printable(str(error)))
+    except UnreadableNow as error:
+        return UnfinishedShard(job, tuple(dict.fromkeys([str(error), *_inaccessible(job.recordings)])))
     return WrittenShard(job, sum(writer.lengths), new=True)
+
+
+def _inaccessible(recordings: tuple[Recording, ...]) -> Iterator[str]:
+    """Which recordings of a shard cannot be opened for now, so that all are told at once."""
+    for recording in recordings:
+        try:
+            recording.check_access()
+        except UnreadableNow as error:
+            yield str(error)
+
+
+def _unreadable(folder: Path, unfinished: list[UnfinishedShard], shards: int) -> UnreadableNow:
+    reasons = [reason for shard in unfinished for reason in shard.reasons]
+    more = f"\n… and {len(reasons) - LISTED} more" if len(reasons) > LISTED else ""
+    return UnreadableNow(
+        "\n".join(reasons[:LISTED])
+        + f"{more}\n{folder}: {len(unfinished)} of {shards} shards are unfinished because of that; the others are "
+        "kept. Mend it and give the same command again: it goes on with the shards that are missing"
+    )
 
 
 def _episodes(recordings: tuple[Recording, ...]) -> Iterator[tuple[Recording, Episode | DamagedRecording]]:

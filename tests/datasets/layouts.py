@@ -7,9 +7,11 @@ in their alignment shows. The expected actions are written down from the formats
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import imageio.v2 as imageio
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +33,31 @@ def write_video(path: Path, levels: Any, size: tuple[int, int], fps: float = 20,
     with imageio.get_writer(path, format="FFMPEG", fps=fps, codec=codec, macro_block_size=2, quality=9) as writer:
         for level in levels:
             writer.append_data(np.full((*size, 3), level, np.uint8))
+
+
+def write_timed_video(
+    path: Path,
+    levels: Any,
+    ticks: Any,
+    size: tuple[int, int] = (64, 64),
+    fps: int = 20,
+    codec: str = "libx264",
+    bf: int = 0,
+    options: dict[str, str] | None = None,
+) -> None:
+    """A video whose frame i is shown at `ticks[i]` frame periods, or fractions; `bf` frames refer to later ones."""
+    unit = Fraction(1, 1000 * fps)
+    with av.open(str(path), "w", format="mp4", options=options or {}) as container:
+        stream = container.add_stream(codec, rate=fps)
+        stream.height, stream.width = size
+        stream.pix_fmt = "yuv420p"
+        stream.time_base = stream.codec_context.time_base = unit
+        stream.options = {"crf": "4", "bf": str(bf)} if codec == "libx264" else {}
+        for level, tick in zip(levels, ticks, strict=True):
+            frame = av.VideoFrame.from_ndarray(np.full((*size, 3), level, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = round(1000 * tick), unit
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
 
 
 def one_hot(ids: Any, count: int) -> NDArray[np.float32]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lssvwm_datasets.episode import Episode
+from lssvwm_datasets.episode import Episode, null_at_first
 from lssvwm_datasets.errors import DamagedRecording
 from lssvwm_datasets.format import DEFAULTS, Format, ReaderOptions, find_singles
 from lssvwm_datasets.frames import FrameParts
@@ -24,8 +24,8 @@ WANTED = (*IMAGE_KEYS, "action", "agent_pos", "agent_dir", "maze_layout", "targe
 
 
 def read(path: Path, id: str, options: ReaderOptions = DEFAULTS) -> Iterator[Episode]:
-    """Yields the episodes of one file. Raises: DamagedRecording, naming the file, the key, found and expected."""
-    arrays = load_arrays(path, WANTED)
+    """Yields the episodes of one file. Raises: DamagedRecording; OSError."""
+    arrays = load_arrays(path, WANTED, options.max_memory)
     frames = _frames(path, arrays)
     length = len(frames)
     actions = _actions(path, arrays, length)
@@ -35,13 +35,11 @@ def read(path: Path, id: str, options: ReaderOptions = DEFAULTS) -> Iterator[Epi
     starts = _episode_starts(path, arrays, length)
     for index, (start, stop) in enumerate(zip(starts, [*starts[1:], length], strict=True)):
         rows = slice(start, stop)
-        episode_actions = actions[rows].copy()
-        episode_actions[0] = 0  # a dummy in every variant: nothing led to the first frame
         yield Episode(
             id=id if len(starts) == 1 else f"{id}#{index}",
             frames=FrameParts.of(frames[rows]).resized(options.size),
-            frame_size=options.size or (frames.shape[1], frames.shape[2]),
-            actions=episode_actions,
+            frame_size=options.frame_size(path, (frames.shape[1], frames.shape[2])),
+            actions=null_at_first(actions[rows]),
             action_names=ACTION_NAMES,
             action_units=("one-hot",) * len(ACTION_NAMES),
             source_alignment=SOURCE_ALIGNMENT,
@@ -59,7 +57,7 @@ def _frames(path: Path, arrays: dict[str, NDArray[Any]]) -> NDArray[np.uint8]:
         raise DamagedRecording(f"{path}: no frames: found keys {sorted(arrays)}, expected one of {IMAGE_KEYS}")
     image = arrays[key]
     if key == "image_t" and image.ndim == 4:
-        image = np.ascontiguousarray(image.transpose(3, 0, 1, 2))  # HWCT -> THWC
+        image = image.transpose(3, 0, 1, 2)  # HWCT -> THWC
     if image.ndim != 4 or image.shape[-1] != 3 or image.dtype != np.uint8 or len(image) == 0:
         raise DamagedRecording(
             f"{path}: {key} is {image.dtype} of shape {arrays[key].shape}, expected uint8 RGB frames "
