@@ -1,16 +1,30 @@
 """Files that appear whole or not at all."""
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
 import os
+import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lssvwm_datasets.errors import LssvwmError
+
 KEPT_BYTES = 220  # of a file's name in its hidden name, which may have 255
 SUFFIX_LENGTH = 16  # a longer one tells no writer its format
+PROBE_BYTES = 2**20
+UNSUPPORTED = {
+    errno.EPERM,
+    errno.EACCES,
+    errno.EINVAL,
+    errno.ENOSYS,
+    errno.ENOTSUP,
+    errno.EOPNOTSUPP,
+}  # by a file system
 
 
 @contextlib.contextmanager
@@ -19,20 +33,79 @@ def written_whole(path: Path) -> Iterator[Path]:
 
     The temporary name keeps the suffix, since some writers choose their format by it, and holds the process's id, since
     a killed run's last process may still be writing when the next run begins. What dead processes left of this file is
-    removed.
+    removed. The file is there, empty, when the block begins; others may read it as the umask says.
+
+    Raises: OSError naming `path` and what the system said, also where a writer in the block hides that.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     before, after = _partial_name(path)
     partial = path.with_name(f"{before}{os.getpid()}{after}")
     _remove_left_overs(path)
     try:
-        yield partial
-        with partial.open("rb+") as handle:
-            os.fsync(handle.fileno())
-        partial.chmod(0o666 & ~_umask())  # some writers make private files
-        os.replace(partial, path)
+        with _trouble_told(path, partial):
+            os.close(os.open(partial, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o666))
+            mode = partial.stat().st_mode
+            yield partial
+            with partial.open("rb+") as file:
+                _flush(file.fileno())
+            _make_readable(partial, mode)
+            os.replace(partial, path)
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _trouble_told(path: Path, partial: Path) -> Iterator[None]:
+    """Turns what went wrong while `partial` was written into an OSError about `path`."""
+    try:
+        yield
+    except LssvwmError:
+        raise
+    except Exception as error:
+        cause = error if isinstance(error, OSError) and error.errno is not None else _cause_of(error, partial)
+        if cause is None or cause.filename not in (None, partial, str(partial)):
+            raise
+        assert cause.errno is not None
+        raise OSError(cause.errno, os.strerror(cause.errno), str(path)) from error
+
+
+def _cause_of(error: Exception, partial: Path) -> OSError | None:
+    """What the system said before a writer raised `error`: in its message as Rust puts it, else asked by writing more.
+
+    None where writing works, so that the error is of another kind.
+    """
+    said = re.search(r"\(os error (\d+)\)", str(error))
+    if said is not None:
+        return OSError(int(said[1]), os.strerror(int(said[1])))
+    try:
+        with partial.open("ab", buffering=0) as file:
+            file.write(bytes(PROBE_BYTES))
+            file.write(b"0")  # a disk that is nearly full takes a part of the first
+            _flush(file.fileno())
+    except OSError as trouble:
+        return trouble
+    return None
+
+
+def _flush(file: int) -> None:
+    """To the disk, where the file system can; a write that failed late is told here. Raises: OSError."""
+    try:
+        os.fsync(file)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+
+
+def _make_readable(file: Path, mode: int) -> None:
+    """Give a file the mode that it was made with: some writers make private ones. Raises: OSError."""
+    if file.stat().st_mode == mode:
+        return
+    try:
+        file.chmod(stat.S_IMODE(mode))
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
 
 
 def _partial_name(path: Path) -> tuple[str, str]:
@@ -64,12 +137,6 @@ def _lives(pid: int) -> bool:
     except (OSError, OverflowError):  # somebody else's; no number of a process
         return True
     return True
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def remove_partial_files(folder: Path, name: str = "*") -> None:

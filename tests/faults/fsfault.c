@@ -106,6 +106,8 @@ FD_CALL(kind_write, ssize_t, sendfile, (int fd, int from, off_t *at, size_t size
 FD_CALL(kind_write, ssize_t, sendfile64, (int fd, int from, off64_t *at, size_t size), (fd, from, at, size))
 FD_CALL(kind_write, ssize_t, copy_file_range,
         (int from, off64_t *at, int fd, off64_t *to, size_t size, unsigned flags), (from, at, fd, to, size, flags))
+CALL(size_t, 0, fwrite, fails_fd(&kind_write, fileno(to)), (const void *from, size_t size, size_t count, FILE *to),
+     (from, size, count, to)) /* the C library's own buffers do not go through write above */
 FD_CALL(kind_fsync, int, fsync, (int fd), (fd))
 FD_CALL(kind_fsync, int, fdatasync, (int fd), (fd))
 FD_CALL(kind_truncate, int, ftruncate, (int fd, off_t size), (fd, size))
