@@ -46,7 +46,7 @@ def bench(
     repeats: Annotated[int, typer.Option(min=1, help="Measurements of each point; the median counts.")] = 3,
     limit: Annotated[float, typer.Option(help="Leave out sizes that take more seconds than this.")] = 60.0,
     compile_: Annotated[
-        bool, typer.Option("--compile/--no-compile", help="Of bench train and rollout: compile the layers first.")
+        bool, typer.Option("--compile/--no-compile", help="Compile the layers first, for bench train and rollout.")
     ] = False,
     steps: Annotated[str, typer.Option(help="Denoising steps a chunk. [default: 8; quality: 1,2,4,8,16]")] = "",
     data: Annotated[str | None, typer.Option(help="Shards, for bench data and quality. [default: data/maze]")] = None,
@@ -60,7 +60,7 @@ def bench(
         str, typer.Option(help="Schedules: 1 is even, 3 finer at high noise.", rich_help_panel=OF_QUALITY)
     ] = "1",
     chunk: Annotated[int | None, typer.Option(help="Frames generated together.", rich_help_panel=OF_QUALITY)] = None,
-    seed: Annotated[int, typer.Option(help="Of the rollouts.", rich_help_panel=OF_QUALITY)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the rollouts.", rich_help_panel=OF_QUALITY)] = 0,
     out: Annotated[Path, typer.Option(help="Folder of `<what>.json` and `<what>.png`.")] = Path("bench"),
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print the figures to stdout as JSON.")] = False,

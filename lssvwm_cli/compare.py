@@ -11,7 +11,8 @@ from lssvwm_cli.console import progress, say
 def compare(
     variants: Annotated[str, typer.Option(help="What to compare, with commas. [default: all]")] = "",
     budget: Annotated[
-        str, typer.Option(help="Of each training: steps=2000, minutes=20 (on this machine) or flops=1e16.")
+        str,
+        typer.Option(help="How much each training may take: steps=2000, minutes=20 (on this machine) or flops=1e16."),
     ] = "steps=1500",
     scale: Annotated[str, typer.Option(help="cpu (hours on two cores), small (a GPU) or paper.")] = "cpu",
     data: Annotated[
@@ -27,8 +28,8 @@ def compare(
     tasks: Annotated[
         str, typer.Option(help="TASK=CONTEXT+FRAMES, with commas: retrieval=100+100. [default: the scale's]")
     ] = "",
-    seed: Annotated[int, typer.Option(help="Of training and evaluation.")] = 0,
-    batch: Annotated[int, typer.Option(min=1, help="Rollouts side by side.")] = 4,
+    seed: Annotated[int, typer.Option(help="Seed of training and evaluation.")] = 0,
+    batch: Annotated[int, typer.Option(min=1, help="Rollouts to compute together.")] = 4,
     lpips_weights: Annotated[Path | None, typer.Option(help="AlexNet's weights, as for lssvwm eval.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:

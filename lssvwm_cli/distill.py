@@ -11,27 +11,37 @@ DEFAULTS = ("train.learning_rate=2e-4", "train.warmup_steps=20", "train.prefix_p
 
 
 def distill(
-    teacher: Annotated[str, typer.Argument(help="A run, a world's folder, a shipped name or a hub id.")],
-    sampling_steps: Annotated[int, typer.Option(min=1, help="Denoising steps a chunk of the student.")] = 2,
+    teacher: Annotated[
+        str, typer.Argument(help="The world to learn from: a run, a world's folder, a shipped name or a hub id.")
+    ],
+    sampling_steps: Annotated[int, typer.Option(min=1, help="Denoising steps in which the student makes a chunk.")] = 2,
     teacher_steps: Annotated[
-        int | None, typer.Option(min=2, help="Those it learns from, a multiple. [default: the teacher's]")
+        int | None,
+        typer.Option(min=2, help="Denoising steps of the teacher, a multiple of the student's. [default: its own]"),
     ] = None,
     data: Annotated[
         str | None, typer.Option(help="Folder of shards, from lssvwm prepare, or a hub id. [default: data/maze]")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Of the run, below runs/. [default: `<teacher>-<n>-steps`]")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the run, a folder below runs/. [default: `<teacher>-<n>-steps`]")
+    ] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="SECTION.FIELD=VALUE, such as train.learning_rate=1e-4.")
+        list[str] | None,
+        typer.Option(
+            "--set", help="Change a setting, SECTION.FIELD=VALUE, such as train.learning_rate=1e-4; may be given again."
+        ),
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Training steps, where to end.")] = 2000,
-    minutes: Annotated[float | None, typer.Option(help="Stop and save after so many minutes.")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Training step at which to end.")] = 2000,
+    minutes: Annotated[float | None, typer.Option(help="Save and stop after so many minutes.")] = None,
     clip_frames: Annotated[
-        int | None, typer.Option(min=1, help="Frames of a clip. [default: the longest of the teacher's training]")
+        int | None, typer.Option(min=1, help="Frames in each clip. [default: the longest of the teacher's training]")
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Clips a step. [default: 400 frames of them]")] = None,
-    resume: Annotated[bool, typer.Option(help="Continue the run if it is there.")] = True,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Clips in each step. [default: as many as have 400 frames in all]")
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Continue the run if it is there already.")] = True,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. [default: all]")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads to use. [default: all]")] = None,
 ) -> None:
     """Train a student that makes in a few denoising steps what a trained world makes in more.
 

@@ -36,24 +36,33 @@ def evaluate(
         typer.Option(help="Held-out shards or recordings, or a hub id. [default: data/maze, else the samples]"),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the report. [default: `evaluations/<task>-<world>`]")
+        Path | None, typer.Option(help="Folder to write the report to. [default: `evaluations/<task>-<world>`]")
     ] = None,
-    context: Annotated[int | None, typer.Option(help="Frames seen first. [default: 400, 576, 240, 100]")] = None,
-    frames: Annotated[int | None, typer.Option(help="Frames to generate. [default: 400, 224, 560, 20]")] = None,
-    episodes: Annotated[int, typer.Option(min=1, help="Validation episodes, at most.")] = 8,
-    seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
-    seeds: Annotated[int, typer.Option(min=1, help="Rollouts of each episode, with seeds of their own.")] = 1,
-    steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps a chunk. [default: the world's]")] = None,
+    context: Annotated[
+        int | None, typer.Option(help="Frames that the world sees first. [default by task: 400, 576, 240, 100]")
+    ] = None,
+    frames: Annotated[int | None, typer.Option(help="Frames to generate. [default by task: 400, 224, 560, 20]")] = None,
+    episodes: Annotated[int, typer.Option(min=1, help="Validation episodes to measure at most.")] = 8,
+    seed: Annotated[int, typer.Option(help="Seed of the first rollout of each episode.")] = 0,
+    seeds: Annotated[int, typer.Option(min=1, help="Rollouts of each episode, each with a seed of its own.")] = 1,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Denoising steps for each chunk. [default: the world's]")
+    ] = None,
     chunk: Annotated[int | None, typer.Option(help="Frames generated together. [default: the model's first]")] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Rollouts side by side.")] = 4,
-    conditions: Annotated[str, typer.Option(help="Streams that drive the world: pose,action or one of them.")] = "",
-    videos: Annotated[int, typer.Option(min=0, help="Episodes of which a video is made.")] = 2,
+    batch: Annotated[int, typer.Option(min=1, help="Rollouts to compute together.")] = 4,
+    conditions: Annotated[
+        str, typer.Option(help="What drives the world: pose,action or one of them. [default: all that the world takes]")
+    ] = "",
+    videos: Annotated[int, typer.Option(min=0, help="Episodes to make a video of.")] = 2,
     lpips_weights: Annotated[
-        Path | None, typer.Option(help="AlexNet's weights, alexnet-owt-7be5be79.pth. [default: torch's hub cache]")
+        Path | None,
+        typer.Option(help="AlexNet's weights for LPIPS, alexnet-owt-7be5be79.pth. [default: from torch's hub cache]"),
     ] = None,
     fvd_weights: Annotated[
         Path | None,
-        typer.Option(help="A TorchScript I3D, for FVD. [default: a Fréchet distance of latents, which is not FVD]"),
+        typer.Option(
+            help="A TorchScript I3D for FVD. [default: a Fréchet distance of latents instead, which is not FVD]"
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print the figures to stdout as JSON.")] = False,

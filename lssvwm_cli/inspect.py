@@ -12,20 +12,23 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    path: Annotated[Path, typer.Argument(help="Recordings, shards, or a video file.")] = Path("data/maze"),
+    path: Annotated[Path, typer.Argument(help="Recordings, shards or a video file.")] = Path("data/maze"),
     sheet: Annotated[Path, typer.Option(help="Where to write the contact sheet.")] = Path("contact-sheet.png"),
     actions: Annotated[
-        bool, typer.Option("--actions", help="Draw turns over the frames they led to; check their sign and alignment.")
+        bool,
+        typer.Option(
+            "--actions", help="Draw the recorded turns over the frames they led to, and check their sign and alignment."
+        ),
     ] = False,
-    verify: Annotated[bool, typer.Option("--verify", help="Check the bytes of every shard against the index.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Compare the bytes of every shard with the index.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the figures to stdout as JSON.")] = False,
 ) -> None:
     """Show what recordings, shards or a video hold; write a contact sheet with the action that led to each frame."""
     from dataclasses import asdict
 
     from lssvwm_core.inspection.contents import inspect_path, is_video
+    from lssvwm_core.video import save_picture
     from lssvwm_datasets.errors import LssvwmError
-    from lssvwm_datasets.files import written_whole
 
     if actions and is_video(path):
         raise LssvwmError(f"{path}: a video alone has no actions; give --actions recordings or shards")
@@ -39,8 +42,7 @@ def inspect(
         inspection.details["turns"] = agreement and agreement.figures()
         say(describe(agreement))
     if inspection.sheet is not None:
-        with written_whole(sheet) as partial:
-            inspection.sheet.save(partial)
+        save_picture(inspection.sheet, sheet)
         say(f"contact sheet: {sheet}")
     inspection.sheet = None
     if json:

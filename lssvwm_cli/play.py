@@ -24,18 +24,21 @@ def play(
     ] = None,
     context: Annotated[int, typer.Option(min=1, help="Recorded frames that the world sees first.")] = 100,
     steps: Annotated[
-        int | None, typer.Option(min=1, max=32, help="Denoising steps a frame. [default: the world's, 4 at most]")
+        int | None,
+        typer.Option(min=1, max=32, help="Denoising steps for each frame. [default: the world's, 4 at most]"),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Same seed and keys, same frames.")] = 0,
-    fps: Annotated[float | None, typer.Option(min=0.1, max=60, help="Pace. [default: the recording's]")] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="The same seed and keys give the same frames.")] = 0,
+    fps: Annotated[
+        float | None, typer.Option(min=0.1, max=60, help="Frames a second. [default: the recording's]")
+    ] = None,
     terminal: Annotated[bool, typer.Option("--terminal", help="Play here, without a browser.")] = False,
     host: Annotated[str, typer.Option(help="Address to serve at; any but this machine's own gets a token.")] = (
         "127.0.0.1"
     ),
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8765,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to serve at; 0 takes any that is free.")] = 8765,
     slots: Annotated[Path, typer.Option(help="Where saved worlds and videos go.")] = Path("runs/play"),
     threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads of the world. [default: half of the cores]")
+        int | None, typer.Option(min=1, help="CPU threads for the world. [default: half of the cores]")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:

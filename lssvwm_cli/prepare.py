@@ -23,38 +23,54 @@ def prepare(
         str,
         typer.Argument(
             metavar="[FORMAT]",
-            help="maze, minerl, vpt, teco, worldmem or another environment; left out: what SOURCE is found to be.",
+            help="maze, minerl, vpt, teco, worldmem or another environment; without it, SOURCE is looked at.",
         ),
     ] = SAMPLES,
     source: Annotated[
         Path | None,
         typer.Argument(help="Folder of recordings. [default: recordings/FORMAT; maze: else the shipped samples]"),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of shards. [default: data/FORMAT]")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write the shards to. [default: data/FORMAT]")] = None,
     autoencoder: Annotated[
-        str, typer.Option(help="A shipped name, a folder or a hub id; also a VAE of diffusers.")
+        str,
+        typer.Option(help="What encodes the frames: a shipped name, a folder or a hub id; a VAE of diffusers will do."),
     ] = "maze-autoencoder",
-    jobs: Annotated[str, typer.Option(help="Processes, or auto: one a core.")] = "auto",
+    jobs: Annotated[str, typer.Option(help="Processes that work side by side; auto takes one for each core.")] = "auto",
     size: Annotated[
-        str | None, typer.Option(help="Resize frames: 64, or height x width, 360x640. [default: as recorded]")
+        str | None,
+        typer.Option(
+            help="Resize frames to squares of 64 pixels, or to height x width as in 360x640. [default: as recorded]"
+        ),
     ] = None,
     action_offset: Annotated[
-        int, typer.Option(help="Frames by which actions come later than the format says; kept in the shards.")
+        int,
+        typer.Option(help="How many frames later the actions come than the format says; the shards keep the number."),
     ] = 0,
     skip_list: Annotated[
         str | None,
-        typer.Option(help="Leave recordings out: a file of names, one a line, or `known`: those known to be bad."),
+        typer.Option(
+            help="Recordings to leave out: a file with a name on each line, or `known` for those known to be bad."
+        ),
     ] = None,
-    shard_size: Annotated[int, typer.Option(min=1, help="Recordings a shard.")] = 16,
-    keep_frames: Annotated[str, typer.Option(help="Keep exact frames of: validation, all or none.")] = "validation",
-    split: Annotated[str | None, typer.Option(help="Only this split: train or validation.")] = None,
+    shard_size: Annotated[int, typer.Option(min=1, help="Recordings in each shard.")] = 16,
+    keep_frames: Annotated[
+        str, typer.Option(help="Which episodes keep their exact frames beside the latents: validation, all or none.")
+    ] = "validation",
+    split: Annotated[str | None, typer.Option(help="Prepare this split alone: train or validation.")] = None,
     device: Annotated[str, typer.Option(help="Where to encode: cpu or cuda.")] = "cpu",
-    executor: Annotated[str, typer.Option(help="processes, or ray: the Ray cluster at RAY_ADDRESS.")] = "processes",
-    part: Annotated[str | None, typer.Option(help="i/n: only every n-th shard; then: lssvwm index.")] = None,
+    executor: Annotated[
+        str, typer.Option(help="What does the work: processes here, or ray, the Ray cluster at RAY_ADDRESS.")
+    ] = "processes",
+    part: Annotated[
+        str | None,
+        typer.Option(help="Write part i of n of the shards, given as i/n; when all parts are done: lssvwm index."),
+    ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only tell what there is, how large and how long.")
+        bool, typer.Option("--dry-run", help="Only say what there is, how large it will be and how long it will take.")
     ] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="A damaged recording is an error, not skipped.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at a damaged recording instead of skipping it.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the index (or the estimate) to stdout.")] = False,
 ) -> None:
     """Decode recordings, encode them, and write sharded HDF5 files of latents and actions with an index.
@@ -133,6 +149,7 @@ def _format_and_source(format: str, source: Path | None) -> tuple[str | None, Pa
 
 def _names_to_skip(skip_list: str | None) -> tuple[str, ...]:
     from lssvwm_datasets.errors import LssvwmError
+    from lssvwm_datasets.schema import read_text
     from lssvwm_datasets.sources import all_formats
 
     if skip_list is None:
@@ -140,13 +157,13 @@ def _names_to_skip(skip_list: str | None) -> tuple[str, ...]:
     if skip_list == "known":
         return tuple(name for format in all_formats().values() for name in format.known_bad)
     try:
-        return tuple(filter(None, map(str.strip, Path(skip_list).read_text(encoding="utf-8").splitlines())))
-    except (OSError, ValueError) as error:
+        return tuple(filter(None, map(str.strip, read_text(Path(skip_list)).splitlines())))
+    except (OSError, LssvwmError) as error:
         raise LssvwmError(f"--skip-list {skip_list}: cannot be read ({error}); expected names, one a line") from error
 
 
 def index(
-    folder: Annotated[Path, typer.Argument(help="Folder of shards, all parts of which are done.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of shards whose parts are all done.")],
     json: Annotated[bool, typer.Option("--json", help="Print the index to stdout.")] = False,
 ) -> None:
     """Join the parts of a prepared folder: check that no shard is missing and write its index, dataset.json."""

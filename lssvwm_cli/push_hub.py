@@ -13,13 +13,17 @@ WHAT = {"model": ("model",), "dataset": ("dataset",), "both": ("dataset", "model
 
 def push_hub(
     run: Annotated[
-        str | None, typer.Argument(help="A run or a world's folder. [default: the latest run]", autocompletion=runs)
+        str | None,
+        typer.Argument(help="The run or world's folder to share. [default: the latest run]", autocompletion=runs),
     ] = None,
-    repo: Annotated[str | None, typer.Option(help="user/name. [default: `you/<run>`]")] = None,
+    repo: Annotated[str | None, typer.Option(help="Repository of the hub, user/name. [default: `you/<run>`]")] = None,
     what: Annotated[
-        str, typer.Option(help="model, dataset (its shards, as `<repo>-data`), or both.", autocompletion=choices(*WHAT))
+        str,
+        typer.Option(
+            help="What to share: model, dataset (its shards, as `<repo>-data`) or both.", autocompletion=choices(*WHAT)
+        ),
     ] = "model",
-    private: Annotated[bool, typer.Option("--private", help="Only you can see it.")] = False,
+    private: Annotated[bool, typer.Option("--private", help="Let nobody but you see it.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be uploaded; upload nothing.")] = False,
     out: Annotated[
         Path,

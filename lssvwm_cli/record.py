@@ -12,22 +12,29 @@ RECORDINGS = Path("recordings")
 
 
 def record(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The environment: maze, or another that is known.")],
-    episodes: Annotated[int, typer.Option(min=0, help="Training episodes, each in a world of its own.")] = 100,
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="The environment to record: maze, or another that is known.")
+    ],
+    episodes: Annotated[
+        int, typer.Option(min=0, help="Training episodes to record, each in a world of its own.")
+    ] = 100,
     eval_episodes: Annotated[
-        int | None, typer.Option(min=0, help="Evaluation episodes, in other worlds. [default: a tenth, at least 1]")
+        int | None,
+        typer.Option(min=0, help="Evaluation episodes to record, in other worlds. [default: a tenth, at least 1]"),
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Steps an episode; it has one frame more.")] = 1000,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of each episode, which has one frame more.")] = 1000,
     size: Annotated[
-        str | None, typer.Option(help="Of the worlds; maze: 9x9, 11x11, 13x13 or 15x15. [default: the smallest]")
+        str | None,
+        typer.Option(help="Size of the worlds; for maze 9x9, 11x11, 13x13 or 15x15. [default: the smallest]"),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder; episodes that are there already are kept. [default: recordings/NAME]")
+        Path | None,
+        typer.Option(help="Folder to write to; episodes that are there already are kept. [default: recordings/NAME]"),
     ] = None,
-    jobs: Annotated[str, typer.Option(help="Processes, or auto: one a core.")] = "auto",
+    jobs: Annotated[str, typer.Option(help="Processes that work side by side; auto takes one for each core.")] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first training world; the next has seed + 1.")] = 0,
     compact: Annotated[
-        bool, typer.Option("--compact", help="Files a quarter smaller, ten times slower to write.")
+        bool, typer.Option("--compact", help="Write files that are a quarter smaller, which takes ten times longer.")
     ] = False,
 ) -> None:
     """Record new episodes from a real environment, with an agent that explores it.

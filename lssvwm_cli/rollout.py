@@ -23,28 +23,41 @@ def rollout(
         str | None,
         typer.Option(help="Shards, recordings or a hub id to start from. [default: data/maze, else the samples]"),
     ] = None,
-    episode: Annotated[int, typer.Option(min=0, help="Which validation episode.")] = 0,
+    episode: Annotated[int, typer.Option(min=0, help="Number of the validation episode to start from.")] = 0,
     context: Annotated[int, typer.Option(min=0, help="Recorded frames that the world sees first.")] = 240,
     actions: Annotated[
-        str, typer.Option(help="recorded (then the explorer), explore, or a list: `forward*10,left*5`.")
+        str, typer.Option(help="recorded (and then the explorer's), explore, or a list such as `forward*10,left*5`.")
     ] = "recorded",
-    conditions: Annotated[str, typer.Option(help="Streams that drive the world: pose,action or one of them.")] = "",
-    steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps a chunk. [default: the world's]")] = None,
+    conditions: Annotated[
+        str, typer.Option(help="What drives the world: pose,action or one of them. [default: all that the world takes]")
+    ] = "",
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Denoising steps for each chunk. [default: the world's]")
+    ] = None,
     chunk: Annotated[int | None, typer.Option(help="Frames generated together. [default: the model's first]")] = None,
-    seed: Annotated[int, typer.Option(help="Same seed, same video.")] = 0,
-    side_by_side: Annotated[bool, typer.Option("--side-by-side", help="Put the recording beside it.")] = False,
-    map: Annotated[bool, typer.Option("--map", help="Draw the maze from above with the path, as OUT.map.png.")] = False,
-    upscale: Annotated[int, typer.Option(min=1, help="Video pixels a frame pixel.")] = 4,
-    fps: Annotated[float | None, typer.Option(help="Of the video. [default: four times the recording's]")] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same video.")] = 0,
+    side_by_side: Annotated[
+        bool, typer.Option("--side-by-side", help="Show the recording beside the rollout.")
+    ] = False,
+    map: Annotated[bool, typer.Option("--map", help="Draw the maze and the path from above, as OUT.map.png.")] = False,
+    upscale: Annotated[int, typer.Option(min=1, help="Side of a frame's pixel, in pixels of the video.")] = 4,
+    fps: Annotated[
+        float | None, typer.Option(help="Frames a second of the video. [default: four times the recording's]")
+    ] = None,
     save_state: Annotated[Path | None, typer.Option(help="Save the world's memory at the end.")] = None,
-    load_state: Annotated[Path | None, typer.Option(help="Go on from a saved memory; --frames are all new.")] = None,
+    load_state: Annotated[
+        Path | None, typer.Option(help="Continue from a saved memory; all --frames are then new.")
+    ] = None,
     compile: Annotated[
-        bool, typer.Option(help="torch.compile: a slow start, faster frames then; needs a C++ compiler.")
+        bool,
+        typer.Option(
+            help="Compile the model: the start is slow, the frames after it are faster. Needs a C++ compiler."
+        ),
     ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print the summary to stdout as JSON.")] = False,
 ) -> None:
-    """Roll a world out into a video, at constant cost a frame."""
+    """Roll a world out into a video; each frame costs the same, however long it is."""
     from lssvwm_core.device import pick_device
     from lssvwm_core.episodes import load_episode
     from lssvwm_core.rendering import RenderOptions, render

@@ -24,33 +24,48 @@ def train(
         str | None, typer.Option(help="Folder of shards, from lssvwm prepare, or a hub id. [default: data/maze]")
     ] = None,
     name: Annotated[
-        str | None, typer.Option(help="Of the run, below runs/. [default: `<data>-<preset>`]", autocompletion=runs)
+        str | None,
+        typer.Option(help="Name of the run, a folder below runs/. [default: `<data>-<preset>`]", autocompletion=runs),
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(help="tiny, small or base. [default: what fits the device]", autocompletion=presets)
+        str | None,
+        typer.Option(
+            help="Size of the model: tiny, small or base. [default: what fits the device]", autocompletion=presets
+        ),
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="TOML file: preset, [model], [sampling], [train].")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="SECTION.FIELD=VALUE, such as model.depth=6.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Where to end. [default: the stages of the config]")] = None,
-    minutes: Annotated[float | None, typer.Option(help="Stop and save after so many minutes.")] = None,
-    clip_frames: Annotated[int | None, typer.Option(min=1, help="Clips of this length throughout.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Clips a step, in each process.")] = None,
-    resume: Annotated[bool, typer.Option(help="Continue the run if it is there.")] = True,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file with a preset and the sections [model], [sampling] and [train].")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change a setting, SECTION.FIELD=VALUE, such as model.depth=6; may be given again."),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Training step at which to end. [default: the stages of the config]")
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(help="Save and stop after so many minutes.")] = None,
+    clip_frames: Annotated[int | None, typer.Option(min=1, help="Train on clips of so many frames throughout.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Clips in each step of each process.")] = None,
+    resume: Annotated[bool, typer.Option(help="Continue the run if it is there already.")] = True,
     init_from: Annotated[
         str | None, typer.Option(help="Start from the weights (and shape) of a run, world or hub id.")
     ] = None,
     compile: Annotated[
-        bool, typer.Option(help="torch.compile: a slow start, faster steps from then on; needs a C++ compiler.")
+        bool,
+        typer.Option(help="Compile the model: the start is slow, the steps after it are faster. Needs a C++ compiler."),
     ] = False,
     shard_model: Annotated[
-        bool, typer.Option("--shard-model", help="Over the GPUs of torchrun (FSDP2): for models too large for one.")
+        bool,
+        typer.Option(
+            "--shard-model", help="Spread the model over the GPUs of torchrun (FSDP2), when it is too large for one."
+        ),
     ] = False,
     estimate: Annotated[
         bool, typer.Option("--estimate", help="Print parameters, FLOPs, memory and time; train nothing.")
     ] = False,
     gpu: Annotated[str, typer.Option(help="With --estimate: a GPU such as H100, A100, 4090. [default: several]")] = "",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. [default: all]")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads to use. [default: all]")] = None,
 ) -> None:
     """Train a world model on shards. Given again, the command continues its run; Ctrl-C saves first.
 

@@ -11,20 +11,24 @@ from lssvwm_cli.record import RECORDINGS
 
 def train_autoencoder(
     source: Annotated[Path, typer.Argument(help="Folder of recordings.")] = RECORDINGS / "maze",
-    out: Annotated[Path, typer.Option(help="Folder of the autoencoder.")] = Path("runs/autoencoder"),
-    steps: Annotated[int, typer.Option(min=1)] = 6000,
-    minutes: Annotated[float | None, typer.Option(help="End after so many minutes, the schedule fitted to it.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Frames a step.")] = 48,
-    learning_rate: Annotated[float, typer.Option()] = 2e-3,
-    size: Annotated[str | None, typer.Option(help="Resize frames: 64, or height x width, 360x640.")] = None,
-    latent_channels: Annotated[int, typer.Option(min=1)] = 32,
+    out: Annotated[Path, typer.Option(help="Folder to write the autoencoder to.")] = Path("runs/autoencoder"),
+    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 6000,
+    minutes: Annotated[
+        float | None, typer.Option(help="End after so many minutes; the learning rate falls in time for it.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Frames in each step.")] = 48,
+    learning_rate: Annotated[float, typer.Option(help="The highest learning rate.")] = 2e-3,
+    size: Annotated[
+        str | None, typer.Option(help="Resize frames to squares of 64 pixels, or to height x width as in 360x640.")
+    ] = None,
+    latent_channels: Annotated[int, typer.Option(min=1, help="Channels of the latents.")] = 32,
     max_frames: Annotated[
-        int, typer.Option(min=1, help="Frames held in memory, spread over the recordings.")
+        int, typer.Option(min=1, help="Frames to hold in memory at most, spread over the recordings.")
     ] = 200_000,
     init_from: Annotated[
-        str | None, typer.Option(help="Go on from an autoencoder: shipped name, folder or hub id.")
+        str | None, typer.Option(help="Continue from an autoencoder: a shipped name, a folder or a hub id.")
     ] = None,
-    seed: Annotated[int, typer.Option()] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Train an autoencoder on recordings; Ctrl-C keeps what was learnt so far."""
@@ -34,6 +38,7 @@ def train_autoencoder(
     from lssvwm_core.training.autoencoder import AutoencoderTraining
     from lssvwm_core.training.autoencoder import train_autoencoder as train
     from lssvwm_datasets.format import ReaderOptions, parse_size
+    from lssvwm_datasets.schema import read_text
     from lssvwm_datasets.sources import find_recordings
 
     training = AutoencoderTraining(steps, minutes, batch_size, learning_rate, max_frames=max_frames, seed=seed)
@@ -48,5 +53,5 @@ def train_autoencoder(
     except KeyboardInterrupt:
         say(f"\nstopped early; what was learnt is in {out}: go on with --init-from {out}")
         raise
-    say((out / "recipe.json").read_text())
+    say(read_text(out / "recipe.json"))
     say(f"autoencoder in {out}")

@@ -137,6 +137,14 @@ def video_writer(path: Path, fps: float) -> Iterator[VideoWriter]:
             writer.stop()
 
 
+def save_picture(image: Image.Image, path: Path) -> None:
+    """Write a picture in the format of its suffix. Raises: LssvwmError for a suffix that is none's; OSError."""
+    if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
+        raise LssvwmError(f"{path}: expected the name of a picture, such as {path.stem or 'sheet'}.png")
+    with written_whole(path) as partial:
+        image.save(partial)
+
+
 def upscale(frames: Frames, factor: int) -> Frames:
     """Nearest neighbour: every pixel stays a pixel."""
     return frames.repeat(factor, axis=1).repeat(factor, axis=2)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lssvwm_core.model.frame_codec import FrameCodec
+from lssvwm_core.model.tensors import check_regular
 from lssvwm_datasets.errors import LssvwmError
 
 Frames = NDArray[np.uint8]  # (T, H, W, 3)
@@ -98,6 +99,7 @@ def load_lpips(weights: Path | None, device: torch.device) -> Lpips | str:
         (alexnet, model.features, {f"features.{name}": name for name in model.features.state_dict()}),
         (heads, model.heads, {f"lin{k}.model.1.weight": str(k) for k in range(len(model.heads))}),
     ):
+        check_regular(path)
         try:
             found = torch.load(path, map_location="cpu", weights_only=True)
             target.load_state_dict({own: found[name] for name, own in names.items()})
@@ -138,6 +140,7 @@ def i3d_features(weights: Path, device: torch.device) -> ClipFeatures:
 
     Raises: LssvwmError when the file cannot be loaded.
     """
+    check_regular(weights)
     try:
         i3d = torch.jit.load(str(weights), map_location=device).eval()
     except (OSError, RuntimeError, ValueError) as error:

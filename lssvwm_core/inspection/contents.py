@@ -101,6 +101,8 @@ def _inspect_video(path: Path) -> Inspection:
     """Reads the video twice, to spread the sheet's frames evenly without keeping the whole of it."""
     if not path.exists():
         raise LssvwmError(f"{path}: no such file")
+    if not path.is_file():
+        raise LssvwmError(f"{path}: not a regular file; expected a video")
     count = sum(len(part) for part in read_video(path))
     wanted = np.linspace(0, count - 1, min(count, VIDEO_COLUMNS * VIDEO_ROWS)).astype(int)
     chosen, start = [], 0
