@@ -1,6 +1,5 @@
 """The report of a comparison: a table of all variants for each task, plots, and the goals, reached or not."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,12 @@ from lssvwm_core.evaluation.report import (
     table,
     training_note,
 )
-from lssvwm_core.evaluation.results import CUT, MODEL, load_results
+from lssvwm_core.evaluation.results import CUT, MODEL, REPORT_FILE, load_results
 from lssvwm_core.evaluation.tasks import Task
 from lssvwm_core.model.variants import VARIANTS
 from lssvwm_core.plots import save_plots
-from lssvwm_datasets.files import write_json, written_whole
+from lssvwm_datasets.files import write_json, write_text
+from lssvwm_datasets.schema import read_json
 
 OURS = "ours"
 SUB_QUADRATIC = ("mamba2", "mamba2-local", "causal-window")
@@ -40,7 +40,7 @@ def write_comparison(
     The evaluations lie in <out>/<task>/<variant>.
     """
     reports = {
-        task.name: {name: json.loads((out / task.name / name / "report.json").read_text()) for name in variants}
+        task.name: {name: read_json(out / task.name / name / REPORT_FILE, dict[str, Any]) for name in variants}
         for task in tasks
     }
     goals = [goal for task in tasks for goal in check_goals(task, reports[task.name])]
@@ -68,8 +68,7 @@ def write_comparison(
             + table(["goal", "found", "reached"], lines)
         )
     written = "\n\n".join(text) + "\n"
-    with written_whole(out / "report.md") as partial:
-        partial.write_text(written)
+    write_text(out / "report.md", written)
     return written
 
 

@@ -13,7 +13,7 @@ from lssvwm_core.evaluation.results import CUT, MODEL, REPORT_FILE, Result
 from lssvwm_core.evaluation.tasks import Task
 from lssvwm_core.plots import Plot, save_plots
 from lssvwm_core.video import contact_sheet
-from lssvwm_datasets.files import write_json, written_whole
+from lssvwm_datasets.files import write_json, write_text, written_whole
 
 Lines = dict[str, tuple[list[float], list[float]]]
 TRAINED = "trained clip length"
@@ -55,8 +55,7 @@ def write_report(
         out / "plots.png", [distance_plot(task, results, trained_frames), *time_plots(task, results, trained_frames)]
     )
     save_sheet(out / "sheet.png", results)
-    with written_whole(out / "report.md") as partial:
-        partial.write_text(markdown(task, figures))
+    write_text(out / "report.md", markdown(task, figures))
     return figures
 
 

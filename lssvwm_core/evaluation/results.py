@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from lssvwm_core.evaluation.features import ClipFeatures, Lpips
 from lssvwm_core.evaluation.metrics import psnr, ssim
 from lssvwm_core.evaluation.tasks.task import Trial
+from lssvwm_core.model.tensors import check_regular
 from lssvwm_core.video import Frames
 from lssvwm_core.world import World
 from lssvwm_datasets.errors import LssvwmError
@@ -79,9 +80,10 @@ def load_results(out: Path) -> list[Result]:
     """What `measure` kept of every episode, in order of episodes. Raises: LssvwmError for damaged files."""
     results = []
     for path in result_files(out):
+        check_regular(path)
         try:
             with np.load(path) as file:
                 results.append({name: file[name] for name in file.files})
-        except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
+        except (ValueError, EOFError, BadZipFile, zlib.error) as error:
             raise LssvwmError(f"{path}: damaged result ({error}); delete it and evaluate again") from error
     return results

@@ -33,6 +33,7 @@ from lssvwm_core.video import CONTEXT_COLOUR, GENERATED_COLOUR, Frames, caption,
 from lssvwm_core.world import World
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.files import remove_partial_files, write_json
+from lssvwm_datasets.schema import read_json
 
 VIDEOS_FOLDER = "videos"
 UPSCALE, FPS_FACTOR = 3, 4  # of videos
@@ -144,7 +145,7 @@ def _open_folder(out: Path, fixed: dict[str, Any]) -> None:
     fixed = json.loads(json.dumps(fixed))
     path = out / SETTINGS_FILE
     if path.exists():
-        found = json.loads(path.read_text())
+        found = read_json(path, dict[str, Any], "choose another --out or delete the folder")
         differing = sorted(key for key in fixed | found if fixed.get(key) != found.get(key))
         if differing:
             key = differing[0]

@@ -1,7 +1,6 @@
 """Models in folders: `config.json` and `model.safetensors`, as people expect them on the hub. Never a pickle."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,7 +10,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lssvwm_datasets.errors import LssvwmError
-from lssvwm_datasets.files import sha256_of, written_whole
+from lssvwm_datasets.files import sha256_of, write_json, written_whole
+from lssvwm_datasets.schema import read_json
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -31,14 +31,13 @@ def save_model(
     }
     with written_whole(folder / WEIGHTS_FILE) as partial:
         save_file(tensors, partial, metadata={"format": "pt"})
-    with written_whole(folder / CONFIG_FILE) as partial:
-        partial.write_text(json.dumps({"kind": kind, **config}, indent=2) + "\n")
+    write_json(folder / CONFIG_FILE, {"kind": kind, **config})
 
 
 def load_config(folder: Path, kind: str) -> dict[str, Any]:
     """The config of a model folder. Raises: LssvwmError when it is missing, unreadable or of another kind."""
     config = _read_config(folder)
-    found = config.pop("kind", config.get("_class_name")) if isinstance(config, dict) else None
+    found = config.pop("kind", config.get("_class_name"))
     if found != kind:
         raise LssvwmError(f"{folder / CONFIG_FILE}: describes {found!r}, expected kind {kind!r}")
     return config
@@ -47,17 +46,14 @@ def load_config(folder: Path, kind: str) -> dict[str, Any]:
 def diffusers_class(folder: Path) -> str | None:
     """The class of a model saved by diffusers, None for one of ours. Raises: LssvwmError as `load_config`."""
     config = _read_config(folder)
-    return config.get("_class_name") if isinstance(config, dict) else None
+    return config.get("_class_name")
 
 
-def _read_config(folder: Path) -> Any:
-    path = folder / CONFIG_FILE
+def _read_config(folder: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
+        return read_json(folder / CONFIG_FILE, dict[str, Any])
     except FileNotFoundError as error:
         raise LssvwmError(f"{folder}: not a model folder; expected {CONFIG_FILE} and {WEIGHTS_FILE}") from error
-    except (ValueError, OSError) as error:
-        raise LssvwmError(f"{path}: not readable as JSON ({error})") from error
 
 
 def load_weights(folder: Path, model: nn.Module) -> None:
