@@ -8,6 +8,7 @@ from typing import Any
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.poses import kinds_of
 from lssvwm_datasets.schema import convert, read_json
+from lssvwm_datasets.streams import check_further
 
 FORMAT = "lssvwm-shard"
 FORMAT_VERSION = 2
@@ -30,8 +31,10 @@ class ShardHeader:
     action_units: tuple[str, ...] = ()  # one a column: one-hot, binary, degrees
     source_alignment: str = ""  # how the source pairs actions with frames, in words
     pose_kinds: tuple[str, ...] = ()  # one a column (`poses`); empty: what the names say
+    stream_names: dict[str, tuple[str, ...]] = field(default_factory=dict)  # columns of further streams (`streams`)
 
     def __post_init__(self) -> None:
+        check_further(self.stream_names)
         kinds_of(self.pose_names, self.pose_kinds)  # raises where they do not fit
 
     @property
@@ -53,6 +56,9 @@ class ShardHeader:
             action_units=tuple(json.loads(attributes["action_units"])),
             source_alignment=str(attributes["source_alignment"]),
             pose_kinds=tuple(json.loads(attributes.get("pose_kinds", "[]"))),
+            stream_names={
+                name: tuple(columns) for name, columns in json.loads(attributes.get("stream_names", "{}")).items()
+            },
         )
 
 

@@ -15,6 +15,7 @@ from lssvwm_datasets.episode import ACTION_ALIGNMENT, Episode
 from lssvwm_datasets.files import PatientFile
 from lssvwm_datasets.index import FORMAT, FORMAT_VERSION, ShardHeader
 from lssvwm_datasets.shards import CHUNK_FRAMES
+from lssvwm_datasets.streams import columns_of, stored_streams
 
 HELD_BYTES = 32 * 2**20  # of an unfinished episode in memory; the rest waits in a temporary file
 
@@ -36,6 +37,7 @@ class ShardWriter:
             "action_names": json.dumps(header.action_names),
             "pose_names": json.dumps(header.pose_names),
             "pose_kinds": json.dumps(header.pose_kinds),
+            "stream_names": json.dumps(header.stream_names),
             "action_units": json.dumps(header.action_units),
             "action_alignment": ACTION_ALIGNMENT,
             "source_alignment": header.source_alignment,
@@ -46,12 +48,9 @@ class ShardWriter:
         }
         for name, value in attributes.items():
             self.file.attrs[name] = value
-        rows: dict[str, tuple[tuple[int, ...], str]] = {
-            "latents": (header.latent_shape, "f2"),
-            "actions": ((len(header.action_names),), "f4"),
-        }
-        if header.pose_names:
-            rows["poses"] = ((len(header.pose_names),), "f4")
+        rows: dict[str, tuple[tuple[int, ...], str]] = {"latents": (header.latent_shape, "f2")}
+        for stream in stored_streams(header):
+            rows[stream.stored] = ((len(columns_of(header, stream.name)),), "f4")
         if keep_frames:
             rows["frames"] = ((*header.frame_size, 3), "u1")
         for name, (shape, dtype) in rows.items():
@@ -78,10 +77,12 @@ class ShardWriter:
         Raises: ValueError when the episode does not fit the header.
         """
         header = self.header
-        found = (episode.action_names, episode.pose_names, episode.pose_kinds, episode.frame_size)
-        expected = (header.action_names, header.pose_names, header.pose_kinds, header.frame_size)
+        found, expected = (
+            (one.action_names, one.pose_names, one.pose_kinds, dict(one.stream_names), one.frame_size)
+            for one in (episode, header)
+        )
         if found != expected:
-            raise ValueError(f"{episode.id}: actions, poses and frame size are {found}, expected {expected}")
+            raise ValueError(f"{episode.id}: actions, poses, streams and frame size are {found}, expected {expected}")
         sums = np.zeros_like(self.sums)
         parts = 0
         with tempfile.SpooledTemporaryFile(max_size=HELD_BYTES, mode="w+b", dir=str(self.folder)) as waiting:
@@ -101,9 +102,8 @@ class ShardWriter:
                 self._append("latents", np.load(waiting))
                 if self.keep_frames:
                     self._append("frames", np.load(waiting))
-        self._append("actions", episode.actions)
-        if episode.poses is not None:
-            self._append("poses", episode.poses)
+        for stream in stored_streams(header):
+            self._append(stream.stored, episode.rows(stream.name))
         if episode.layout is not None:
             self.layouts.append(episode.layout)
         self.lengths.append(episode.length)
@@ -163,7 +163,7 @@ class ShardWriter:
             self.disk.close()
         self.disk.check()
 
-    def _append(self, name: str, rows: NDArray[Any]) -> None:
+    def _append(self, name: str, rows: Any) -> None:
         dataset = self.file[name]
         before = len(dataset)
         dataset.resize(before + len(rows), axis=0)

@@ -2,6 +2,7 @@
 
     <folder>/<split>-00000-of-000NN.h5      /latents (N, C, h, w) f2   /actions (N, A) f4   /poses (N, P) f4 (optional)
                                             /frames (N, H, W, 3) u1 (optional)   /layouts (E, n, n) u1 (optional)
+                                            further condition streams (N, columns) f4, by the names in `streams.STREAMS`
                                             /episode_start, /episode_length (E,) i8   /episode_id (E,) str
     <folder>/dataset.json                   the index, written last
 
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from lssvwm_datasets.episode import ACTION_ALIGNMENT
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.index import FORMAT, FORMAT_VERSION, INDEX_FILE, Index, ShardHeader, read_index
+from lssvwm_datasets.streams import stored_streams
 
 __all__ = [
     "INDEX_FILE",
@@ -63,7 +65,7 @@ class ShardSet:
         return sum(episode.length for episode in self.episodes)
 
     def read(self, episode: StoredEpisode, name: str, start: int = 0, stop: int | None = None) -> NDArray[Any] | None:
-        """Rows `start:stop` of an episode from `latents`, `actions`, `poses` or `frames`; None where not kept."""
+        """Rows `start:stop` of an episode from `latents`, `frames` or a stream's data set; None where not kept."""
         stop = episode.length if stop is None else stop
         if not 0 <= start <= stop <= episode.length:
             raise ValueError(f"rows {start}:{stop} of {episode.id}, which has {episode.length}")
@@ -116,8 +118,9 @@ def read_shard_table(path: Path) -> tuple[ShardHeader, list[StoredEpisode]]:
             header = ShardHeader.from_attributes(attributes)
             starts, lengths = file["episode_start"][:], file["episode_length"][:]
             ids = file["episode_id"].asstr()[:]
-            optional = [name for name in ("poses", "frames") if name in file]
-            rows = {name: len(file[name]) for name in ("latents", "actions", *optional)}
+            streams = [stream.stored for stream in stored_streams(header)]
+            optional = ["frames"] if "frames" in file else []
+            rows = {name: len(file[name]) for name in ("latents", *streams, *optional)}
         except (KeyError, ValueError) as error:
             raise LssvwmError(f"{path}: damaged shard: {error}") from error
         if set(rows.values()) != {int(lengths.sum())} or not len(ids) == len(starts) == len(lengths):

@@ -1,10 +1,11 @@
 """The shape of a world model: one frozen config."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from lssvwm_datasets.poses import kinds_of, plane_of
+from lssvwm_datasets.streams import STREAMS, check_further, columns_of
 
 DEFAULT_MIXERS = ("scan", "attention")
 RENAMED_FIELDS = {"state_width": "d_state", "head_width": "headdim"}  # names in files of version 0.1, and today's
@@ -22,6 +23,8 @@ class ModelConfig:
     """Columns of the `pose` condition stream."""
     pose_kinds: tuple[str, ...] = ()
     """What each column of a pose is: x, y, z, cos, sin, pitch or other; given by the shards. Empty: as it is named."""
+    stream_names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Columns of further condition streams, by stream (`lssvwm_datasets.streams`); given by the shards."""
     action_scaling: tuple[tuple[float, float], ...] = ()
     """(mean, standard deviation) of each action column, to normalise by; given by the shards. Empty: none is."""
     odometry: tuple[tuple[float, ...], ...] = ()
@@ -52,8 +55,9 @@ class ModelConfig:
     """Frames generated together, mixed in training; a rollout picks one (paper: 5; 1 answers frame by frame)."""
 
     def __post_init__(self) -> None:
-        for field in fields(self):  # JSON and TOML know lists only
-            object.__setattr__(self, field.name, _as_tuples(getattr(self, field.name)))
+        for one in fields(self):  # JSON and TOML know lists only
+            object.__setattr__(self, one.name, _as_tuples(getattr(self, one.name)))
+        check_further(self.stream_names)
         from lssvwm_core.model.mixers import MIXERS  # with torch, which those who look presets up can do without
 
         unknown = sorted(set(self.mixers) - set(MIXERS))
@@ -101,7 +105,7 @@ class ModelConfig:
     @property
     def streams(self) -> dict[str, int]:
         """Condition streams and their columns."""
-        columns = {"action": len(self.action_names), "pose": len(self.pose_names)}
+        columns = {name: len(columns_of(self, name)) for name in STREAMS}
         return {name: count for name, count in columns.items() if count > 0}
 
 
@@ -111,4 +115,6 @@ def with_current_names(model_fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _as_tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _as_tuples(item) for name, item in value.items()}
     return tuple(_as_tuples(item) for item in value) if isinstance(value, list | tuple) else value

@@ -16,6 +16,7 @@ from lssvwm_core.model.mixer import Mixer, MixerContext
 from lssvwm_core.model.odometer import Odometer
 from lssvwm_core.model.state import ModelState, state_name
 from lssvwm_datasets.poses import kinds_of
+from lssvwm_datasets.streams import STREAMS
 
 NOISE_FREQUENCIES = 64
 COMPILED_SHAPES = 64  # of a layer: stages, chunk sizes, first frames
@@ -36,7 +37,10 @@ class WorldModel(nn.Module):
         self.noise_embedding = mlp(2 * NOISE_FREQUENCIES, width)
         scaling = {"action": config.action_scaling}
         self.streams = nn.ModuleDict(
-            {name: ConditionStream(name, columns, width, scaling.get(name)) for name, columns in config.streams.items()}
+            {
+                name: ConditionStream(columns, width, STREAMS[name].periodic, scaling.get(name))
+                for name, columns in config.streams.items()
+            }
         )
         self.layers = nn.ModuleList(Layer(config, index) for index in range(config.depth))
         reckons = config.odometry and any(mixer.uses_poses for mixer in self.mixers)
@@ -149,20 +153,23 @@ class ConditionStream(nn.Module):
     """Embeds one condition of a frame, each column normalised by its `scaling`; rows of NaN become the null embedding.
 
     Args:
+        periodic: see `lssvwm_datasets.streams.Stream`.
         scaling: (mean, standard deviation) of each column; none: taken as they are.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, name: str, columns: int, width: int, scaling: Sequence[tuple[float, float]] | None) -> None:
+    def __init__(
+        self, columns: int, width: int, periodic: bool, scaling: Sequence[tuple[float, float]] | None = None
+    ) -> None:
         super().__init__()
         mean, std = zip(*(scaling or [(0.0, 1.0)] * columns), strict=True)
         self.register_buffer("mean", torch.tensor(mean), persistent=False)
         self.register_buffer("std", torch.tensor(std), persistent=False)
-        self.fourier = name == "pose"
+        self.periodic = periodic
         self.null = nn.Parameter(torch.zeros(width))
-        self.embed = mlp(columns * (1 + 2 * len(POSE_PERIODS)) if self.fourier else columns, width)
+        self.embed = mlp(columns * (1 + 2 * len(POSE_PERIODS)) if periodic else columns, width)
 
     def forward(self, rows: Tensor | None, shape: tuple[int, int]) -> Tensor:
         """rows (B, T, columns) or None -> (B, T, D)."""
@@ -170,7 +177,7 @@ class ConditionStream(nn.Module):
             return self.null.expand(*shape, -1)
         unknown = rows.isnan().any(dim=-1, keepdim=True)
         rows = (rows.nan_to_num(0.0).float() - self.mean) / self.std
-        features = pose_features(rows) if self.fourier else rows
+        features = pose_features(rows) if self.periodic else rows
         return torch.where(unknown, self.null, self.embed(features))
 
 

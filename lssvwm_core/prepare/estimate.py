@@ -17,6 +17,7 @@ from lssvwm_datasets.episode import Episode
 from lssvwm_datasets.errors import DamagedRecording, LssvwmError, UnreadableNow
 from lssvwm_datasets.shards import CHUNK_FRAMES
 from lssvwm_datasets.sources import Recording
+from lssvwm_datasets.streams import STREAMS, columns_of
 
 LOOK_SECONDS = 2.0  # for the lengths of recordings
 SAMPLE_SECONDS = 1.5  # of decoding, and of encoding
@@ -56,7 +57,7 @@ def bytes_on_disk(jobs: list[ShardJob], lengths: Lengths) -> int:
     total = 0
     for job in jobs:
         header = job.header
-        row = 2 * int(np.prod(header.latent_shape)) + 4 * len(header.action_names) + 4 * len(header.pose_names)
+        row = 2 * int(np.prod(header.latent_shape)) + 4 * sum(len(columns_of(header, name)) for name in STREAMS)
         row += 3 * int(np.prod(header.frame_size)) if job.keep_frames else 0
         frames = sum(lengths.frames[recording.id] for recording in job.recordings)
         total += -(-frames // CHUNK_FRAMES) * CHUNK_FRAMES * row + SHARD_OVERHEAD

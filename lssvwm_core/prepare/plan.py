@@ -43,8 +43,9 @@ class ShardJob:
             if chosen["max_memory"] == DEFAULTS.max_memory:
                 del chosen["max_memory"]  # a plan from before there was a choice is the same plan
         header = asdict(self.header)
-        if not self.header.pose_kinds:
-            del header["pose_kinds"]  # a plan from before poses had kinds is the same plan
+        for later in ("pose_kinds", "stream_names"):  # a plan from before there were any is the same plan
+            if not header[later]:
+                del header[later]
         content = [sources, options, header, self.shards, self.keep_frames]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
@@ -134,6 +135,7 @@ def header_of(episode: Episode, dataset: str, autoencoder: FrameCodec, folder: P
         action_units=episode.action_units,
         source_alignment=episode.source_alignment,
         pose_kinds=episode.pose_kinds,
+        stream_names=dict(episode.stream_names),
     )
 
 
@@ -144,6 +146,7 @@ def check_fits(episode: Episode, header: ShardHeader) -> None:
         "action units": (episode.action_units, header.action_units),
         "poses": (episode.pose_names, header.pose_names),
         "kinds of poses": (episode.pose_kinds, header.pose_kinds),
+        "condition streams": (dict(episode.stream_names), header.stream_names),
         "frame size": (episode.frame_size, header.frame_size),
         "frames a second": (episode.fps, header.fps),
         "source alignment": (episode.source_alignment, header.source_alignment),

@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.shards import ShardSet, StoredEpisode
+from lssvwm_datasets.streams import STREAMS, Stream
 
 
 class Batch(TypedDict):
@@ -50,13 +51,17 @@ class ClipSampling:
     drop_pose: float = 0.2
     """The same for the pose stream; folded clips keep theirs."""
 
+    def drop(self, stream: Stream) -> float:
+        """How often a stream is dropped."""
+        return float(getattr(self, f"drop_{stream.name}", stream.drop))
+
 
 class ClipDataset(Dataset[Batch]):
     """Item k is the k-th batch of this process.
 
     Args:
         shards: the train split.
-        streams: condition streams of the model (`action`, `pose`).
+        streams: names of the model's condition streams, in the order of `STREAMS`.
         shapes: the batch size and frames of each item, as (last item + 1, batch size, frames), in order.
         process: the rank of this process: it has the clips from process · (batch size) on.
     """
@@ -115,14 +120,14 @@ class ClipDataset(Dataset[Batch]):
 
         episode = self.shards.episodes[number]
         clip = {"latents": self._rows(episode, "latents", start, span)[order].astype(np.float32)}
-        if "action" in self.streams:
-            clip["action"] = self._rows(episode, "actions", start, span)[order]
-            steps = np.diff(order, prepend=2 * order[0] - order[1])  # the first frame is reached as the second is
-            clip["action"][steps != 1] = np.nan  # only a step forward in time has its action
-            self._drop(clip["action"], self.sampling.drop_action, rng)
-        if has_poses:
-            clip["pose"] = self._rows(episode, "poses", start, span)[order]
-            self._drop(clip["pose"], 0.0 if folded else self.sampling.drop_pose, rng)
+        steps = np.diff(order, prepend=2 * order[0] - order[1])  # the first frame is reached as the second is
+        for name in self.streams:
+            stream = STREAMS[name]
+            rows = self._rows(episode, stream.stored, start, span)[order]
+            if stream.of_steps:
+                rows[steps != 1] = np.nan  # only a step forward in time has its action
+            self._drop(rows, 0.0 if folded and stream.kept_in_folds else self.sampling.drop(stream), rng)
+            clip[name] = rows
         return clip
 
     @staticmethod

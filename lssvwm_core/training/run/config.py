@@ -144,7 +144,8 @@ def make_config(preset: str, data: Path, file: Path | None, overrides: Sequence[
 
 def with_model(config: RunConfig, model: ModelConfig) -> RunConfig:
     """The config with the shape of this model; what the data gives stays the data's."""
-    given_by_data = ("latent_shape", "action_names", "pose_names", "pose_kinds", "action_scaling", "odometry")
+    columns = ("action_names", "pose_names", "pose_kinds", "stream_names")
+    given_by_data = ("latent_shape", *columns, "action_scaling", "odometry")
     fields = {name: value for name, value in dataclasses.asdict(model).items() if name not in given_by_data}
     return dataclasses.replace(config, model=json.loads(json.dumps(fields)))  # with lists, as TOML reads them
 

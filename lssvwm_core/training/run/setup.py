@@ -27,7 +27,7 @@ def build_model(
 ) -> WorldModel:
     """The model of a run: its preset for these latents, actions and poses. Raises: LssvwmError."""
     try:
-        columns = {name: getattr(header, name) for name in ("action_names", "pose_names", "pose_kinds")}
+        columns = {name: getattr(header, name) for name in ("action_names", "pose_names", "pose_kinds", "stream_names")}
         measured = {"action_scaling": action_scaling, "odometry": odometry}
         shape: dict[str, Any] = columns | measured | config.model
         model_config = preset(config.preset, header.latent_shape, **shape)
@@ -78,6 +78,7 @@ def check_same_data(header: ShardHeader, shards: ShardSet, owner: Path) -> None:
         ("actions", header.action_names, shards.header.action_names),
         ("poses", header.pose_names, shards.header.pose_names),
         ("kinds of poses", header.pose_kinds, shards.header.pose_kinds),
+        ("condition streams", header.stream_names, shards.header.stream_names),
         ("latent shape", header.latent_shape, shards.header.latent_shape),
     ):
         if trained != found:
