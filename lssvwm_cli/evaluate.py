@@ -88,6 +88,7 @@ def evaluate(
     folder = resolve_world(checkpoint)
     where = pick_device(device)
     world = load_world(folder, where).sampled_with(steps, chunk)
+    wanted = wanted.for_world(world)
     source = resolve_data(data, world.header.dataset, samples=True)
     streams = tuple(filter(None, conditions.split(","))) or tuple(world.model.config.streams)
     lpips = load_lpips(lpips_weights, where)

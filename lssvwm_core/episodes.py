@@ -1,6 +1,7 @@
 """Episodes to start a rollout from: out of shards, or out of recordings that are encoded on the fly."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from lssvwm_datasets.errors import DamagedRecording, LssvwmError
 from lssvwm_datasets.format import ReaderOptions
 from lssvwm_datasets.shards import INDEX_FILE, open_shards
 from lssvwm_datasets.sources import VALIDATION, Recording, find_recordings
+from lssvwm_datasets.streams import STREAMS, columns_of
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class EncodedEpisode:
         actions, poses: (T, A) and (T, P) float32; poses None where the recording has none.
         frames: (T, H, W, 3) uint8, exact; None where the shards keep none.
         layout: (N, N) uint8 map, 1 = free, or None.
+        stream_rows: (T, columns) float32 of further condition streams, by name.
     """
 
     id: str
@@ -34,6 +37,7 @@ class EncodedEpisode:
     frames: NDArray[np.uint8] | None
     layout: NDArray[np.uint8] | None
     fps: float
+    stream_rows: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.latents)
@@ -41,8 +45,12 @@ class EncodedEpisode:
     @property
     def conditions(self) -> Conditions:
         """What led to each frame, as recorded."""
-        streams = {"action": self.actions, "pose": self.poses}
+        streams = {name: self.rows(name) for name in STREAMS}
         return Conditions({name: rows for name, rows in streams.items() if rows is not None and rows.shape[1]})
+
+    def rows(self, stream: str) -> NDArray[np.float32] | None:
+        """(T, columns) of a condition stream; None where the recording has none."""
+        return {"action": self.actions, "pose": self.poses, **self.stream_rows}.get(stream)
 
 
 def load_episode(world: World, source: str | Path | None = None, number: int = 0) -> EncodedEpisode:
@@ -58,8 +66,8 @@ def load_episode(world: World, source: str | Path | None = None, number: int = 0
     episode = (
         _from_shards(source, world, number) if (source / INDEX_FILE).exists() else _recorded(source, world, number)
     )
-    columns = {"action": (episode.actions, world.header.action_names), "pose": (episode.poses, world.header.pose_names)}
-    for name, (rows, names) in columns.items():
+    for name in STREAMS:
+        rows, names = episode.rows(name), columns_of(world.header, name)
         found = 0 if rows is None else rows.shape[1]
         if found != len(names):
             raise LssvwmError(
@@ -87,6 +95,7 @@ def _from_shards(folder: Path, world: World, number: int) -> EncodedEpisode:
     latents, actions = shards.read(stored, "latents"), shards.read(stored, "actions")
     assert latents is not None  # every shard has both
     assert actions is not None
+    further = {name: shards.read(stored, STREAMS[name].stored) for name in shards.header.stream_names}
     return EncodedEpisode(
         stored.id,
         latents,
@@ -95,6 +104,7 @@ def _from_shards(folder: Path, world: World, number: int) -> EncodedEpisode:
         shards.read(stored, "frames"),
         shards.layout(stored),
         shards.header.fps,
+        {name: rows for name, rows in further.items() if rows is not None},
     )
 
 
@@ -112,7 +122,10 @@ def _recorded(source: Path, world: World, number: int) -> EncodedEpisode:
     except DamagedRecording as error:
         raise LssvwmError(f"{error}; choose another --episode") from error
     latents = encode_frames(world.autoencoder, frames)
-    return EncodedEpisode(episode.id, latents, episode.actions, episode.poses, frames, episode.layout, episode.fps)
+    conditions = episode.actions, episode.poses
+    return EncodedEpisode(
+        episode.id, latents, *conditions, frames, episode.layout, episode.fps, dict(episode.stream_rows)
+    )
 
 
 def _held_out(source: Path, world: World) -> list[Recording]:

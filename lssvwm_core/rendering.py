@@ -10,13 +10,14 @@ import torch
 from numpy.typing import NDArray
 
 from lssvwm_core.conditions import Conditions
-from lssvwm_core.driving import RECORDED, Drive, steer
+from lssvwm_core.controls import RECORDED, Controls, plan_controls
 from lssvwm_core.episodes import EncodedEpisode, load_episode
 from lssvwm_core.rollout import Rollout
 from lssvwm_core.video import CONTEXT_COLOUR, GENERATED_COLOUR, Frames, caption, draw_map, upscale, video_writer
 from lssvwm_core.world import World
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.files import written_whole
+from lssvwm_datasets.poses import places_of
 
 FPS_FACTOR = 4  # of a video's frames a second to the recording's
 SPEED_FRAMES = 100  # generated frames at the start and at the end whose speeds are compared
@@ -66,16 +67,14 @@ def render(world: World, episode: EncodedEpisode | None, options: RenderOptions,
     """
     start = _start(world, episode, options)
     generated = options.frames - start.context
-    drive = steer(
-        options.actions,
-        -(-generated // world.chunk) * world.chunk,
-        world.header.action_names,
-        start.pose,
-        start.layout,
-        options.seed,
-        start.recorded,
+    steps = -(-generated // world.chunk) * world.chunk
+    controls = plan_controls(
+        options.actions, steps, world.header, start.pose, start.layout, options.seed, start.recorded
     )
-    conditions = _conditions(world, drive.actions, drive.poses, options)
+    rows = {"action": controls.actions, "pose": controls.poses}
+    if episode is not None and options.actions == RECORDED:
+        rows |= {name: _rest_of(recorded, start.context, steps) for name, recorded in episode.stream_rows.items()}
+    conditions = _conditions(world, rows, options)
     fps = options.fps or FPS_FACTOR * world.header.fps
     truth = episode.frames if episode is not None else None
     rollout, written, times = start.rollout, 0, [time.perf_counter()]
@@ -96,13 +95,13 @@ def render(world: World, episode: EncodedEpisode | None, options: RenderOptions,
             times.append(time.perf_counter())
             yield _progress(rollout, written + first + len(frames), first + len(frames), times)
     if options.map:
-        poses = drive.poses[:generated]
+        poses = controls.poses[:generated]
         if episode is not None and episode.poses is not None:
             poses = np.concatenate([episode.poses[: start.context], poses])
         with written_whole(out.with_suffix(".map.png")) as partial:
-            draw_map(start.layout, poses, start.context).save(partial)
+            draw_map(start.layout, _places(world, poses), start.context).save(partial)
     if options.save_state is not None:
-        pose = drive.poses[-1]  # where the last chunk ends, as the state: the video may end within the chunk
+        pose = controls.poses[-1]  # where the last chunk ends, as the state: the video may end within the chunk
         extra = {"pose": pose if pose.size and np.isfinite(pose).all() else None, "layout": start.layout}
         known = {name: torch.from_numpy(np.array(value)) for name, value in extra.items() if value is not None}
         rollout.save(options.save_state, known)
@@ -127,7 +126,7 @@ class _Start:
     context: int
     pose: NDArray[np.float32] | None
     layout: NDArray[np.uint8] | None
-    recorded: Drive | None
+    recorded: Controls | None
 
 
 def _start(world: World, episode: EncodedEpisode | None, options: RenderOptions) -> _Start:
@@ -150,18 +149,26 @@ def _start(world: World, episode: EncodedEpisode | None, options: RenderOptions)
         raise LssvwmError(f"--context {context}: episode {episode.id} has {len(episode)} frames")
     poses = episode.poses if episode.poses is not None else np.zeros((len(episode), 0), np.float32)
     if context:
-        conditions = _conditions(world, episode.actions[:context], poses[:context], options)
-        rollout.observe(episode.latents[:context], conditions)
+        rollout.observe(episode.latents[:context], episode.conditions[:context].only(options.conditions))
     pose = poses[context - 1] if context and poses.shape[1] else None
-    return _Start(rollout, context, pose, episode.layout, Drive(episode.actions[context:], poses[context:]))
+    return _Start(rollout, context, pose, episode.layout, Controls(episode.actions[context:], poses[context:]))
 
 
-def _conditions(
-    world: World, actions: NDArray[np.float32], poses: NDArray[np.float32], options: RenderOptions
-) -> Conditions:
-    rows = {"action": actions, "pose": poses}
-    streams = [name for name in world.model.config.streams if name in options.conditions and rows[name].shape[1]]
-    return Conditions({name: rows[name] for name in streams})
+def _conditions(world: World, rows: dict[str, NDArray[np.float32]], options: RenderOptions) -> Conditions:
+    streams = [name for name in world.model.config.streams if name in options.conditions]
+    return Conditions({name: rows[name] for name in streams if name in rows and rows[name].shape[1]})
+
+
+def _rest_of(recorded: NDArray[np.float32], start: int, count: int) -> NDArray[np.float32]:
+    """(count, columns) the recorded rows from `start` on, unknown where the recording has ended."""
+    rows = recorded[start : start + count]
+    return np.pad(rows, ((0, count - len(rows)), (0, 0)), constant_values=np.nan)
+
+
+def _places(world: World, poses: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(T, 2) where each pose is on the ground; NaN where the world's poses do not say."""
+    places = places_of(poses, world.header.pose_names, world.header.pose_kinds)
+    return np.full((len(poses), 2), np.nan, np.float32) if places is None else places
 
 
 def _context_frames(world: World, episode: EncodedEpisode | None, first: int, last: int) -> Frames:

@@ -31,6 +31,7 @@ FORMATS = {  # ffmpeg's options by suffix
 }
 LAST_WORDS = 3  # lines of ffmpeg's that an error repeats
 CAPTION_HEIGHT = 20  # pixels
+MAP_PIXELS = 2000  # along a side of a map, at most
 TILE_WIDTHS = 128, 320  # least and greatest of a frame on a sheet, pixels
 CONTEXT_COLOUR, GENERATED_COLOUR = (70, 130, 220), (40, 40, 40)
 
@@ -192,14 +193,18 @@ def action_text(action: NDArray[np.float32], names: tuple[str, ...]) -> str:
 
 
 def draw_map(
-    layout: NDArray[np.uint8] | None, poses: NDArray[np.floating], context: int, cell: int = 48
+    layout: NDArray[np.uint8] | None, places: NDArray[np.floating], context: int, cell: int = 48
 ) -> Image.Image:
-    """The maze from above with the path walked: context frames blue, generated ones orange, a dot where it ends.
+    """The world from above with the path walked: context frames blue, generated ones orange, a dot where it ends.
 
-    layout (N, N), 1 = free, indexed [y, x] with y upwards; poses (T, >= 2) with x, y in cells.
+    layout (N, N), 1 = free, indexed [y, x] with y upwards; places (T, 2), x and y in its cells, NaN where unknown.
+    Without a layout the picture is as large as the path; it begins at the origin, or where the path goes below it.
     """
-    known = poses[np.isfinite(poses).all(axis=1), :2]
+    known = places[np.isfinite(places).all(axis=1)]
+    if layout is None:
+        known = known - np.floor(known.min(axis=0, initial=0))
     size = layout.shape[0] if layout is not None else int(np.ceil(known.max(initial=1)))
+    cell = max(1, min(cell, MAP_PIXELS // size))
     image = Image.new("RGB", (size * cell, size * cell), (235, 235, 230))
     draw = ImageDraw.Draw(image)
     for y, x in np.argwhere(layout == 0) if layout is not None else ():

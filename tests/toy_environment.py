@@ -1,4 +1,4 @@
-"""A second environment, as somebody would add one: a lawn without walls, a height, and a picture that tells the pose."""
+"""A second environment, as somebody would add one: a lawn without walls, its pictures a function of the pose."""
 
 import math
 from collections.abc import Iterator
@@ -18,6 +18,8 @@ from lssvwm_datasets.poses import canonical
 from lssvwm_datasets.recorder import EpisodeRequest, Recorder
 
 ACTIONS = ("stay", "ahead", "port", "starboard")
+POSE_NAMES = ("height", "east", "north", "cosine", "sine")
+POSE_KINDS = ("z", "x", "y", "cos", "sin")
 STEP, TURN = 0.5, math.tau / 8
 
 
@@ -78,8 +80,8 @@ def read(path: Path, id: str, options: ReaderOptions) -> Iterator[Episode]:
         source_alignment="action[t] led to frame[t]; action[0] is a dummy",
         fps=10.0,
         poses=poses[:, [2, 0, 1, 3, 4]],
-        pose_names=("height", "east", "north", "cosine", "sine"),
-        pose_kinds=("z", "x", "y", "cos", "sin"),
+        pose_names=POSE_NAMES,
+        pose_kinds=POSE_KINDS,
     )
 
 
@@ -91,7 +93,8 @@ TOY = Environment(
     name="toy",
     title="A lawn",
     action_names=ACTIONS,
-    pose_names=("height", "east", "north", "cosine", "sine"),
+    pose_names=POSE_NAMES,
+    pose_kinds=POSE_KINDS,
     fps=10.0,
     idle="stay",
     keys={"i": "ahead", "j": "port", "l": "starboard"},

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lssvwm_datasets.format import Format
+from lssvwm_datasets.poses import Plane, plane_of
 from lssvwm_datasets.recorder import Recorder
 
 Layout = NDArray[np.uint8]  # (N, N), 1 = free, indexed [y, x] with row 0 at the bottom
@@ -42,6 +43,7 @@ class Environment:
         title: its name for people.
         action_names: one column an action.
         pose_names: columns of its recordings' poses; empty where they have none.
+        pose_kinds: what each of these columns is (`poses`); empty: what its name says.
         fps: frames a second of recorded time.
         idle: the action that does nothing; it stands for keys that are let go.
         keys: {key: action} for playing. Keys are letters, digits, and ArrowUp, ArrowDown, ArrowLeft, ArrowRight.
@@ -61,6 +63,7 @@ class Environment:
     keys: Mapping[str, str] = field(default_factory=dict)
     explorer: Callable[[Layout | None, np.random.Generator], Explorer | None] | None = None
     kinematics: Callable[[Layout | None, Pose, int], Pose] | None = None
+    pose_kinds: tuple[str, ...] = ()
     full_turn: FullTurn | None = None
     recorder: Recorder | None = None
     format: Format | None = None
@@ -70,6 +73,11 @@ class Environment:
         unknown = sorted({self.idle, *self.keys.values(), *turning} - set(self.action_names))
         if unknown:
             raise ValueError(f"{self.name}: no actions {', '.join(unknown)}; it has {', '.join(self.action_names)}")
+
+    @property
+    def plane(self) -> Plane | None:
+        """Which columns of a pose tell where the agent stands on the ground and which way it looks; None: not all."""
+        return plane_of(self.pose_names, self.pose_kinds)
 
     @property
     def action_units(self) -> tuple[str, ...]:

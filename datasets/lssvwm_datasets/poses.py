@@ -56,6 +56,14 @@ def plane_of(names: tuple[str, ...], kinds: tuple[str, ...] = ()) -> Plane | Non
     return Plane(*(kinds.index(kind) for kind in ("x", "y", "cos", "sin")))
 
 
+def places_of(
+    poses: NDArray[np.float32], names: tuple[str, ...], kinds: tuple[str, ...] = ()
+) -> NDArray[np.float32] | None:
+    """(T, P) poses -> (T, 2) positions x, y on the ground; None where the columns do not tell. See `kinds_of`."""
+    kinds = kinds_of(names, kinds)
+    return poses[:, [kinds.index("x"), kinds.index("y")]] if {"x", "y"} <= set(kinds) else None
+
+
 def canonical(
     raw: NDArray[np.floating],
     kinds: tuple[str, ...],

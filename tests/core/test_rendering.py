@@ -1,4 +1,4 @@
-"""Videos of rollouts: constant memory, the same seed the same video, states, drives, refusals."""
+"""Videos of rollouts: constant memory, the same seed the same video, states, refusals."""
 
 import json
 import subprocess
@@ -8,9 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from lssvwm_core.driving import Drive, parse_actions, steer
-from lssvwm_datasets.errors import LssvwmError
-from lssvwm_datasets.memory_maze import ACTION_NAMES
 from lssvwm_datasets.video import read_video
 from tests.conftest import CLI, lssvwm
 
@@ -123,30 +120,3 @@ def test_damaged_world_is_told(workspace: Path, tmp_path: Path) -> None:
     error = lssvwm(tmp_path, *SHORT, fails=True).stderr
     assert str(weights) in error
     assert "damaged" in error
-
-
-def test_action_lists() -> None:
-    assert parse_actions("forward*2, left", ACTION_NAMES) == [1, 1, 2]
-    assert parse_actions("recorded", ACTION_NAMES) is None
-    for wrong in ("forward*x", "jump", "forward,,left", "left*0"):
-        with pytest.raises(LssvwmError, match="--actions"):
-            parse_actions(wrong, ACTION_NAMES)
-
-
-def test_recorded_drive_goes_on_with_the_explorer_where_the_recording_ends() -> None:
-    layout = np.ones((9, 9), np.uint8)
-    pose = np.array([4.5, 4.5, 1, 0], np.float32)
-    recorded = Drive(np.eye(6, dtype=np.float32)[[1, 1]], np.stack([pose, pose]))
-    drive = steer("recorded", 50, ACTION_NAMES, pose, layout, seed=0, recorded=recorded)
-    np.testing.assert_array_equal(drive.actions[:2], recorded.actions)
-    assert (drive.actions.sum(axis=1) == 1).all()
-    steps = np.linalg.norm(np.diff(drive.poses[:, :2], axis=0), axis=1)
-    assert steps.max() < 0.3
-    assert steps.sum() > 2
-
-
-def test_turning_by_hand_turns_the_pose() -> None:
-    pose = np.array([4.5, 4.5, 1, 0], np.float32)
-    drive = steer("left*5", 5, ACTION_NAMES, pose, None, seed=0)
-    heading = np.degrees(np.arctan2(drive.poses[-1, 3], drive.poses[-1, 2]))
-    assert heading == pytest.approx(92, abs=0.1)

@@ -1,6 +1,5 @@
 """What every task has in common, and the task on one episode: a trial."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -12,12 +11,12 @@ from torch import Tensor
 from lssvwm_core.conditions import Conditions
 from lssvwm_core.episodes import EncodedEpisode
 from lssvwm_datasets.errors import LssvwmError
+from lssvwm_datasets.poses import Plane, plane_of
+from lssvwm_datasets.streams import STREAMS
 
 if TYPE_CHECKING:
     from lssvwm_core.world import World
 
-HEADING = ("cos", "sin")  # pose columns
-PLACE = ("x", "y")
 SIMILAR_HEADING = np.cos(np.radians(45))
 
 Rows = dict[str, NDArray[np.float32]]  # (frames, columns) of each stream
@@ -37,6 +36,10 @@ class Task:
         """How many frames to generate where nobody says."""
         return self.frames
 
+    def for_world(self, world: "World") -> "Task":
+        """The task with the lengths that depend on the world. Raises: LssvwmError where it cannot do the task."""
+        return self
+
     def order(self) -> NDArray[np.intp]:
         """(context + frames,) the recorded frame that each frame of the task shows."""
         return np.arange(self.context + self.frames)
@@ -55,9 +58,10 @@ class Task:
 
     def distance(self, episode: EncodedEpisode, world: "World") -> NDArray[np.float64] | None:
         """(frames,) frames since each place was seen in the context, NaN where it was not; None where nobody knows."""
-        if episode.poses is None or not set(PLACE + HEADING) <= set(world.header.pose_names):
+        plane = plane_of(world.header.pose_names, world.header.pose_kinds)
+        if episode.poses is None or plane is None:
             return None
-        return distance_to_seen(episode.poses, world.header.pose_names, self.context, self.frames)
+        return distance_to_seen(episode.poses, plane, self.context, self.frames)
 
     def judged(self) -> NDArray[np.bool_]:
         """(frames,) which of the generated frames the means are taken over."""
@@ -101,11 +105,11 @@ class Trial:
 def make_trial(task: Task, number: int, episode: EncodedEpisode, world: "World", streams: tuple[str, ...]) -> Trial:
     """The task on an episode, which has at least as many frames as the task shows."""
     order = task.order()
-    recorded: Mapping[str, NDArray[np.float32] | None] = {"action": episode.actions, "pose": episode.poses}
+    recorded = {name: episode.rows(name) for name in STREAMS}
     rows = {name: found[order] for name, found in recorded.items() if found is not None}
-    rows["action"][np.diff(order, prepend=-1) != 1] = (
-        np.nan
-    )  # as in training: only a step forward in time has its action
+    for name, found in rows.items():
+        if STREAMS[name].of_steps:
+            found[np.diff(order, prepend=-1) != 1] = np.nan  # as in training: only a step forward in time has an action
     rows = task.lead(rows, world)
     latents = torch.from_numpy(episode.latents[: order.max() + 1]).float()
     frames = episode.frames if episode.frames is not None else world.decode(latents)
@@ -124,16 +128,13 @@ def make_trial(task: Task, number: int, episode: EncodedEpisode, world: "World",
     )
 
 
-def distance_to_seen(
-    poses: NDArray[np.float32], names: tuple[str, ...], context: int, frames: int
-) -> NDArray[np.float64]:
+def distance_to_seen(poses: NDArray[np.float32], plane: Plane, context: int, frames: int) -> NDArray[np.float64]:
     """(frames,) how many frames ago each place was last seen in the context; NaN for places that were not.
 
-    A place was seen when a frame of the context stood in the same cell (the same whole part of x and y) with a heading
-    within 45 degrees.
+    A place was seen when a frame of the context stood in the same cell (the same whole part of x and y, at any height)
+    with a heading within 45 degrees.
     """
-    columns = [names.index(name) for name in PLACE + HEADING]
-    x, y, cos, sin = (poses[: context + frames, column] for column in columns)
+    x, y, cos, sin = (poses[: context + frames, column] for column in (plane.x, plane.y, plane.cos, plane.sin))
     before, after = slice(context), slice(context, None)
     same = (np.floor(x[after, None]) == np.floor(x[before])) & (np.floor(y[after, None]) == np.floor(y[before]))
     same &= cos[after, None] * cos[before] + sin[after, None] * sin[before] >= SIMILAR_HEADING

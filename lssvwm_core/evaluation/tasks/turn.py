@@ -1,7 +1,6 @@
 """A full turn on the spot by actions alone: the last frame should show again what the context ended with."""
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -9,43 +8,44 @@ from numpy.typing import NDArray
 
 from lssvwm_core.episodes import EncodedEpisode
 from lssvwm_core.evaluation.tasks.task import Rows, Task
+from lssvwm_datasets.environment import FullTurn
+from lssvwm_datasets.environments import environment_of
 from lssvwm_datasets.errors import LssvwmError
-from lssvwm_datasets.memory_maze.explorer import TURN_PER_STEP
 
 if TYPE_CHECKING:
     from lssvwm_core.world import World
-
-TURN = "left"  # action column
-FULL_TURN = round(math.tau / TURN_PER_STEP)  # frames
 
 
 @dataclass(frozen=True)
 class Turn(Task):
     name: str = "turn"
     context: int = 100
-    frames: int = FULL_TURN
+    frames: int = 0
+    """0: a full turn of the world's environment; see `for_world`."""
 
     about: ClassVar[str] = (
-        "after the context the world is turned left once around, told actions only, no poses; the truth is the view "
-        "that the context ended with"
+        "after the context the world is turned once around, told actions only, no poses; the truth is the view that "
+        "the context ended with"
     )
+
+    def for_world(self, world: "World") -> "Turn":
+        return self if self.frames else replace(self, frames=_full_turn(world).frames)
 
     def order(self) -> NDArray[np.intp]:
         return np.minimum(np.arange(self.context + self.frames), self.context - 1)
 
     def check(self, world: "World", streams: tuple[str, ...]) -> None:
+        turn = _full_turn(world)
         super().check(world, streams)
-        if TURN not in world.header.action_names or "action" not in streams:
-            raise LssvwmError(
-                f"a turn needs the action {TURN!r} among --conditions; the world has {world.header.action_names}"
-            )
-        if self.frames % FULL_TURN:
-            raise LssvwmError(f"--frames {self.frames}: a full turn takes {FULL_TURN}")
+        if "action" not in streams:
+            raise LssvwmError(f"a turn needs the action {turn.action!r} among --conditions; there are {streams}")
+        if self.frames % turn.frames:
+            raise LssvwmError(f"--frames {self.frames}: a full turn takes {turn.frames}")
 
     def lead(self, rows: Rows, world: "World") -> Rows:
-        rows["action"][self.context :] = [name == TURN for name in world.header.action_names]
-        if "pose" in rows:
-            rows["pose"] = np.full_like(rows["pose"], np.nan)
+        turn = _full_turn(world).action
+        rows = {name: found if name == "action" else np.full_like(found, np.nan) for name, found in rows.items()}
+        rows["action"][self.context :] = [name == turn for name in world.header.action_names]
         return rows
 
     def distance(self, episode: EncodedEpisode, world: "World") -> NDArray[np.float64]:
@@ -56,3 +56,14 @@ class Turn(Task):
 
     def parts(self, distance: NDArray[np.float64], known: bool) -> dict[str, NDArray[np.bool_]]:
         return {}
+
+
+def _full_turn(world: "World") -> FullTurn:
+    """Raises: LssvwmError where nobody knows how the world's agent turns around."""
+    environment = environment_of(world.header)
+    if environment is None or environment.full_turn is None:
+        raise LssvwmError(
+            f"{world.header.dataset}: no environment that can turn on the spot has the actions "
+            f"{', '.join(world.header.action_names)}; try: lssvwm eval reasoning"
+        )
+    return environment.full_turn

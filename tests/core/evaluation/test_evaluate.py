@@ -192,7 +192,7 @@ def test_the_turn_command(workspace: Path, tmp_path: Path) -> None:
     with np.load(tmp_path / "episodes/0000-seed0.npz") as kept:
         assert figures["rows"][MODEL]["all"]["psnr"] == kept["psnr"][0][19]
         assert (kept["psnr"][2] > 70).all()  # the first view is the truth
-    assert "turned left once around" in (tmp_path / "report.md").read_text()
+    assert "turned once around" in (tmp_path / "report.md").read_text()
 
 
 def test_bins_leave_unknown_distances_out() -> None:

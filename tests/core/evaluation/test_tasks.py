@@ -11,17 +11,18 @@ import torch
 from lssvwm_core.episodes import EncodedEpisode
 from lssvwm_core.evaluation.tasks import TASKS, make_task
 from lssvwm_core.evaluation.tasks.task import Task, distance_to_seen, make_trial
-from lssvwm_core.evaluation.tasks.turn import FULL_TURN, TURN
 from lssvwm_datasets.errors import LssvwmError
-from lssvwm_datasets.memory_maze import ACTION_NAMES
-from lssvwm_datasets.memory_maze.explorer import TURN_PER_STEP, walk
+from lssvwm_datasets.memory_maze.maze import MAZE
+from lssvwm_datasets.poses import plane_of
 
 NAMES = ("x", "y", "cos", "sin")
+ACTION_NAMES = MAZE.action_names
+FULL_TURN = 20
 STREAMS = ("action", "pose")
 
 
 def world(pose_names: tuple[str, ...] = NAMES, action_names: tuple[str, ...] = ACTION_NAMES, chunk: int = 5) -> Any:
-    header = SimpleNamespace(pose_names=pose_names, action_names=action_names, dataset="mine")
+    header = SimpleNamespace(pose_names=pose_names, pose_kinds=(), action_names=action_names, dataset="mine")
     return SimpleNamespace(header=header, chunk=chunk, decode=lambda latents: latents[:, :3, :, :].numpy())
 
 
@@ -32,7 +33,7 @@ def episode() -> EncodedEpisode:
     frames = np.broadcast_to(numbers.astype(np.uint8)[:, None, None, None], (60, 4, 4, 3)).copy()
     latents = np.broadcast_to(numbers.astype(np.float16)[:, None, None, None], (60, 3, 2, 2)).copy()
     rows = np.repeat(numbers.astype(np.float32)[:, None], 4, axis=1)
-    return EncodedEpisode("e", latents, rows[:, :2].copy(), rows.copy(), frames, None, 4.0)
+    return EncodedEpisode("e", latents, np.repeat(rows[:, :1], 6, axis=1), rows.copy(), frames, None, 4.0)
 
 
 def test_retrieval_walks_back_exactly(episode: EncodedEpisode) -> None:
@@ -63,21 +64,13 @@ def test_retrieval_conditions_are_those_of_a_folded_clip_in_training(workspace: 
 
 
 def test_a_turn_ends_with_the_first_view_and_knows_actions_only(episode: EncodedEpisode) -> None:
-    turning = world(action_names=("forward", "left"))
-    trial = make_trial(make_task("turn", 20, FULL_TURN), 0, episode, turning, STREAMS)
+    trial = make_trial(make_task("turn", 20).for_world(world()), 0, episode, world(), STREAMS)
     assert (trial.truth == 19).all()
     np.testing.assert_array_equal(trial.context[:, 0, 0, 0], np.arange(20))
     np.testing.assert_array_equal(trial.conditions["action"][0, :20, 0], np.arange(20))
-    np.testing.assert_array_equal(trial.conditions["action"][0, 20:], [[0, 1]] * FULL_TURN)
+    np.testing.assert_array_equal(trial.conditions["action"][0, 20:], [[0, 0, 1, 0, 0, 0]] * FULL_TURN)
     assert trial.conditions["pose"].isnan().all()
     np.testing.assert_array_equal(trial.distance, 1 + np.arange(FULL_TURN))
-
-
-def test_turning_on_for_a_full_turn_comes_around() -> None:
-    pose = np.array([4.5, 4.5, 1, 0], np.float32)
-    for _ in range(FULL_TURN):
-        pose = walk(None, pose, ACTION_NAMES.index(TURN))
-    assert abs(np.degrees(np.arctan2(pose[3], pose[2]))) < np.degrees(TURN_PER_STEP) / 2
 
 
 def test_reasoning_goes_on(episode: EncodedEpisode) -> None:
@@ -100,8 +93,15 @@ def test_places_are_cells_and_headings() -> None:
     context = [pose(1.1, 1.1, 0), pose(1.9, 1.2, 90), pose(2.1, 1.1, 0), pose(1.5, 1.5, 350)]
     ahead = [pose(1.5, 1.9, 30), pose(1.5, 1.5, 60), pose(1.5, 1.5, 180), pose(2.9, 1.0, 44), pose(2.9, 1.0, 46)]
     poses = np.array(context + ahead, np.float32)
-    found = distance_to_seen(poses, NAMES, 4, 5)
+    plane = plane_of(NAMES)
+    assert plane
+    found = distance_to_seen(poses, plane, 4, 5)
     np.testing.assert_array_equal(found, [4 - 3, 5 - 1, np.nan, 7 - 2, np.nan])
+    names = ("height", "sine", "north", "cosine", "east")
+    turned = np.stack([np.arange(9), poses[:, 3], poses[:, 1], poses[:, 2], poses[:, 0]], axis=1)
+    plane = plane_of(names, ("z", "sin", "y", "cos", "x"))
+    assert plane
+    np.testing.assert_array_equal(distance_to_seen(turned, plane, 4, 5), found)
 
 
 def test_places_need_a_pose_of_the_maze_kind(episode: EncodedEpisode) -> None:
@@ -128,8 +128,14 @@ def test_tasks_that_do_not_fit_are_refused(
         task.check(world(poses), streams)
 
 
+def test_a_turn_needs_an_environment_that_turns() -> None:
+    with pytest.raises(LssvwmError, match="mine: no environment that can turn on the spot has the actions fly, left"):
+        make_task("turn").for_world(world(action_names=("fly", "left")))
+
+
 def test_the_papers_lengths() -> None:
-    assert {name: (task.context, task.frames) for name, task in TASKS.items()} == {
+    tasks = {name: task.for_world(world()) for name, task in TASKS.items()}
+    assert {name: (task.context, task.frames) for name, task in tasks.items()} == {
         "retrieval": (400, 400),
         "reasoning": (576, 224),
         "long": (240, 560),
