@@ -35,6 +35,10 @@ def play(
     host: Annotated[str, typer.Option(help="Address to serve at; any but this machine's own gets a token.")] = (
         "127.0.0.1"
     ),
+    origin: Annotated[
+        list[str] | None,
+        typer.Option(help="Address that the browser shows, if a proxy lies between, with its path; may be repeated."),
+    ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to serve at; 0 takes any that is free.")] = 8765,
     slots: Annotated[Path, typer.Option(help="Where saved worlds and videos go.")] = Path("runs/play"),
     threads: Annotated[
@@ -43,7 +47,6 @@ def play(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Walk around in a world, in the browser or the terminal."""
-    import secrets
     import signal
     import sys
 
@@ -61,12 +64,14 @@ def play(
 
     if not terminal:
         try:
-            from lssvwm_core.play import web
+            from lssvwm_core.play import messages, server, web
+            from lssvwm_core.play.door import Door, Origin
         except ModuleNotFoundError as error:
             raise LssvwmError(
                 f"the page needs {error.name}: pip install 'lssvwm[play]'   (or play here: lssvwm play --terminal)"
             ) from error
-        listener = web.listen(host, port)
+        door = Door(host, [Origin.parse(address) for address in origin or []])
+        listener = server.listen(host, port)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the session: a recording is finished
     torch.set_num_threads(threads or max(1, core_count("auto") // 2))
     folder = resolve_world(checkpoint)
@@ -82,7 +87,7 @@ def play(
 
             play_here(session, title)
         else:
-            token = None if web.is_loopback(host) else secrets.token_urlsafe(16)
-            app = web.PlayApp(session, episode_count(source, world), title, host, token)
-            say(f"play: {web.link(host, listener.getsockname()[1], token)}   (Ctrl-C ends it)")
-            web.serve(app, listener)
+            app = web.PlayApp(session, episode_count(source, world), title, door)
+            for link in door.links(listener.getsockname()[1]):
+                say(f"play: {link}   (Ctrl-C ends it)")
+            server.make_server(app.starlette(), 16 * messages.MAX_BYTES).run(sockets=[listener])

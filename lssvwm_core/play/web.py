@@ -1,41 +1,34 @@
-"""The page: a Starlette app around a session, safe by default.
+"""The page: a Starlette app around a session. Who gets in is the door's business; nothing of a request is used as a path.
 
-Only this machine is served unless the user names another address; then a random token, part of the printed link, is
-asked for. Pages of other sites cannot connect (their Origin is not ours), nor reach us by a name that resolves here
-(the Host is checked). Nothing of a request is ever used as a path.
+The page's links are relative, so it works below any path; a path that a proxy does not take off is one of the door's.
 """
 
 import asyncio
 import contextlib
-import ipaddress
-import secrets
-import socket
 import time
 from collections.abc import Awaitable, Callable
 from importlib import resources
+from urllib.parse import unquote
 
-import uvicorn
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import HTTPConnection, Request
-from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route, WebSocketRoute
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from lssvwm_core.play import messages
+from lssvwm_core.play.door import Door, Refusal
 from lssvwm_core.play.session import Session, Viewer
-from lssvwm_datasets.errors import LssvwmError
 
 MAX_VIEWERS = 16
 IN_FLIGHT = 2  # pictures sent that the viewer has not yet acknowledged
 MESSAGES_A_SECOND, BURST = 50, 100
-LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
+    "Connection": "close",
 }
 MEDIA_TYPES = {"index.html": "text/html", "play.css": "text/css", "play.js": "text/javascript"}
 
@@ -44,44 +37,53 @@ class PlayApp:
     """Args:
     episodes: validation episodes that a viewer can start from.
     title: of the world, for the page.
-    host: the address served at.
-    token: asked for where not None; else only this machine's own names are answered to.
     """
 
-    def __init__(self, session: Session, episodes: int, title: str, host: str, token: str | None) -> None:
-        self.session, self.episodes, self.title, self.host, self.token = session, episodes, title, host, token
+    def __init__(self, session: Session, episodes: int, title: str, door: Door) -> None:
+        self.session, self.episodes, self.title, self.door = session, episodes, title, door
         self.viewers = 0
         static = resources.files("lssvwm_core.play") / "static"
         self.files = {name: (static / name).read_bytes() for name in MEDIA_TYPES}
 
     def starlette(self) -> Starlette:
-        routes = [
-            Route("/", self._file("index.html", guarded=True)),
-            Route("/play.css", self._file("play.css")),
-            Route("/play.js", self._file("play.js")),
+        routes: list[BaseRoute] = [
+            Route("/", self._file("index.html", self.door.refuses_guest)),
+            Route("/play.css", self._file("play.css", self.door.refuses)),
+            Route("/play.js", self._file("play.js", self.door.refuses)),
+            Route("/refused", self._why_refused),
             WebSocketRoute("/ws", self._play),
         ]
-        hosts = [*LOOPBACK_NAMES, self.host]
-        loopback = [Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)]
-        return Starlette(routes=routes, middleware=[] if self.token else loopback)
+        paths = {origin.path.rstrip("/") for origin in self.door.origins} - {""}
+        app = Starlette(routes=[*routes, *(Mount(unquote(path), routes=routes) for path in sorted(paths))])
+        app.router.redirect_slashes = False  # to an address that a proxy may have made up
+        return app
 
-    def _file(self, name: str, guarded: bool = False) -> Callable[[Request], Awaitable[Response]]:
+    def _file(
+        self, name: str, refuses: Callable[[HTTPConnection], Refusal | None]
+    ) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
-            if guarded and not self._knows_token(request):
-                return PlainTextResponse("open the link that lssvwm play printed\n", 403)
+            if refusal := refuses(request):
+                return _denial(refusal)
             return Response(self.files[name], media_type=MEDIA_TYPES[name], headers=HEADERS)
 
         return endpoint
 
-    def _knows_token(self, connection: HTTPConnection) -> bool:
-        given = connection.query_params.get("token", "")
-        return self.token is None or secrets.compare_digest(given.encode(), self.token.encode())
+    async def _why_refused(self, request: Request) -> Response:
+        """Tell a page what its WebSocket was refused for, which browsers keep from it; null when it is welcome."""
+        refusal = self._refuses_viewer(request, request.query_params.get("page", ""))
+        return JSONResponse({"reason": refusal and refusal.reason}, headers=HEADERS)
+
+    def _refuses_viewer(self, connection: HTTPConnection, page: str | None) -> Refusal | None:
+        if refusal := self.door.refuses_page(connection, page):
+            return refusal
+        if self.viewers >= MAX_VIEWERS:
+            return Refusal(503, f"{MAX_VIEWERS} viewers are here, and more are not served; this page tries again.")
+        return None
 
     async def _play(self, websocket: WebSocket) -> None:
-        origin, own = websocket.headers.get("origin"), websocket.headers.get("host")  # browsers always send both
-        foreign = origin is not None and origin not in (f"http://{own}", f"https://{own}")
-        if foreign or not self._knows_token(websocket) or self.viewers >= MAX_VIEWERS:
-            await websocket.close(1008)
+        refusal = self._refuses_viewer(websocket, websocket.headers.get("origin"))  # browsers always send it
+        if refusal:
+            await websocket.send_denial_response(_denial(refusal))
             return
         await websocket.accept()
         self.viewers += 1
@@ -153,6 +155,10 @@ class PlayApp:
                 messages.obey(self.session, viewer, message)
 
 
+def _denial(refusal: Refusal) -> Response:
+    return PlainTextResponse(f"{refusal.reason}\n", refusal.status, HEADERS)
+
+
 class _Room:
     """For `IN_FLIGHT` pictures on their way: who does not say that they arrived gets no more."""
 
@@ -169,38 +175,3 @@ class _Room:
     def leave(self) -> None:
         self._on_their_way = max(0, self._on_their_way - 1)
         self._changed.set()
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises: LssvwmError when the address cannot be had."""
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family)
-    except OSError as error:
-        raise LssvwmError(f"--host {host} --port {port}: {error}; choose another (--port 0: any free one)") from error
-
-
-def link(host: str, port: int, token: str | None) -> str:
-    address = f"[{host}]" if ":" in host else host
-    if host in ("0.0.0.0", "::"):
-        address = socket.gethostname()
-    return f"http://{address}:{port}/" + (f"?token={token}" if token else "")
-
-
-def serve(app: PlayApp, listener: socket.socket) -> None:
-    """Serve until interrupted."""
-    config = uvicorn.Config(
-        app.starlette(),
-        log_level="warning",
-        ws_max_size=16 * messages.MAX_BYTES,
-        ws_max_queue=8,
-        timeout_graceful_shutdown=1,
-    )
-    uvicorn.Server(config).run(sockets=[listener])

@@ -1,8 +1,12 @@
 """A world that reacts: the workspace's few steps of training leave it all but frozen."""
 
-from collections.abc import Callable
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 import torch
@@ -10,8 +14,13 @@ import torch
 from lssvwm_core.play.game import Game
 from lssvwm_core.training.run.folder import Run
 from lssvwm_core.world import World, load_world
+from tests.conftest import CLI
 
 CONTEXT = 20
+
+
+class Serve(Protocol):
+    def __call__(self, *options: str, open_files: int = 512) -> tuple[subprocess.Popen[str], str]: ...
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +41,33 @@ def new_game(workspace: Path, world: World, tmp_path: Path) -> Callable[[], Game
 @pytest.fixture
 def game(new_game: Callable[[], Game]) -> Game:
     return new_game()
+
+
+@pytest.fixture
+def serve(workspace: Path, tmp_path: Path) -> Iterator[Serve]:
+    """Run the command, with more options and at a limit of open files; returns it with its first printed link."""
+    running: list[subprocess.Popen[str]] = []
+
+    def start(*options: str, open_files: int = 512) -> tuple[subprocess.Popen[str], str]:
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        fixed = ["--context", "20", "--steps", "1", "--slots", str(tmp_path / "slots"), "--port", "0"]
+        command = [*CLI, "play", "test", *fixed, *options]
+        command = ["bash", "-c", f'ulimit -n {open_files}; exec "$@"', "bash", *command]
+        server = subprocess.Popen(command, cwd=workspace, stderr=subprocess.PIPE, text=True, env=environment)
+        running.append(server)
+        assert server.stderr is not None
+        for line in server.stderr:
+            if line.startswith("play: "):
+                return server, line.split()[1]
+        raise AssertionError("the server ended")
+
+    yield start
+    for server in running:
+        if server.poll() is None:
+            stop(server)
+
+
+def stop(server: subprocess.Popen[str]) -> None:
+    server.send_signal(signal.SIGINT)
+    assert server.stderr is not None
+    assert "Traceback" not in server.communicate(timeout=30)[1]

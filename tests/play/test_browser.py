@@ -1,27 +1,27 @@
 """`lssvwm play` as users see it: the command's own server, and Debian's Chromium in front of it."""
 
+import contextlib
 import os
 import re
 import shutil
-import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from tests.conftest import CLI
+from tests.play.conftest import Serve, stop
 
 pytest.importorskip("uvicorn", reason="the extra `play` is not installed")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium (Debian: apt-get install chromium)")
-
-Serve = Callable[[int], tuple[subprocess.Popen[str], str]]
 
 
 @pytest.fixture(scope="module")
@@ -30,35 +30,6 @@ def browser() -> Iterator[Any]:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
         browser.close()
-
-
-@pytest.fixture
-def serve(workspace: Path, tmp_path: Path) -> Iterator[Serve]:
-    """Run the command at a port; returns it with its printed link."""
-    running: list[subprocess.Popen[str]] = []
-
-    def start(port: int = 0) -> tuple[subprocess.Popen[str], str]:
-        options = ["--port", str(port), "--context", "20", "--steps", "1", "--slots", str(tmp_path / "slots")]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        command = [*CLI, "play", "test", *options]
-        server = subprocess.Popen(command, cwd=workspace, stderr=subprocess.PIPE, text=True, env=environment)
-        running.append(server)
-        assert server.stderr is not None
-        for line in server.stderr:
-            if line.startswith("play: "):
-                return server, line.split()[1]
-        raise AssertionError("the server ended")
-
-    yield start
-    for server in running:
-        if server.poll() is None:
-            stop(server)
-
-
-def stop(server: subprocess.Popen[str]) -> None:
-    server.send_signal(signal.SIGINT)
-    assert server.stderr is not None
-    assert "Traceback" not in server.communicate(timeout=30)[1]
 
 
 def open_page(browser: Any, link: str) -> Any:
@@ -83,7 +54,7 @@ def pixels(page: Any) -> str:
 
 
 def test_playing_in_a_browser(browser: Any, serve: Serve, tmp_path: Path) -> None:
-    server, link = serve(0)
+    server, link = serve()
     page = open_page(browser, link)
     assert page.text_content("#link") == "live"
     assert page.text_content("#title") == "test, step 4"
@@ -126,13 +97,13 @@ def test_playing_in_a_browser(browser: Any, serve: Serve, tmp_path: Path) -> Non
 
 
 def test_the_page_comes_back_with_the_server(browser: Any, serve: Serve) -> None:
-    server, link = serve(0)
+    server, link = serve()
     page = open_page(browser, link)
     stop(server)
     page.wait_for_function("document.getElementById('link').textContent !== 'live'")
     port = re.search(r":(\d+)/", link)
     assert port is not None
-    again, _ = serve(int(port[1]))
+    again, _ = serve("--port", port[1])
     page.wait_for_function("document.getElementById('link').textContent === 'live'")
     page.wait_for_function("Number(document.getElementById('frames').textContent) < 10")
     wait_frames(page)
@@ -142,7 +113,7 @@ def test_the_page_comes_back_with_the_server(browser: Any, serve: Serve) -> None
 
 
 def test_touch(browser: Any, serve: Serve) -> None:
-    _, link = serve(0)
+    _, link = serve()
     page = browser.new_context(has_touch=True, viewport={"width": 390, "height": 844}, bypass_csp=True).new_page()
     page.goto(link)
     page.wait_for_selector("#picture[data-frames]")
@@ -163,3 +134,92 @@ def test_the_film_for_the_readme(workspace: Path, tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code, str(out)], cwd=workspace, env=environment, check=True, timeout=120)
     with Image.open(out) as gif:
         assert (gif.n_frames, gif.width) == (3, 600)
+
+
+class Proxy:
+    """A reverse proxy as notebooks and clouds have them: its own address and path outside, the server's inside."""
+
+    PATH = "/user/me/proxy/8765"
+
+    def __init__(self, keeps_path: bool, websockets: bool = True) -> None:
+        self.keeps_path, self.websockets = keeps_path, websockets
+        self.target = 0
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"http://127.0.0.1:{self.listener.getsockname()[1]}{self.PATH}/"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):  # closed
+            while True:
+                threading.Thread(target=self._serve, args=self.listener.accept()[:1], daemon=True).start()
+
+    def _serve(self, outside: socket.socket) -> None:
+        head = b""
+        while b"\r\n\r\n" not in head and (data := outside.recv(65536)):
+            head += data
+        request, _, rest = head.decode().partition("\r\n")
+        if not self.keeps_path:
+            request = request.replace(self.PATH, "", 1)
+        if not self.websockets:
+            rest = re.sub(r"(?im)^(upgrade|connection):.*\r\n", "", rest)
+        rest = re.sub(r"(?im)^host:.*\r\n", f"Host: localhost:{self.target}\r\n", rest)
+        with contextlib.suppress(OSError):
+            inside = socket.create_connection(("127.0.0.1", self.target))
+            inside.sendall(f"{request}\r\n{rest}".encode())
+            threading.Thread(target=self._pump, args=(outside, inside), daemon=True).start()
+            self._pump(inside, outside)
+        outside.close()
+
+    @staticmethod
+    def _pump(source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+
+@pytest.mark.parametrize("keeps_path", [False, True])
+def test_behind_a_proxy(browser: Any, serve: Serve, keeps_path: bool) -> None:
+    proxy = Proxy(keeps_path)
+    server, link = serve("--origin", proxy.address, "--origin", "https://other.example.org")
+    proxy.target = int(re.findall(r":(\d+)/", link)[0])
+    assert server.stderr is not None
+    outside = server.stderr.readline().split()[1]
+    assert outside.startswith(f"{proxy.address}?token=")
+    page = open_page(browser, outside)
+    assert page.text_content("#link") == "live"
+    page.keyboard.down("w")
+    page.wait_for_function("/^\\d+$/.test(document.getElementById('latency').textContent)")
+    page.close()
+    page = browser.new_page()
+    page.goto(proxy.address)
+    assert "Open the link that lssvwm play printed" in page.text_content("body")
+    page.close()
+    proxy.listener.close()
+    stop(server)
+
+
+def test_what_a_proxy_that_nobody_named_is_told(browser: Any, serve: Serve) -> None:
+    proxy = Proxy(keeps_path=False)
+    server, link = serve()
+    proxy.target = int(re.findall(r":(\d+)/", link)[0])
+    page = browser.new_page(bypass_csp=True)
+    page.goto(proxy.address)
+    page.wait_for_function("document.getElementById('link').textContent === 'refused'")
+    assert f"lssvwm play --origin {proxy.address}   and open the link" in page.text_content("#notice")
+    page.close()
+    proxy.listener.close()
+    stop(server)
+
+
+def test_a_proxy_that_lets_no_websocket_pass(browser: Any, serve: Serve) -> None:
+    proxy = Proxy(keeps_path=False, websockets=False)
+    server, link = serve("--origin", proxy.address)
+    proxy.target = int(re.findall(r":(\d+)/", link)[0])
+    page = browser.new_page(bypass_csp=True)
+    page.goto(f"{proxy.address}?{link.partition('?')[2]}")
+    page.wait_for_function("document.getElementById('link').textContent === 'no WebSocket'")
+    assert "has to let WebSockets pass" in page.text_content("#notice")
+    page.close()
+    proxy.listener.close()
+    stop(server)

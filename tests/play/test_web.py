@@ -9,12 +9,14 @@ import pytest
 
 from lssvwm_core.play.game import Game
 from lssvwm_core.play.session import QUEUE, Session
+from lssvwm_datasets.errors import LssvwmError
 
 pytest.importorskip("uvicorn", reason="the extra `play` is not installed")
 testclient = pytest.importorskip("starlette.testclient", reason="the extra `dev` is not installed")
 from starlette.websockets import WebSocketDisconnect  # noqa: E402
 
 from lssvwm_core.play import web  # noqa: E402
+from lssvwm_core.play.door import Door, Origin, is_loopback  # noqa: E402
 from lssvwm_core.play.messages import MAX_BYTES  # noqa: E402
 
 WS = "ws://127.0.0.1:8765/ws"
@@ -29,7 +31,7 @@ def session(game: Game) -> Iterator[Session]:
 
 @pytest.fixture
 def app(session: Session) -> web.PlayApp:
-    return web.PlayApp(session, 1, "test", "127.0.0.1", None)
+    return web.PlayApp(session, 1, "test", Door("127.0.0.1"))
 
 
 @pytest.fixture
@@ -171,22 +173,94 @@ def test_pages_of_other_sites_are_refused(client: Any, origin: str | None, welco
 
 
 def test_names_that_others_point_here_are_refused(client: Any) -> None:
-    assert client.get("/", headers={"host": "evil.example"}).status_code == 400
+    for path in ("/", "/play.js", "/play.css", "/?token="):
+        refused = client.get(path, headers={"host": "evil.example"})
+        assert refused.status_code == 400
+        assert "lssvwm play --origin https://evil.example/" in refused.text
+    for host in ("", "127.0.0.1.evil.example", "evil.example:8765", "127.0.0.1@evil.example", "[::1", "127.0.0.1:x"):
+        assert client.get("/", headers={"host": host}).status_code == 400
     with pytest.raises(testclient.WebSocketDenialResponse), client.websocket_connect("ws://evil.example/ws"):
         pass
     assert client.get("/", headers={"host": "[::1]:8765"}).status_code == 200
 
 
 def test_another_address_asks_for_the_token(session: Session) -> None:
-    app = web.PlayApp(session, 1, "test", "192.0.2.1", "secret")
-    client = testclient.TestClient(app.starlette(), base_url="http://192.0.2.1:8765")
-    for query in ("", "?token=", "?token=wrong", "?token=sécret", "?token=secret2"):
-        assert client.get(f"/{query}").status_code == 403
+    door = Door("192.0.2.1")
+    client = testclient.TestClient(web.PlayApp(session, 1, "test", door).starlette(), base_url="http://192.0.2.1:8765")
+    assert door.token is not None
+    for query in ("", "?token=", "?token=wrong", "?token=sécret", f"?token={door.token}2", f"?token={door.token[:-1]}"):
+        refused = client.get(f"/{query}")
+        assert refused.status_code == 403
+        assert "Open the link that lssvwm play printed" in refused.text
+        assert client.get(f"/refused{query}").json()["reason"].startswith("This link has no token")
         with pytest.raises(WebSocketDisconnect), client.websocket_connect(f"{WS}{query}"):
             pass
-    assert client.get("/?token=secret").status_code == 200
-    with client.websocket_connect(f"{WS}?token=secret") as socket:
+    assert client.get(f"/?token={door.token}").status_code == 200
+    with client.websocket_connect(f"{WS}?token={door.token}") as socket:
         picture(socket)
+
+
+OUTSIDE = "https://hub.example.org"
+PATH = "/user/me@example.org/proxy/8765"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8765", "localhost:9000", "hub.example.org", "10.0.0.7:8765"])
+@pytest.mark.parametrize("below", ["", PATH])
+def test_behind_a_proxy_that_keeps_or_changes_the_name_and_the_path(session: Session, host: str, below: str) -> None:
+    door = Door(
+        "127.0.0.1", [Origin.parse(f"{OUTSIDE}/user/me%40example.org/proxy/8765/"), Origin.parse("http://b:80")]
+    )
+    client = testclient.TestClient(web.PlayApp(session, 1, "test", door).starlette(), base_url=f"http://{host}")
+    query = f"?token={door.token}"
+    for path in ("/", "/play.css", "/play.js"):
+        assert client.get(f"{below}{path}{query}").status_code == 200
+    assert client.get(f"{below}/").status_code == 403
+    assert client.get("/user/you/proxy/8765/").status_code == 404
+    for origin, welcome in ((OUTSIDE, True), ("http://b", True), ("https://evil.example", False), ("null", False)):
+        why = client.get(f"{below}/refused{query}&page={origin}{PATH}/").json()["reason"]
+        assert (why is None) == welcome
+        address = f"ws://{host}{below}/ws{query}"
+        if welcome:
+            with client.websocket_connect(address, headers={"origin": origin}) as socket:
+                picture(socket)
+        else:
+            assert f"lssvwm play --origin {origin}{PATH}/" in why
+            with pytest.raises(WebSocketDisconnect), client.websocket_connect(address, headers={"origin": origin}):
+                pass
+    with pytest.raises(WebSocketDisconnect), client.websocket_connect(f"ws://{host}/ws", headers={"origin": OUTSIDE}):
+        pass
+
+
+def test_links_of_the_door() -> None:
+    assert Door("::1").links(80) == ["http://[::1]:80/"]
+    door = Door("192.168.1.4", [Origin.parse(f"{OUTSIDE}{PATH}")])
+    assert door.links(80) == [f"http://192.168.1.4:80/?token={door.token}", f"{OUTSIDE}{PATH}/?token={door.token}"]
+    assert Door("127.0.0.1").token is None
+    assert Door("0.0.0.0").token != Door("0.0.0.0").token
+
+
+@pytest.mark.parametrize(
+    ("address", "origin", "path"),
+    [
+        ("https://Box.example.dev", "https://box.example.dev", "/"),
+        ("https://box.example.dev:443/", "https://box.example.dev", "/"),
+        ("http://box.example.dev:8080/a//", "http://box.example.dev:8080", "/a/"),
+        ("https://bücher.example/x", "https://xn--bcher-kva.example", "/x/"),
+        ("https://[2001:db8::1]:8765", "https://[2001:db8::1]:8765", "/"),
+    ],
+)
+def test_an_origin_is_what_the_browser_sends(address: str, origin: str, path: str) -> None:
+    assert Origin.parse(address) == Origin(origin, path)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["", "box.example.dev", "ftp://a", "https://", "https://a?b", "https://a#b", "https://me:pw@a", "https://a:x",
+     "https://[::1", "https://a..b", "https://a/user/{me}/", "javascript:alert(1)", "*"],
+)  # fmt: skip
+def test_no_origin(address: str) -> None:
+    with pytest.raises(LssvwmError, match="--origin"):
+        Origin.parse(address)
 
 
 def test_two_see_the_same_and_a_silent_one_gets_few(client: Any, app: web.PlayApp, session: Session) -> None:
@@ -214,7 +288,5 @@ def test_not_more_viewers_than_can_be_served(client: Any, app: web.PlayApp) -> N
 
 
 def test_addresses_of_this_machine() -> None:
-    assert all(map(web.is_loopback, ("127.0.0.1", "127.8.8.8", "::1", "localhost")))
-    assert not any(map(web.is_loopback, ("0.0.0.0", "::", "192.168.1.4", "example.org", "localhost.evil.example")))
-    assert web.link("::1", 80, None) == "http://[::1]:80/"
-    assert web.link("192.168.1.4", 80, "abc") == "http://192.168.1.4:80/?token=abc"
+    assert all(map(is_loopback, ("127.0.0.1", "127.8.8.8", "::1", "localhost")))
+    assert not any(map(is_loopback, ("0.0.0.0", "::", "192.168.1.4", "example.org", "localhost.evil.example")))

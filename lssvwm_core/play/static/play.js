@@ -17,15 +17,29 @@ function say(message) {
 function connect() {
   const address = new URL("ws" + location.search, location.href);
   address.protocol = location.protocol === "https:" ? "wss:" : "ws:";
+  let opened = false;
   socket = new WebSocket(address);
   socket.binaryType = "blob";
-  socket.onopen = () => { patience = 500; sent = -1; scene = null; badge("live", true); };
+  socket.onopen = () => { opened = true; patience = 500; sent = -1; scene = null; badge("live", true); };
   socket.onmessage = ({ data }) => (typeof data === "string" ? hear(JSON.parse(data)) : show(data));
-  socket.onclose = ({ reason }) => {
+  socket.onclose = async ({ reason }) => {
     badge(reason || "reconnecting…", false);
+    if (!opened) await explain();
     setTimeout(connect, patience);
     patience = Math.min(2 * patience, 8000);
   };
+}
+
+// A browser does not tell a refused WebSocket from a lost one; the server does, if it can be reached.
+async function explain() {
+  const query = new URLSearchParams(location.search);
+  query.set("page", location.origin + location.pathname);
+  try {
+    const { reason } = await (await fetch(`refused?${query}`)).json();
+    badge(reason ? "refused" : "no WebSocket", false);
+    $("notice").textContent = reason ??
+      "The page gets through to lssvwm play, but its WebSocket does not. A proxy between them has to let WebSockets pass (nginx: proxy_http_version 1.1, and the headers Upgrade and Connection).";
+  } catch { /* nobody there, or a proxy that says so */ }
 }
 
 function badge(text, live) {
