@@ -40,8 +40,8 @@ class Origin:
         extras = parts.query or parts.fragment or parts.username is not None or "{" in unquote(parts.path)
         if parts.scheme not in ("http", "https") or not name or extras:
             raise LssvwmError(
-                f"--origin {address}: expected the address that the browser shows, without what follows a question mark,"
-                " such as https://box-8765.example.dev or https://hub.example.org/user/me/proxy/8765/"
+                f"--origin {address}: expected the address that the browser shows, up to a question mark, such as "
+                "https://box-8765.example.dev or https://hub.example.org/user/me/proxy/8765/"
             )
         host = f"[{name}]" if ":" in name else name
         default = {"http": 80, "https": 443}[parts.scheme]
@@ -106,9 +106,9 @@ class Door:
             return self.refuses_guest(connection)
         return self.refuses_guest(connection) or Refusal(
             403,
-            f"This page was opened at {page[:LONGEST_SHOWN]}, an address that lssvwm play does not know. If that is the "
-            f"way to your machine, start it anew: lssvwm play --origin {page[:LONGEST_SHOWN]}   and open the link that "
-            "it prints.",
+            f"This page was opened at {page[:LONGEST_SHOWN]}, an address that lssvwm play does not know. If that is "
+            f"the way to your machine, start it anew: lssvwm play --origin {page[:LONGEST_SHOWN]}   and open the link "
+            "that it prints.",
         )
 
     def links(self, port: int) -> list[str]:

@@ -1,66 +1,110 @@
-"""What a viewer may say: small JSON objects with a `do`, read strictly. Whatever is not one of them means nothing.
+"""What a viewer may say: small JSON objects with a `do`, of the shapes below. Anything else means nothing."""
 
-{"do": "seen"}                                              one more picture may be sent
-{"do": "key", "action": 1, "stamp": 123.4}                  hold an action; the stamp comes back with its picture
-{"do": "set", "name": "cut_memory", "value": true}          also: actions_only, record, steps, seed
-{"do": "restart", "episode": 0, "frame": 100}
-{"do": "save" | "branch" | "load", "slot": "by-the-door"}
-"""
-
-import json
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
 
 from lssvwm_core.play.game import MAX_SEED
 from lssvwm_core.play.session import Session, Viewer
 
-MAX_BYTES = 512
+MAX_BYTES = 512  # of a message
 MAX_STEPS = 32
+MAX_STAMP = 1e15
 
-Message = dict[str, Any]
+Number = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class Message(msgspec.Struct, tag_field="do", forbid_unknown_fields=True, frozen=True):
+    """What all messages have in common."""
+
+
+class Seen(Message, tag="seen"):
+    """One more picture may be sent."""
+
+
+class Key(Message, tag="key"):
+    """Hold an action, or none; the stamp comes back with the picture that the action leads to."""
+
+    action: int | None
+    stamp: Annotated[float, msgspec.Meta(ge=-MAX_STAMP, le=MAX_STAMP)]
+
+
+class Set(Message, tag="set"):
+    """Change one of `SETTINGS`."""
+
+    name: str
+    value: bool | int
+
+
+class Restart(Message, tag="restart"):
+    """See a recording from one of its frames on, and forget all else."""
+
+    episode: Number
+    frame: Number
+
+
+class Save(Message, tag="save"):
+    """Keep this moment, in place of what the slot held."""
+
+    slot: str
+
+
+class Branch(Message, tag="branch"):
+    """Keep this moment in a slot that is not taken yet."""
+
+    slot: str
+
+
+class Load(Message, tag="load"):
+    """Go back to a saved moment."""
+
+    slot: str
+
+
+class Setting(NamedTuple):
+    """What its value must be, and how it is changed; the change returns a notice, or nothing to say."""
+
+    shape: Any
+    change: Callable[[Session, Any], str | None]
+
+
+SETTINGS = {
+    "cut_memory": Setting(bool, lambda session, cut: setattr(session.game, "cut_memory", cut)),
+    "actions_only": Setting(bool, lambda session, only: setattr(session.game, "actions_only", only)),
+    "record": Setting(bool, lambda session, wanted: session.record(wanted)),
+    "steps": Setting(
+        Annotated[int, msgspec.Meta(ge=1, le=MAX_STEPS)], lambda session, steps: session.game.set_steps(steps)
+    ),
+    "seed": Setting(Annotated[int, msgspec.Meta(ge=0, le=MAX_SEED)], lambda session, seed: session.game.set_seed(seed)),
+}
+DECODER = msgspec.json.Decoder(Seen | Key | Set | Restart | Save | Branch | Load)
 
 
 def parse(text: str) -> Message | None:
     """The message, or None for anything else."""
     try:
-        message = json.loads(text)
-    except (ValueError, RecursionError):
+        message = DECODER.decode(text)
+        if isinstance(message, Set):
+            msgspec.convert(message.value, SETTINGS[message.name].shape, strict=True)
+    except (msgspec.MsgspecError, ValueError, KeyError, RecursionError):
         return None
-    return message if isinstance(message, dict) and isinstance(message.get("do"), str) else None
+    return message
 
 
 def obey(session: Session, viewer: Viewer, message: Message) -> None:
-    """Do what a message asks; nothing where it does not make sense."""
+    """Do what a message asks."""
+    game = session.game
     match message:
-        case {"do": "key", "action": action, "stamp": int(stamp) | float(stamp)} if (
-            _whole(action) and abs(stamp) < 1e15
-        ):
-            session.press(viewer, action, stamp)
-        case {"do": "set", "name": "record", "value": bool(wanted)}:
-            session.submit(lambda: session.record(wanted))
-        case {"do": "set", "name": ("cut_memory" | "actions_only") as name, "value": bool(wanted)}:
-            session.submit(lambda: _set(session.game, name, wanted))
-        case {"do": "set", "name": "steps", "value": steps} if _whole(steps) and 1 <= steps <= MAX_STEPS:
-            session.submit(lambda: _done(lambda: session.game.set_steps(steps), ""))
-        case {"do": "set", "name": "seed", "value": seed} if _whole(seed) and 0 <= seed <= MAX_SEED:
-            session.submit(lambda: _done(lambda: session.game.set_seed(seed), ""))
-        case {"do": "restart", "episode": episode, "frame": frame} if _whole(episode) and _whole(frame):
-            session.submit(lambda: _done(lambda: session.game.restart(episode, frame), "a new start"))
-        case {"do": ("save" | "branch" | "load") as verb, "slot": str(slot)}:
-            method: Callable[[str], None] = getattr(session.game, verb)
-            done = {"save": f"saved as {slot}", "branch": f"branched as {slot}", "load": f"back at {slot}"}[verb]
-            session.submit(lambda: _done(lambda: method(slot), done))
-
-
-def _whole(value: object) -> bool:
-    return type(value) is int  # True is an int, too
-
-
-def _done(action: Callable[[], None], notice: str) -> str:
-    action()
-    return notice
-
-
-def _set(target: object, name: str, value: object) -> str:
-    setattr(target, name, value)
-    return ""
+        case Key():
+            session.press(viewer, message.action, message.stamp)
+        case Set():
+            session.submit(lambda: SETTINGS[message.name].change(session, message.value))
+        case Restart():
+            session.submit(lambda: game.restart(message.episode, message.frame) or "a new start")
+        case Save():
+            session.submit(lambda: game.save(message.slot) or f"saved as {message.slot}")
+        case Branch():
+            session.submit(lambda: game.branch(message.slot) or f"branched as {message.slot}")
+        case Load():
+            session.submit(lambda: game.load(message.slot) or f"back at {message.slot}")

@@ -1,4 +1,8 @@
-"""A game that runs: one thread at the world's own pace, keys in from anybody, pictures out to every viewer."""
+"""A game that runs: one thread at the world's own pace, keys in from anybody, pictures out to every viewer.
+
+A key's way to a picture: `press` notes it, `_wait` takes it when a frame is due, `_tick` has the game show the frame
+that it leads to, and `_publish` puts the picture into every viewer's mailbox.
+"""
 
 import io
 import logging
@@ -6,22 +10,23 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from lssvwm_core.play.game import Game
-from lssvwm_core.video import VideoWriter, upscale, video_writer
+from lssvwm_core.play.recorder import Recorder
 from lssvwm_datasets.errors import LssvwmError
 
 QUEUE = 2  # pictures that wait for a slow viewer; older ones are dropped
 MAX_COMMANDS = 16  # that wait for the simulation
 TIMED_FRAMES = 12  # over which frames a second are measured
-VIDEO_UPSCALE = 4
+
+Command = Callable[[], str | None]
+"""Something to do between two frames; returns what all viewers should be told, if anything."""
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +64,13 @@ class Viewer:
         return len(self._pictures)
 
 
+class Tick(NamedTuple):
+    """A frame to come: the action held, and whose key it answers first, with that viewer's stamp of it."""
+
+    action: int | None
+    answers: tuple[Viewer, float] | None
+
+
 class Session:
     """Plays a game while anybody watches. A context manager: leaving it ends the thread and closes the recording.
 
@@ -73,21 +85,20 @@ class Session:
         self.game = game
         self.fps = fps or game.world.header.fps
         self.failure: Exception | None = None
-        self._idle = game.world.header.action_names.index("noop") if "noop" in game.world.header.action_names else 0
-        self._held = self._idle
+        self._held = game.idle
         self._tapped: int | None = None
         self._key: tuple[Viewer, float] | None = None  # not answered yet
         self._holder: Viewer | None = None
         self._viewers: list[Viewer] = []
-        self._commands: deque[Callable[[], str]] = deque()
+        self._commands: deque[Command] = deque()
         self._changed = threading.Condition()
         self._closed = False
-        self._recording = ExitStack()
-        self._video: VideoWriter | None = None
+        self._recorder = Recorder(game.slots_folder, self.fps)
         self._times: deque[float] = deque(maxlen=TIMED_FRAMES)
         self._milliseconds = 0.0
         self._notice = ""
         self._frames = 0
+        self._slots: list[str] = []
         self._thread = threading.Thread(target=self._run, name="play", daemon=True)
 
     def __enter__(self) -> "Session":
@@ -113,19 +124,19 @@ class Session:
             if viewer in self._viewers:
                 self._viewers.remove(viewer)
             if viewer is self._holder:
-                self._held, self._tapped, self._key, self._holder = self._idle, None, None, None
+                self._held, self._tapped, self._key, self._holder = self.game.idle, None, None, None
             self._changed.notify()
 
-    def press(self, viewer: Viewer, action: int, stamp: float = 0.0) -> None:
-        """An action is held from now on; the latest one of any viewer wins. `noop` is letting go.
+    def press(self, viewer: Viewer, action: int | None, stamp: float = 0.0) -> None:
+        """Hold an action from now on; the latest one of any viewer wins. None, or the idle action, is letting go.
 
         A key that is let go before the next frame still counts for that frame.
         """
-        if not 0 <= action < len(self.game.world.header.action_names):
+        if action is not None and not 0 <= action < len(self.game.world.header.action_names):
             return
         with self._changed:
-            self._holder, self._held = viewer, action
-            if action != self._idle:
+            self._holder, self._held = viewer, self.game.idle if action is None else action
+            if self._held != self.game.idle:
                 self._tapped, self._key = action, (viewer, stamp)
                 self._changed.notify()
 
@@ -133,12 +144,12 @@ class Session:
         """Let go of what `viewer` holds."""
         with self._changed:
             if viewer is self._holder:
-                self._held = self._idle
+                self._held = self.game.idle
 
-    def submit(self, command: Callable[[], str]) -> bool:
-        """Run `command` on the simulation thread between two frames; its text, or its error's, is shown to all.
+    def submit(self, command: Command) -> bool:
+        """Run `command` on the simulation thread between two frames; what it returns, or its error, is shown to all.
 
-        False when too many wait already.
+        Whatever it raises, the game goes on. False when too many wait already.
         """
         with self._changed:
             if len(self._commands) >= MAX_COMMANDS:
@@ -149,33 +160,31 @@ class Session:
 
     def record(self, wanted: bool) -> str:
         """Start or end an MP4 in the folder of the slots; for `submit`."""
-        if wanted and self._video is None:
-            path = self.game.slots_folder / time.strftime("%Y%m%d-%H%M%S.mp4")
-            self._video = self._recording.enter_context(video_writer(path, self.fps))
-        elif not wanted and self._video is not None:
-            self._video = None
-            self._recording.close()
-            return "the video is saved"
-        return self._notice
+        return self._recorder.start() if wanted else self._recorder.stop()
 
     def _run(self) -> None:
         due = time.monotonic()
         try:
-            with self._recording:
-                while (job := self._wait(due)) is not None:
-                    if isinstance(job, int):
-                        self._tick(job)
-                        due = max(due + 1 / self.fps, time.monotonic())
-                    else:
-                        self._obey(job)
+            while (job := self._wait(due)) is not None:
+                if isinstance(job, Tick):
+                    self._tick(job)
+                    due = max(due + 1 / self.fps, time.monotonic())
+                else:
+                    self._attempt(job)
+                    self._publish(None)
         except Exception as error:
             log.exception("the simulation failed")
             self.failure = error
             for viewer in list(self._viewers):
                 viewer.notify()
+        finally:
+            try:
+                self._recorder.stop()
+            except (LssvwmError, OSError) as error:
+                log.error("%s", error)
 
-    def _wait(self, due: float) -> int | Callable[[], str] | None:
-        """The next thing to do: a command, else a frame with this action, else, when closed, nothing more."""
+    def _wait(self, due: float) -> Command | Tick | None:
+        """The next thing to do: a command, else a frame when it is due; None when the session has been left."""
         with self._changed:
             while not self._closed:
                 if self._commands:
@@ -184,33 +193,34 @@ class Session:
                 if self._viewers:
                     left = due - time.monotonic() - (1 / self.fps if self._tapped is not None else 0)
                     if left <= 0:
-                        action = self._held if self._tapped is None else self._tapped
-                        self._tapped = None
-                        return action
+                        tick = Tick(self._held if self._tapped is None else self._tapped, self._key)
+                        self._tapped = self._key = None
+                        return tick
                 else:
                     self._times.clear()
                 self._changed.wait(left)
         return None
 
-    def _obey(self, command: Callable[[], str]) -> None:
+    def _attempt(self, command: Command) -> None:
         try:
-            self._notice = command()
+            self._notice = command() or ""
+            self._slots = self.game.slots
         except (LssvwmError, OSError) as error:
             self._notice = str(error)
-        self._publish(None)
+        except Exception as error:
+            log.exception("what a viewer asked for failed; the game goes on")
+            self._notice = f"a fault of lssvwm, told in full where it was started: {type(error).__name__}: {error}"
 
-    def _tick(self, action: int) -> None:
-        with self._changed:
-            answered, self._key = self._key, None
+    def _tick(self, tick: Tick) -> None:
         started = time.perf_counter()
-        frame = self.game.show(action)
+        frame = self.game.show(tick.action)
         self._times.append(time.monotonic())
         self._frames += 1
-        self._publish(answered)
+        self._publish(tick.answers)
         self.game.commit()
         self._milliseconds = 1000 * (time.perf_counter() - started)
-        if self._video is not None:
-            self._video.append(upscale(frame[None], VIDEO_UPSCALE))
+        if self._recorder.running:
+            self._attempt(lambda: self._recorder.append(frame) or self._notice)
 
     def _publish(self, answers: tuple[Viewer, float] | None) -> None:
         encoded = io.BytesIO()
@@ -234,9 +244,9 @@ class Session:
             "seed": game.seed,
             "cut_memory": game.cut_memory,
             "actions_only": game.actions_only,
-            "recording": self._video is not None,
+            "recording": self._recorder.running,
             "pose": None if game.pose is None else [round(float(value), 3) for value in game.pose],
             "scene": game.scene,
-            "slots": game.slots,
+            "slots": self._slots,
             "notice": self._notice,
         }

@@ -1,4 +1,4 @@
-"""The page: a Starlette app around a session. Who gets in is the door's business; nothing of a request is used as a path.
+"""The page: a Starlette app around a session. Who gets in is the door's business.
 
 The page's links are relative, so it works below any path; a path that a proxy does not take off is one of the door's.
 """
@@ -8,6 +8,7 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from importlib import resources
+from typing import Any
 from urllib.parse import unquote
 
 from starlette.applications import Starlette
@@ -108,11 +109,7 @@ class PlayApp:
                 await sender
 
     async def _send(self, websocket: WebSocket, viewer: Viewer, news: asyncio.Event, room: "_Room") -> None:
-        header = self.session.game.world.header
-        height, width = header.frame_size
-        hello = {"actions": header.action_names, "height": height, "width": width, "title": self.title}
-        hello |= {"episodes": self.episodes, "context": self.session.game.context, "rate": self.session.fps}
-        await websocket.send_json({"hello": hello})
+        await websocket.send_json({"hello": self._hello()})
         scene = None
         while True:
             await room.enter()
@@ -127,10 +124,26 @@ class PlayApp:
                 scene, game = picture.status["scene"], self.session.game
                 layout = None if game.layout is None else game.layout.tolist()
                 path = list(game.path)
-                await websocket.send_json({"scene": {"layout": layout, "path": path, "generated": game.generated}})
+                await websocket.send_json({"scene": {"layout": layout, "path": path, "generated": game.dreamt}})
             answers = picture.answers[1] if picture.answers and picture.answers[0] is viewer else None
             await websocket.send_json({"status": picture.status | {"answers": answers}})
             await websocket.send_bytes(picture.png)
+
+    def _hello(self) -> dict[str, Any]:
+        """What does not change while the game lasts."""
+        game = self.session.game
+        header = game.world.header
+        height, width = header.frame_size
+        return {
+            "title": self.title,
+            "height": height,
+            "width": width,
+            "actions": header.action_names,
+            "keys": game.keys,
+            "episodes": self.episodes,
+            "context": game.context,
+            "rate": self.session.fps,
+        }
 
     async def _receive(self, websocket: WebSocket, viewer: Viewer, room: "_Room") -> None:
         allowance, before = float(BURST), time.monotonic()
@@ -149,7 +162,7 @@ class PlayApp:
                 await websocket.close(1008, "too many messages")
                 return
             message = messages.parse(text)
-            if message == {"do": "seen"}:
+            if isinstance(message, messages.Seen):
                 room.leave()
             elif message is not None:
                 messages.obey(self.session, viewer, message)

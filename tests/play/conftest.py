@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from lssvwm_core.play.game import Game
+from lssvwm_core.play.session import Picture, Session, Viewer
 from lssvwm_core.training.run.folder import Run
 from lssvwm_core.world import World, load_world
 from tests.conftest import CLI
@@ -21,6 +23,26 @@ CONTEXT = 20
 
 class Serve(Protocol):
     def __call__(self, *options: str, open_files: int = 512) -> tuple[subprocess.Popen[str], str]: ...
+
+
+class Watcher(Viewer):
+    """Notes all that comes, beside its bounded mailbox."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: None)
+        self.seen: list[Picture] = []
+        self.news = threading.Condition()
+
+    def put(self, picture: Picture) -> None:
+        super().put(picture)
+        with self.news:
+            self.seen.append(picture)
+            self.news.notify_all()
+
+    def wait_for(self, wanted: Callable[[Picture], bool], seconds: float = 30) -> Picture:
+        with self.news:
+            assert self.news.wait_for(lambda: any(map(wanted, self.seen)), seconds)
+            return next(filter(wanted, self.seen))
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +63,12 @@ def new_game(workspace: Path, world: World, tmp_path: Path) -> Callable[[], Game
 @pytest.fixture
 def game(new_game: Callable[[], Game]) -> Game:
     return new_game()
+
+
+@pytest.fixture
+def session(game: Game) -> Iterator[Session]:
+    with Session(game, fps=10) as session:
+        yield session
 
 
 @pytest.fixture

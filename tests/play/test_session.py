@@ -2,38 +2,18 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lssvwm_core.play.game import Game
-from lssvwm_core.play.session import QUEUE, Picture, Session, Viewer
+from lssvwm_core.play.session import QUEUE, Session, Viewer
 from lssvwm_datasets.memory_maze import ACTION_NAMES
 from lssvwm_datasets.video import read_video
+from tests.play.conftest import Watcher
 
 FORWARD, LEFT, RIGHT = (ACTION_NAMES.index(name) for name in ("forward", "left", "right"))
-
-
-class Watcher(Viewer):
-    """Notes all that comes, beside its bounded mailbox."""
-
-    def __init__(self) -> None:
-        super().__init__(lambda: None)
-        self.seen: list[Picture] = []
-        self.news = threading.Condition()
-
-    def put(self, picture: Picture) -> None:
-        super().put(picture)
-        with self.news:
-            self.seen.append(picture)
-            self.news.notify_all()
-
-    def wait_for(self, wanted: Callable[[Picture], bool], seconds: float = 30) -> Picture:
-        with self.news:
-            assert self.news.wait_for(lambda: any(map(wanted, self.seen)), seconds)
-            return next(filter(wanted, self.seen))
 
 
 @pytest.fixture
@@ -43,12 +23,6 @@ def actions(game: Game, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     show = game.show
     monkeypatch.setattr(game, "show", lambda action: (taken.append(action), show(action))[1])
     return taken
-
-
-@pytest.fixture
-def session(game: Game) -> Iterator[Session]:
-    with Session(game, fps=10) as session:
-        yield session
 
 
 def test_nobody_watches_nothing_runs(session: Session, actions: list[int]) -> None:
@@ -66,7 +40,7 @@ def test_nobody_watches_nothing_runs(session: Session, actions: list[int]) -> No
 
 def test_the_latest_key_wins(session: Session, actions: list[int]) -> None:
     one, other = Watcher(), Watcher()
-    with session._changed:  # nothing is sampled meanwhile
+    with session._changed:  # nothing is generated meanwhile
         session._viewers += [one, other]
         session.press(one, LEFT, 1.0)
         session.press(other, FORWARD, 2.0)
@@ -129,6 +103,33 @@ def test_commands_run_between_frames_and_errors_are_told(session: Session) -> No
     session.submit(lambda: session.game.load("nothing") or "")
     assert "nothing is saved" in watcher.wait_for(lambda picture: picture.status["notice"] != "").status["notice"]
     assert session.failure is None
+
+
+def test_a_fault_in_a_command_is_told_and_the_game_goes_on(session: Session) -> None:
+    watcher = Watcher()
+    session.join(watcher)
+    session.submit(lambda: ["nothing"][1])
+    told = watcher.wait_for(lambda picture: "a fault of lssvwm" in picture.status["notice"])
+    watcher.wait_for(lambda picture: picture.status["frames"] > told.status["frames"])
+    session.submit(lambda: "well")
+    watcher.wait_for(lambda picture: picture.status["notice"] == "well")
+    assert session.failure is None
+
+
+def test_letting_go_is_the_idle_action(session: Session, actions: list[int], game: Game) -> None:
+    watcher = Watcher()
+    session.join(watcher)
+    session.press(watcher, LEFT)
+    watcher.wait_for(lambda picture: picture.answers is not None)
+    session.press(watcher, None)
+    seen = len(actions)
+    watcher.wait_for(lambda picture: picture.status["frames"] > seen + 2)
+    assert game.environment is not None
+    assert actions[-1] == game.idle == game.world.header.action_names.index(game.environment.idle)
+    session.press(watcher, 1000)
+    session.press(watcher, -1)
+    watcher.wait_for(lambda picture: picture.status["frames"] > seen + 4)
+    assert set(actions[-3:]) == {game.idle}
 
 
 def test_recording_makes_a_video(session: Session, game: Game) -> None:

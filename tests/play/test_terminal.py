@@ -12,8 +12,7 @@ import pytest
 from rich.style import Style
 
 from lssvwm_core.play.session import Picture
-from lssvwm_core.play.terminal import draw, raw_keys, read_key
-from lssvwm_datasets.memory_maze import ACTION_NAMES
+from lssvwm_core.play.terminal import draw, help_text, raw_keys, read_key
 from tests.conftest import CLI, lssvwm
 
 STATUS = {
@@ -30,7 +29,7 @@ STATUS = {
 def test_two_pixels_a_character() -> None:
     frame = np.zeros((4, 6, 3), np.uint8)
     frame[0, 0], frame[1, 0] = (255, 0, 0), (0, 0, 255)
-    *lines, facts, _, notice = draw(Picture(frame, b"", STATUS), "maze-world", ACTION_NAMES, 6, 40)
+    *lines, facts, _, notice = draw(Picture(frame, b"", STATUS), "maze-world", "x quit", 6, 40)
     assert [line.plain for line in lines] == ["▀" * 6] * 2
     assert Style.parse(str(lines[0].spans[0].style)) == Style.parse("rgb(255,0,0) on rgb(0,0,255)")
     assert "maze-world  frame 3" in facts.plain
@@ -41,7 +40,7 @@ def test_two_pixels_a_character() -> None:
 
 @pytest.mark.parametrize("size", [(80, 24), (20, 6), (300, 100)])
 def test_the_picture_fits(size: tuple[int, int]) -> None:
-    lines = draw(Picture(np.zeros((64, 64, 3), np.uint8), b"", STATUS), "maze-world", ACTION_NAMES, *size)
+    lines = draw(Picture(np.zeros((64, 64, 3), np.uint8), b"", STATUS), "maze-world", "x quit", *size)
     assert len(lines) <= size[1]
     assert all(len(line.plain) <= size[0] for line in lines[:-3])
 
@@ -52,10 +51,17 @@ def test_keys_come_at_once_and_the_latest_counts() -> None:
         assert read_key(slave, 0.01) == ""
         os.write(master, b"wA")
         assert read_key(slave, 1) == "a"
-        os.write(master, b"w\x1b[D")
-        assert read_key(slave, 1) == "\x1b[D"
+        for sent, key in ((b"w\x1b[D", "ArrowLeft"), (b"\x1bOA", "ArrowUp"), (b"\x1b[Bq", "q"), (b"\x1b", "\x1b")):
+            os.write(master, sent)
+            assert read_key(slave, 1) == key
     os.close(master)
     os.close(slave)
+
+
+def test_the_help_is_of_the_environments_keys() -> None:
+    told = help_text({"w": 1, "ArrowUp": 1, "1": 0}, ("wait", "walk"))
+    assert told == "x quit · m cut the memory · w ↑ walk · 1 wait"
+    assert help_text({"x": 0, "m": 1}, ("wait", "walk")) == "Esc quit · x wait · m walk"
 
 
 def test_playing_in_a_terminal(workspace: Path) -> None:

@@ -2,12 +2,11 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from lssvwm_core.play.game import Game
 from lssvwm_core.play.session import QUEUE, Session
 from lssvwm_datasets.errors import LssvwmError
 
@@ -21,12 +20,6 @@ from lssvwm_core.play.messages import MAX_BYTES  # noqa: E402
 
 WS = "ws://127.0.0.1:8765/ws"
 PNG = b"\x89PNG\r\n"
-
-
-@pytest.fixture
-def session(game: Game) -> Iterator[Session]:
-    with Session(game, fps=10) as session:
-        yield session
 
 
 @pytest.fixture

@@ -2,12 +2,12 @@
 // One WebSocket: small JSON messages both ways, and a PNG after each status. See messages.py for what may be said.
 
 const $ = (id) => document.getElementById(id);
-const ARROWS = { forward_left: "↖", forward: "↑", forward_right: "↗", left: "←", noop: "•", right: "→" };
-const DIRECTIONS = { KeyW: "forward", ArrowUp: "forward", KeyA: "left", ArrowLeft: "left", KeyD: "right", ArrowRight: "right",
-                     KeyQ: "forward_left", KeyE: "forward_right" };
+const SIGNS = { ArrowUp: "↑", ArrowLeft: "←", ArrowDown: "↓", ArrowRight: "→" };
+const KEYBOARD = ["qwe", "asd", "zxc"]; // where buttons lie, if each action has one of these keys
+const LONGEST_PATH = 5000;
 
-let socket = null, actions = [], status = null, layout = null, path = [], context = 0, scene = null;
-let sent = -1, patience = 500;
+let socket = null, actions = [], keys = {}, status = null, layout = null, path = [], context = 0, scene = null;
+let sent = null, patience = 500;
 const pressed = new Set();
 
 function say(message) {
@@ -20,7 +20,7 @@ function connect() {
   let opened = false;
   socket = new WebSocket(address);
   socket.binaryType = "blob";
-  socket.onopen = () => { opened = true; patience = 500; sent = -1; scene = null; badge("live", true); };
+  socket.onopen = () => { opened = true; patience = 500; sent = null; scene = null; badge("live", true); };
   socket.onmessage = ({ data }) => (typeof data === "string" ? hear(JSON.parse(data)) : show(data));
   socket.onclose = async ({ reason }) => {
     badge(reason || "reconnecting…", false);
@@ -53,6 +53,7 @@ function hear({ hello, scene: place, status: news }) {
   if (news) {
     status = news;
     if (news.pose && scene === news.scene) path.push(news.pose.slice(0, 2));
+    if (path.length > LONGEST_PATH) { path.shift(); context = Math.max(0, context - 1); }
     scene = news.scene;
     tell();
   }
@@ -74,46 +75,56 @@ function greet(hello) {
   $("picture").height = hello.height;
   $("episode").max = hello.episodes - 1;
   $("start").step = hello.context;
-  const arrows = actions.every((name) => name in ARROWS);
-  const shown = arrows ? Object.keys(ARROWS).filter((name) => actions.includes(name)) : actions;
-  $("pad").classList.toggle("plain", !arrows);
-  $("pad").replaceChildren(...shown.map((name, place) => button(name, arrows ? ARROWS[name] : `${place + 1} ${name}`)));
-  $("hint").innerHTML = arrows
-    ? "<kbd>W</kbd> <kbd>A</kbd> <kbd>D</kbd> or the arrow keys, two at once to turn while walking"
-    : "hold a button, or a number key";
+  keys = hello.keys;
+  const places = actions.map((_, action) => place(action));
+  const plain = !places.every(Boolean);
+  $("pad").classList.toggle("plain", plain);
+  $("pad").replaceChildren(...actions.map((_, action) => button(action, plain ? null : places[action])));
 }
 
-function button(name, text) {
-  const made = document.createElement("button");
-  made.textContent = text;
-  made.title = name;
-  made.dataset.action = name;
-  made.onpointerdown = (event) => { made.setPointerCapture(event.pointerId); hold(`pad ${name}`); };
-  made.onpointerup = made.onpointercancel = () => release(`pad ${name}`);
+const keysOf = (action) => Object.keys(keys).filter((key) => keys[key] === action);
+
+// Row and column of an action's key on the left of a keyboard.
+function place(action) {
+  for (const key of keysOf(action)) {
+    const row = KEYBOARD.findIndex((letters) => letters.includes(key));
+    if (row >= 0) return { row: row + 1, column: KEYBOARD[row].indexOf(key) + 1 };
+  }
+  return null;
+}
+
+function button(action, where) {
+  const made = document.createElement("button"), name = document.createElement("small");
+  name.textContent = actions[action].replaceAll("_", " ");
+  made.append(keysOf(action).map((key) => SIGNS[key] ?? key.toUpperCase()).join(" "), name);
+  made.dataset.action = actions[action];
+  if (where) { made.style.gridRow = where.row; made.style.gridColumn = where.column; }
+  made.onpointerdown = (event) => { made.setPointerCapture(event.pointerId); hold(`pad ${action}`); };
+  made.onpointerup = made.onpointercancel = () => release(`pad ${action}`);
   made.oncontextmenu = (event) => event.preventDefault();
   return made;
 }
 
-// What is held is one action: the latest button or number, else the directions of the keys together.
+// The names that environments give to keys: letters, digits, arrows; by their place, whatever the layout of the keyboard.
+const keyName = (code) => /^(?:Key|Digit)(.)$/.exec(code)?.[1].toLowerCase() ?? code;
+
+// What is held is one action: that of the latest button, else of two keys whose actions have one together ("a" and "b":
+// "a_b"), else of the latest key.
 function wanted() {
   const held = [...pressed].reverse();
-  for (const key of held) {
-    if (key.startsWith("pad ")) return key.slice(4);
-    const digit = /^Digit([1-9])$/.exec(key);
-    if (digit && actions[digit[1] - 1]) return actions[digit[1] - 1];
-  }
-  const directions = held.map((key) => DIRECTIONS[key]).filter(Boolean);
-  const turn = directions.find((name) => name === "left" || name === "right");
-  if (turn && directions.includes("forward") && actions.includes(`forward_${turn}`)) return `forward_${turn}`;
-  return directions.find((name) => actions.includes(name)) ?? "noop";
+  const shown = held.find((key) => key.startsWith("pad "));
+  if (shown) return Number(shown.slice(4));
+  const names = held.map((key) => actions[keys[key]]);
+  const both = names.flatMap((one) => names.map((other) => actions.indexOf(`${one}_${other}`))).find((action) => action >= 0);
+  return both ?? (held.length ? keys[held[0]] : null);
 }
 
 function hold(key) { pressed.add(key); steer(); }
 function release(key) { if (pressed.delete(key)) steer(); }
 
 function steer() {
-  const name = wanted(), action = Math.max(0, actions.indexOf(name));
-  for (const made of $("pad").children) made.classList.toggle("on", pressed.size > 0 && made.dataset.action === name);
+  const action = wanted();
+  for (const made of $("pad").children) made.classList.toggle("on", made.dataset.action === actions[action]);
   if (action !== sent) say({ do: "key", action, stamp: performance.now() });
   sent = action;
 }
@@ -121,9 +132,10 @@ function steer() {
 const typing = (target) => target.matches?.("#slot, input[type=number]");
 addEventListener("keydown", (event) => {
   if (event.repeat || event.ctrlKey || event.metaKey || event.altKey || typing(event.target)) return;
-  if (event.code in DIRECTIONS || event.code.startsWith("Digit")) { event.preventDefault(); hold(event.code); }
+  const key = keyName(event.code);
+  if (key in keys) { event.preventDefault(); hold(key); }
 });
-addEventListener("keyup", (event) => release(event.code));
+addEventListener("keyup", (event) => release(keyName(event.code)));
 addEventListener("blur", () => { pressed.clear(); steer(); });
 
 function tell() {
@@ -153,12 +165,12 @@ function slot(name) {
   return made;
 }
 
-// The maze from above, y upwards: the recorded context blue, the way generated orange.
+// The place from above, y upwards: the way recorded blue, the way since orange.
 function draw() {
   const canvas = $("map"), pen = canvas.getContext("2d");
   canvas.hidden = !status.pose;
   if (!status.pose) return;
-  const size = layout ? layout.length : Math.ceil(Math.max(9, ...path.flat()));
+  const size = layout ? layout.length : Math.ceil(path.reduce((most, [x, y]) => Math.max(most, x, y), 9));
   const cell = canvas.width / size;
   pen.clearRect(0, 0, canvas.width, canvas.height);
   pen.fillStyle = getComputedStyle(canvas).getPropertyValue("color");
