@@ -80,8 +80,8 @@ class Door:
         return Refusal(
             400,
             f"lssvwm play was asked for as {host[:LONGEST_SHOWN]!r}, and answers to this machine's own names only.\n"
-            "Behind a proxy, name the address that the browser shows, path included: "
-            f"lssvwm play --origin https://{host[:LONGEST_SHOWN]}/",
+            "Behind a proxy, start it with the address that the browser shows, path included, and open the link that it "
+            f"prints:\nlssvwm play --origin https://{host[:LONGEST_SHOWN]}/",
         )
 
     def refuses_guest(self, connection: HTTPConnection) -> Refusal | None:
@@ -106,9 +106,8 @@ class Door:
             return self.refuses_guest(connection)
         return self.refuses_guest(connection) or Refusal(
             403,
-            f"This page was opened at {page[:LONGEST_SHOWN]}, an address that lssvwm play does not know. If that is "
-            f"the way to your machine, start it anew: lssvwm play --origin {page[:LONGEST_SHOWN]}   and open the link "
-            "that it prints.",
+            "This page was opened at an address that lssvwm play does not know. If it is your own, start it anew:\n"
+            f"lssvwm play --origin {page[:LONGEST_SHOWN]}\nand open the link that it prints.",
         )
 
     def links(self, port: int) -> list[str]:

@@ -64,7 +64,7 @@ class PlayApp:
     ) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
             if refusal := refuses(request):
-                return _denial(refusal)
+                return PlainTextResponse(f"{refusal.reason}\n", refusal.status, HEADERS)
             return Response(self.files[name], media_type=MEDIA_TYPES[name], headers=HEADERS)
 
         return endpoint
@@ -82,9 +82,8 @@ class PlayApp:
         return None
 
     async def _play(self, websocket: WebSocket) -> None:
-        refusal = self._refuses_viewer(websocket, websocket.headers.get("origin"))  # browsers always send it
-        if refusal:
-            await websocket.send_denial_response(_denial(refusal))
+        if self._refuses_viewer(websocket, websocket.headers.get("origin")):  # browsers always send it
+            await websocket.close(1008)  # seen as a 403; the page asks /refused for the reason
             return
         await websocket.accept()
         self.viewers += 1
@@ -166,10 +165,6 @@ class PlayApp:
                 room.leave()
             elif message is not None:
                 messages.obey(self.session, viewer, message)
-
-
-def _denial(refusal: Refusal) -> Response:
-    return PlainTextResponse(f"{refusal.reason}\n", refusal.status, HEADERS)
 
 
 class _Room:

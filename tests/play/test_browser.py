@@ -206,7 +206,7 @@ def test_what_a_proxy_that_nobody_named_is_told(browser: Any, serve: Serve) -> N
     page = browser.new_page(bypass_csp=True)
     page.goto(proxy.address)
     page.wait_for_function("document.getElementById('link').textContent === 'refused'")
-    assert f"lssvwm play --origin {proxy.address}   and open the link" in page.text_content("#notice")
+    assert f"lssvwm play --origin {proxy.address}\nand open the link" in page.text_content("#notice")
     page.close()
     proxy.listener.close()
     stop(server)
