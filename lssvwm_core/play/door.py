@@ -80,8 +80,8 @@ class Door:
         return Refusal(
             400,
             f"lssvwm play was asked for as {host[:LONGEST_SHOWN]!r}, and answers to this machine's own names only.\n"
-            "Behind a proxy, start it with the address that the browser shows, path included, and open the link that it "
-            f"prints:\nlssvwm play --origin https://{host[:LONGEST_SHOWN]}/",
+            "Behind a proxy, start it with the address that the browser shows, path included, and open the link that "
+            f"it prints:\nlssvwm play --origin https://{host[:LONGEST_SHOWN]}/",
         )
 
     def refuses_guest(self, connection: HTTPConnection) -> Refusal | None:

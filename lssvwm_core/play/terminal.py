@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.text import Text
 
 from lssvwm_core.play.session import Picture, Session, Viewer
-from lssvwm_datasets.errors import LssvwmError
+from lssvwm_datasets.errors import LssvwmError, printable
 
 ARROWS = {"A": "ArrowUp", "B": "ArrowDown", "C": "ArrowRight", "D": "ArrowLeft"}  # the last byte of what they send
 SIGNS = {"ArrowUp": "↑", "ArrowDown": "↓", "ArrowRight": "→", "ArrowLeft": "←"}
@@ -69,7 +69,7 @@ def draw(picture: Picture, title: str, help: str, width: int, height: int) -> li
         f"state {status['state_bytes']:,} bytes  memory {'cut' if status['cut_memory'] else 'on'}"
     )
     told = [(facts, "bold"), (help, "dim"), (status["notice"], "yellow")]
-    return [*lines, *(Text(text, style, no_wrap=True, overflow="ellipsis") for text, style in told)]
+    return [*lines, *(Text(printable(text), style, no_wrap=True, overflow="ellipsis") for text, style in told)]
 
 
 def help_text(keys: Mapping[str, int], names: tuple[str, ...]) -> str:
