@@ -1,6 +1,7 @@
 """What a rollout carries: the memory of everything seen, of a size that does not depend on how much that was."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from lssvwm_datasets.schema import parse_json
 
 METADATA_KEY = "lssvwm-state"  # of the safetensors file: JSON of a `_SavedFields`
 EXTRA = "extra."
+MAX_EXTRA_NUMBERS = 2**27  # that are read beside a state: many times what a window of large latents needs
 
 
 class Growth(NamedTuple):
@@ -88,6 +90,10 @@ class ModelState:
             raise LssvwmError(f"{path}: a safetensors file, but not a world state of lssvwm")
         frames_seen = parse_json(f"{path}: {METADATA_KEY}", header.metadata[METADATA_KEY], _SavedFields).frames_seen
         extra = {name: spec for name, spec in header.tensors.items() if name.startswith(EXTRA)}
+        if sum(math.prod(spec.shape) for spec in extra.values()) > MAX_EXTRA_NUMBERS:
+            raise LssvwmError(
+                f"{path}: more than {MAX_EXTRA_NUMBERS:,} numbers beside the state, so not a world's state"
+            )
         specs = self._specs_after(frames_seen) | {name: spec._replace(may_be_nan=True) for name, spec in extra.items()}
         differing = problems(header, specs)
         if differing:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lssvwm_core.play.game import Game
+from lssvwm_core.play.place import Place
 from lssvwm_core.play.recorder import Recorder
 from lssvwm_datasets.errors import LssvwmError
 
@@ -38,6 +39,7 @@ class Picture:
     frame: NDArray[np.uint8]  # (H, W, 3)
     png: bytes
     status: dict[str, Any]
+    place: Place
     answers: tuple["Viewer", float] | None = None
     """Whose key led to it, and that viewer's stamp of the key."""
 
@@ -93,7 +95,7 @@ class Session:
         self._commands: deque[Command] = deque()
         self._changed = threading.Condition()
         self._closed = False
-        self._recorder = Recorder(game.slots_folder, self.fps)
+        self._recorder = Recorder(game.slots.folder, self.fps)
         self._times: deque[float] = deque(maxlen=TIMED_FRAMES)
         self._milliseconds = 0.0
         self._notice = ""
@@ -204,7 +206,7 @@ class Session:
     def _attempt(self, command: Command) -> None:
         try:
             self._notice = command() or ""
-            self._slots = self.game.slots
+            self._slots = self.game.slots.names
         except (LssvwmError, OSError) as error:
             self._notice = str(error)
         except Exception as error:
@@ -225,7 +227,7 @@ class Session:
     def _publish(self, answers: tuple[Viewer, float] | None) -> None:
         encoded = io.BytesIO()
         Image.fromarray(self.game.frame).save(encoded, "png", compress_level=1)
-        picture = Picture(self.game.frame, encoded.getvalue(), self._status(), answers)
+        picture = Picture(self.game.frame, encoded.getvalue(), self._status(), self.game.place, answers)
         with self._changed:
             viewers = list(self._viewers)
         for viewer in viewers:
@@ -245,8 +247,9 @@ class Session:
             "cut_memory": game.cut_memory,
             "actions_only": game.actions_only,
             "recording": self._recorder.running,
-            "pose": None if game.pose is None else [round(float(value), 3) for value in game.pose],
+            "spot": None if (spot := game.place.spot) is None else [round(value, 3) for value in spot],
             "scene": game.scene,
+            "generated": game.generated,
             "slots": self._slots,
             "notice": self._notice,
         }

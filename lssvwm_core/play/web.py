@@ -19,7 +19,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from lssvwm_core.play import messages
 from lssvwm_core.play.door import Door, Refusal
-from lssvwm_core.play.session import Session, Viewer
+from lssvwm_core.play.session import Picture, Session, Viewer
 
 MAX_VIEWERS = 16
 IN_FLIGHT = 2  # pictures sent that the viewer has not yet acknowledged
@@ -120,13 +120,18 @@ class PlayApp:
                 if not len(viewer):
                     await news.wait()
             if picture.status["scene"] != scene:
-                scene, game = picture.status["scene"], self.session.game
-                layout = None if game.layout is None else game.layout.tolist()
-                path = list(game.path)
-                await websocket.send_json({"scene": {"layout": layout, "path": path, "generated": game.dreamt}})
+                scene = picture.status["scene"]
+                await websocket.send_json({"scene": self._scene(picture)})
             answers = picture.answers[1] if picture.answers and picture.answers[0] is viewer else None
             await websocket.send_json({"status": picture.status | {"answers": answers}})
             await websocket.send_bytes(picture.png)
+
+    @staticmethod
+    def _scene(picture: Picture) -> dict[str, Any]:
+        """What a map needs after a jump; from then on the viewer adds to the path."""
+        layout, path = picture.place.layout, picture.place.path
+        recorded = max(0, len(path) - picture.status["generated"])
+        return {"layout": None if layout is None else layout.tolist(), "path": path.tolist(), "recorded": recorded}
 
     def _hello(self) -> dict[str, Any]:
         """What does not change while the game lasts."""

@@ -138,10 +138,10 @@ def test_recording_makes_a_video(session: Session, game: Game) -> None:
     session.submit(lambda: session.record(True))
     begun = watcher.wait_for(lambda picture: picture.status["recording"]).status["frames"]
     watcher.wait_for(lambda picture: picture.status["frames"] >= begun + 3)
-    assert not list(game.slots_folder.glob("[!.]*.mp4"))
+    assert not list(game.slots.folder.glob("[!.]*.mp4"))
     session.submit(lambda: session.record(False))
     watcher.wait_for(lambda picture: picture.status["notice"] == "the video is saved")
-    (path,) = Path(game.slots_folder).glob("[!.]*.mp4")
+    (path,) = Path(game.slots.folder).glob("[!.]*.mp4")
     frames = np.concatenate(list(read_video(path)))
     assert len(frames) >= 3
     assert frames.shape[1:] == (256, 256, 3)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from rich.style import Style
 
+from lssvwm_core.play.place import Place
 from lssvwm_core.play.session import Picture
 from lssvwm_core.play.terminal import draw, help_text, raw_keys, read_key
 from tests.conftest import CLI, lssvwm
@@ -29,7 +30,7 @@ STATUS = {
 def test_two_pixels_a_character() -> None:
     frame = np.zeros((4, 6, 3), np.uint8)
     frame[0, 0], frame[1, 0] = (255, 0, 0), (0, 0, 255)
-    *lines, facts, _, notice = draw(Picture(frame, b"", STATUS), "maze-world", "x quit", 6, 40)
+    *lines, facts, _, notice = draw(Picture(frame, b"", STATUS, Place(None)), "maze-world", "x quit", 6, 40)
     assert [line.plain for line in lines] == ["▀" * 6] * 2
     assert Style.parse(str(lines[0].spans[0].style)) == Style.parse("rgb(255,0,0) on rgb(0,0,255)")
     assert "maze-world  frame 3" in facts.plain
@@ -40,7 +41,7 @@ def test_two_pixels_a_character() -> None:
 
 @pytest.mark.parametrize("size", [(80, 24), (20, 6), (300, 100)])
 def test_the_picture_fits(size: tuple[int, int]) -> None:
-    lines = draw(Picture(np.zeros((64, 64, 3), np.uint8), b"", STATUS), "maze-world", "x quit", *size)
+    lines = draw(Picture(np.zeros((64, 64, 3), np.uint8), b"", STATUS, Place(None)), "maze-world", "x quit", *size)
     assert len(lines) <= size[1]
     assert all(len(line.plain) <= size[0] for line in lines[:-3])
 

@@ -49,10 +49,10 @@ function badge(text, live) {
 
 function hear({ hello, scene: place, status: news }) {
   if (hello) greet(hello);
-  if (place) { layout = place.layout; path = place.path; context = path.length - place.generated; }
+  if (place) { layout = place.layout; path = place.path; context = place.recorded; }
   if (news) {
     status = news;
-    if (news.pose && scene === news.scene) path.push(news.pose.slice(0, 2));
+    if (news.spot && scene === news.scene) path.push(news.spot.slice(0, 2));
     if (path.length > LONGEST_PATH) { path.shift(); context = Math.max(0, context - 1); }
     scene = news.scene;
     tell();
@@ -168,8 +168,8 @@ function slot(name) {
 // The place from above, y upwards: the way recorded blue, the way since orange.
 function draw() {
   const canvas = $("map"), pen = canvas.getContext("2d");
-  canvas.hidden = !status.pose;
-  if (!status.pose) return;
+  canvas.hidden = !status.spot;
+  if (!status.spot) return;
   const size = layout ? layout.length : Math.ceil(path.reduce((most, [x, y]) => Math.max(most, x, y), 9));
   const cell = canvas.width / size;
   pen.clearRect(0, 0, canvas.width, canvas.height);
@@ -182,10 +182,10 @@ function draw() {
   };
   line(path.slice(0, context), "#4a82dc");
   line(path.slice(Math.max(0, context - 1)), "#f08a24");
-  const [x, y, cos, sin] = status.pose;
+  const [x, y, heading] = status.spot;
   pen.save();
   pen.translate(x * cell, (size - y) * cell);
-  pen.rotate(-Math.atan2(sin, cos));
+  pen.rotate(-heading);
   pen.beginPath(); pen.moveTo(26, 0); pen.lineTo(-15, 17); pen.lineTo(-8, 0); pen.lineTo(-15, -17); pen.closePath();
   pen.fillStyle = "#d92b2b"; pen.fill(); pen.strokeStyle = "#fff"; pen.lineWidth = 3; pen.stroke();
   pen.restore();
