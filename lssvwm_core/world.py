@@ -30,12 +30,15 @@ from lssvwm_core.resolve import resolve_world
 from lssvwm_core.rollout import Rollout
 from lssvwm_core.sampling import Euler, Sampler, denoise, make_sampler, sampler_settings
 from lssvwm_datasets.errors import LssvwmError
+from lssvwm_datasets.schema import convert
 from lssvwm_datasets.shards import ShardHeader
 
 logger = logging.getLogger(__name__)
 KIND = "world-model"
 OBSERVE_FRAMES = 100  # committed at once, at most: bounds the memory of a long context
 CODEC_PIXELS = 128 * 64 * 64  # encoded or decoded at once: bounds the memory of large frames
+
+STATE_BYTES, STATE_SHARE = 256 * 2**20, 16  # a loaded model's state takes at most so much, or so many times its weights
 
 Generators = torch.Generator | Sequence[torch.Generator]
 
@@ -225,17 +228,41 @@ def world_config(model: WorldModel, header: ShardHeader, autoencoder: str, sampl
 
 
 def load_model(folder: Path) -> tuple[WorldModel, ShardHeader, Path]:
-    """The model of a world's folder, its header, and the folder of its autoencoder. Raises: LssvwmError."""
+    """The model of a world's folder, its header, and the folder of its autoencoder.
+
+    Raises: LssvwmError when something is missing or damaged, or when its config asks for more than its weights hold.
+    """
     path = folder / storage.CONFIG_FILE
-    config = storage.load_config(folder, KIND)
-    missing = {"model", "data", "autoencoder"} - set(config)
-    if missing:
-        raise LssvwmError(f"{path}: no {', '.join(sorted(missing))}")
-    model = WorldModel(storage.config_from(path, ModelConfig, with_current_names(config["model"])))
-    storage.load_weights(folder, model)
-    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config["data"].items()}
-    header = storage.config_from(path, ShardHeader, fields)
-    return model.eval(), header, (folder / config["autoencoder"]).resolve()
+    parts = convert(str(path), storage.load_config(folder, KIND), _WorldConfig)
+    config = storage.config_from(path, ModelConfig, with_current_names(parts.model))
+    if parts.data.latent_shape != config.latent_shape or min(parts.data.frame_size) < 1:
+        raise LssvwmError(
+            f"{path}: data: frames of {parts.data.frame_size} and latents of {parts.data.latent_shape}, "
+            f"but the model is for latents of {config.latent_shape}"
+        )
+    _check_state(path, storage.outline(folder, lambda: WorldModel(config)))
+    model = storage.load_model(folder, lambda: WorldModel(config))
+    return model.eval(), parts.data, storage.autoencoder_of(folder, parts.autoencoder)
+
+
+@dataclass(frozen=True)
+class _WorldConfig:
+    """What `load_model` needs of a world's `config.json`."""
+
+    model: dict[str, Any]
+    data: ShardHeader
+    autoencoder: str
+
+
+def _check_state(path: Path, outline: WorldModel) -> None:
+    """Raises: LssvwmError when a model's memory is out of proportion to its weights, which alone are really there."""
+    weights = sum(tensor.nbytes for tensor in outline.state_dict().values())
+    state, most = outline.initial_state(1).nbytes, max(STATE_BYTES, STATE_SHARE * weights)
+    if state > most:
+        raise LssvwmError(
+            f"{path}: a state of {state:,} bytes for weights of {weights:,}; expected at most {most:,}: "
+            "frame_window or d_state is too large"
+        )
 
 
 def load_world(name: str | Path | None = None, device: str | torch.device = "auto") -> World:

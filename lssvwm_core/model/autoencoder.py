@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lssvwm_core.model import storage
-from lssvwm_core.model.frame_codec import FrameCodec
+from lssvwm_core.model.frame_codec import MOST_BLOCKS, FrameCodec
 from lssvwm_core.model.image_vae import CLASS_NAME, load_image_vae
 
 KIND = "autoencoder"
@@ -25,13 +25,18 @@ class AutoencoderConfig:
     name: str = KIND
     latent_channels: int = 32
     widths: tuple[int, ...] = (64, 128, 256)  # channels at 1/4, 1/8, 1/16 …: each stage halves the resolution
-    encoder_blocks: int = 1  # residual blocks a stage
+    encoder_blocks: int = 1  # residual blocks of a stage
     decoder_blocks: int = 2
     noise: float = 0.05  # added to the latents in training, relative to their root mean square: a smoother latent space
 
     def __post_init__(self) -> None:
         if not isinstance(self.widths, list | tuple) or not self.widths or any(w < 16 or w % 16 for w in self.widths):
             raise ValueError(f"widths are {self.widths}; expected multiples of 16")
+        if self.latent_channels < 1:
+            raise ValueError(f"latent_channels is {self.latent_channels}; expected at least 1")
+        for name in ("encoder_blocks", "decoder_blocks"):
+            if not 0 <= getattr(self, name) <= MOST_BLOCKS:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected 0 to {MOST_BLOCKS}")
         object.__setattr__(self, "widths", tuple(self.widths))  # JSON knows lists only
 
     @property
@@ -102,6 +107,6 @@ def load_autoencoder(folder: Path) -> FrameCodec:
 
 def _load_own(folder: Path) -> Autoencoder:
     fields = storage.load_config(folder, KIND)
-    model = Autoencoder(storage.config_from(folder / storage.CONFIG_FILE, AutoencoderConfig, fields))
-    storage.load_weights(folder, model)
+    config = storage.config_from(folder / storage.CONFIG_FILE, AutoencoderConfig, fields)
+    model = storage.load_model(folder, lambda: Autoencoder(config))
     return model.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]

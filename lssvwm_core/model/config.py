@@ -8,6 +8,7 @@ from lssvwm_datasets.poses import kinds_of, plane_of
 from lssvwm_datasets.streams import STREAMS, check_further, columns_of
 
 DEFAULT_MIXERS = ("scan", "attention")
+MOST = {"depth": 1000, "frame_window": 4096}  # beyond is a mistake, or malice: the weights do not tell these sizes
 RENAMED_FIELDS = {"state_width": "d_state", "head_width": "headdim"}  # names in files of version 0.1, and today's
 
 
@@ -66,6 +67,11 @@ class ModelConfig:
         for name in ("width", "depth", "expand", "d_state", "headdim", "mlp_ratio", "patch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
+        for name, most in MOST.items():
+            if getattr(self, name) > most:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected at most {most}")
+        if min(self.latent_shape) < 1:
+            raise ValueError(f"latent_shape is {self.latent_shape}; expected at least 1 channel, row and column")
         _, h, w = self.latent_shape
         if h % self.patch or w % self.patch:
             raise ValueError(f"patch {self.patch} does not divide the latent grid {h}x{w}")

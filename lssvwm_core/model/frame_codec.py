@@ -5,6 +5,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+MOST_BLOCKS = 100  # residual blocks of one resolution: more than that is a mistake, or malice
+
 
 class FrameCodec(nn.Module):
     """Frames (N, H, W, 3) uint8 <-> latents (N, C, H/f, W/f) of unit variance, f = `compression`.

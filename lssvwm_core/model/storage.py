@@ -1,36 +1,41 @@
-"""Models in folders: `config.json` and `model.safetensors`, as people expect them on the hub. Never a pickle."""
+"""Models in folders: `config.json` and `model.safetensors`, as people expect them on the hub. Never a pickle.
+
+A folder may come from anywhere. Its config is checked by its types, and the model that it describes is compared with
+the names and shapes at the head of the weights' file before any memory is taken for it.
+"""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import safetensors
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
 
+from lssvwm_core.model.tensors import check_regular, problems, read_header, read_tensors, specs_of, write_tensors
 from lssvwm_datasets.errors import LssvwmError
-from lssvwm_datasets.files import sha256_of, write_json, written_whole
-from lssvwm_datasets.schema import read_json
+from lssvwm_datasets.files import sha256_of, write_json
+from lssvwm_datasets.schema import convert, read_json
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 VAE_WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"  # the name that diffusers gives it
-Config = TypeVar("Config")
 AUTOENCODER_FOLDER = "autoencoder"  # beside the shards, in a run, in a world: the one that belongs there
+SHIPPED = Path(__file__).resolve().parents[1] / "weights"  # models that come with the package, side by side
+
+Config = TypeVar("Config")
+Model = TypeVar("Model", bound=nn.Module)
 
 
 def save_model(
     folder: Path, kind: str, config: dict[str, Any], model: nn.Module, dtype: torch.dtype = torch.float32
 ) -> None:
     """Write `config.json` (kind + config) and the weights, floating tensors as `dtype`."""
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = {
-        name: tensor.detach().cpu().to(dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
+        name: tensor.to(dtype if tensor.is_floating_point() else tensor.dtype)
         for name, tensor in model.state_dict().items()
     }
-    with written_whole(folder / WEIGHTS_FILE) as partial:
-        save_file(tensors, partial, metadata={"format": "pt"})
+    write_tensors(folder / WEIGHTS_FILE, tensors, {"format": "pt"})
     write_json(folder / CONFIG_FILE, {"kind": kind, **config})
 
 
@@ -45,8 +50,7 @@ def load_config(folder: Path, kind: str) -> dict[str, Any]:
 
 def diffusers_class(folder: Path) -> str | None:
     """The class of a model saved by diffusers, None for one of ours. Raises: LssvwmError as `load_config`."""
-    config = _read_config(folder)
-    return config.get("_class_name")
+    return _read_config(folder).get("_class_name")
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -56,26 +60,58 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise LssvwmError(f"{folder}: not a model folder; expected {CONFIG_FILE} and {WEIGHTS_FILE}") from error
 
 
-def load_weights(folder: Path, model: nn.Module) -> None:
-    """Fill `model` from the folder. Raises: LssvwmError naming tensors that are missing, unexpected or misshapen."""
-    path = folder / WEIGHTS_FILE
+def config_from(path: Path, config_class: type[Config], fields: Any) -> Config:
+    """Build a config dataclass from JSON. Raises: LssvwmError naming unknown fields, wrong types or wrong values."""
+    known = {field.name for field in dataclasses.fields(config_class)}  # type: ignore[arg-type]
+    unknown = sorted(set(fields) - known) if isinstance(fields, dict) else []
+    if unknown:
+        raise LssvwmError(f"{path}: unknown fields {', '.join(unknown)}; expected some of {', '.join(sorted(known))}")
+    return convert(str(path), fields, config_class)
+
+
+def outline(folder: Path, build: Callable[[], Model], weights: str = WEIGHTS_FILE) -> Model:
+    """The model that a folder's config describes, without memory for its weights (on the meta device).
+
+    Args:
+        build: makes the model by the config.
+
+    Raises: LssvwmError when it cannot be built, or when it is not the model of the folder's weights.
+    """
+    header = read_header(folder / weights)
     try:
-        found = load_file(path)
-    except FileNotFoundError as error:
-        raise LssvwmError(f"{path}: no such file") from error
-    except (safetensors.SafetensorError, OSError) as error:
-        raise LssvwmError(f"{path}: damaged or not a safetensors file ({error})") from error
-    expected = model.state_dict()
-    problems = [f"missing {name}" for name in expected if name not in found]
-    problems += [f"unexpected {name}" for name in found if name not in expected]
-    problems += [
-        f"{name} is {tuple(found[name].shape)}, expected {tuple(tensor.shape)}"
-        for name, tensor in expected.items()
-        if name in found and found[name].shape != tensor.shape
-    ]
-    if problems:
-        raise LssvwmError(f"{path}: does not fit its config: {'; '.join(problems[:3])} ({len(problems)} in all)")
-    model.load_state_dict(found)
+        with torch.device("meta"):
+            model = build()
+    except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:  # sizes beyond what torch can count
+        raise LssvwmError(f"{folder / CONFIG_FILE}: no model can be built as it says ({error})") from error
+    differing = problems(header, specs_of(model.state_dict()))
+    if differing:
+        raise LssvwmError(f"{folder / weights}: does not fit its config: {_in_short(differing)}")
+    return model
+
+
+def load_model(folder: Path, build: Callable[[], Model]) -> Model:
+    """The model that a folder's config describes, with the folder's weights. Raises: LssvwmError as `outline`."""
+    outline(folder, build)
+    model = build()
+    load_weights(folder, model)
+    return model
+
+
+def load_weights(folder: Path, model: nn.Module) -> None:
+    """Fill `model` from the folder. Raises: LssvwmError as `fill`."""
+    fill(folder / WEIGHTS_FILE, model)
+
+
+def fill(path: Path, model: nn.Module) -> None:
+    """Fill `model` from a safetensors file.
+
+    Raises: LssvwmError naming tensors that are missing, unexpected, of another shape or type, or not finite.
+    """
+    specs = specs_of(model.state_dict())
+    differing = problems(read_header(path), specs)
+    if differing:
+        raise LssvwmError(f"{path}: does not fit the model: {_in_short(differing)}")
+    model.load_state_dict(read_tensors(path, specs))
 
 
 def weights_file(folder: Path) -> Path:
@@ -85,16 +121,29 @@ def weights_file(folder: Path) -> Path:
 
 
 def weights_sha256(folder: Path) -> str:
-    return sha256_of(weights_file(folder))
+    """The SHA-256 of the weights' file. Raises: LssvwmError when there is none."""
+    path = weights_file(folder)
+    check_regular(path)
+    return sha256_of(path)
 
 
-def config_from(path: Path, config_class: type[Config], fields: dict[str, Any]) -> Config:
-    """Build a config dataclass from JSON. Raises: LssvwmError naming unknown or wrong fields."""
-    known = {field.name for field in dataclasses.fields(config_class)}  # type: ignore[arg-type]
-    unknown = sorted(set(fields) - known)
-    if unknown:
-        raise LssvwmError(f"{path}: unknown fields {', '.join(unknown)}; expected some of {', '.join(sorted(known))}")
-    try:
-        return config_class(**fields)
-    except (TypeError, ValueError) as error:
-        raise LssvwmError(f"{path}: {error}") from error
+def autoencoder_of(world: Path, name: str) -> Path:
+    """The folder of a world's autoencoder, which the world's config names relative to the world's own folder.
+
+    It lies within the world's folder; for a world in a run, within the run; for a shipped one, among those that ship.
+    Links count as what they point to. Raises: LssvwmError for any other place.
+    """
+    world = world.resolve()
+    run = next((parent for parent in [*world.parents][:3] if (parent / "checkpoints").is_dir()), None)
+    home = SHIPPED if world.parent == SHIPPED else run or world
+    folder = (world / name).resolve() if "\0" not in name else Path()
+    if not folder.is_relative_to(home):
+        raise LssvwmError(
+            f"{world / CONFIG_FILE}: its autoencoder is {name!r}, outside of {home}; "
+            f"copy that folder to {world / AUTOENCODER_FOLDER} and name it {AUTOENCODER_FOLDER!r} there"
+        )
+    return folder
+
+
+def _in_short(differing: list[str]) -> str:
+    return f"{'; '.join(differing[:3])} ({len(differing)} in all)"
