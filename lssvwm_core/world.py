@@ -241,7 +241,8 @@ def load_model(folder: Path) -> tuple[WorldModel, ShardHeader, Path]:
             f"but the model is for latents of {config.latent_shape}"
         )
     _check_state(path, storage.outline(folder, lambda: WorldModel(config)))
-    model = storage.load_model(folder, lambda: WorldModel(config))
+    model = WorldModel(config)
+    storage.load_weights(folder, model)
     return model.eval(), parts.data, storage.autoencoder_of(folder, parts.autoencoder)
 
 

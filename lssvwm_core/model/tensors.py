@@ -127,6 +127,7 @@ def check_regular(path: Path) -> None:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Any]:
+    path.open("rb").close()  # safetensors calls all trouble of the machine "no such file"
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             yield file

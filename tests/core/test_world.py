@@ -83,8 +83,8 @@ def test_steps_and_shift_change_what_is_sampled(world: World, episode: EncodedEp
 
 
 def test_a_world_keeps_the_steps_it_is_for(workspace: Path, tmp_path: Path, world: World) -> None:
-    autoencoder = str(workspace / "data/maze/autoencoder")
-    save_world(tmp_path, world.model, world.header, autoencoder, Euler(steps=3, shift=2.0))
+    shutil.copytree(workspace / "data/maze/autoencoder", tmp_path / "autoencoder")
+    save_world(tmp_path, world.model, world.header, "autoencoder", Euler(steps=3, shift=2.0))
     assert load_world(tmp_path, "cpu").sampler == Euler(3, 2.0)
     config = json.loads((tmp_path / "config.json").read_text())
     for wrong in ({"sampling_steps": 0}, {"sampler": {"steps": "x"}}, {"sampler": {"name": "y"}}, {"sampler": 3}):

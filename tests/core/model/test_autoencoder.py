@@ -131,7 +131,10 @@ DAMAGES = {
     "no config": (lambda folder: (folder / "config.json").unlink(), "not a model folder; expected config.json"),
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), r"model.safetensors: no such file"),
     "not JSON": (lambda folder: (folder / "config.json").write_text("{"), "config.json: not readable as JSON"),
-    "a JSON list": (lambda folder: (folder / "config.json").write_text("[]"), "config.json: Expected object, got array"),
+    "a JSON list": (
+        lambda folder: (folder / "config.json").write_text("[]"),
+        "config.json: Expected object, got array",
+    ),
     "another kind": (rewrite_config(kind="world-model"), "describes 'world-model', expected kind 'autoencoder'"),
     "unknown fields": (
         rewrite_config(colour=1, depth=2),

@@ -111,7 +111,8 @@ def teacher(workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
-    save_world(folder, model, header, str(autoencoder))
+    shutil.copytree(autoencoder, folder / "autoencoder")
+    save_world(folder, model, header, "autoencoder")
     return folder
 
 

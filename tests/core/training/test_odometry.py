@@ -80,7 +80,7 @@ def test_a_world_without_odometry_can_be_given_it(workspace: Path, tmp_path: Pat
     assert model.config.odometry == fit_odometry(open_shards(workspace / "data/maze", "train"))
     old = type(model)(replace(model.config, odometry=()))
     old.load_state_dict(model.state_dict())
-    save_world(tmp_path / "old", old, header, "../autoencoder")
+    save_world(tmp_path / "old", old, header, "autoencoder")
     settings = [f"model.{name}={json.dumps(getattr(model.config, name))}" for name in SHAPE]
     settings += ["train.steps=1", "train.stages=[{frames = 10, steps = 1, batch_size = 1}]"]
     run, config = open_run(tmp_path / "run", make_config("tiny", workspace / "data/maze", None, settings))
