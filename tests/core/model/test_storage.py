@@ -46,8 +46,8 @@ def edit(folder: Path, section: str | None, **changes: Any) -> None:
 
 
 BOMBS = [
-    ("model", {"depth": HUGE}, "depth is 10000000; expected at most 1000"),
-    ("model", {"depth": 999}, r"does not fit its config: missing layers\.2\."),
+    ("model", {"depth": HUGE}, "depth is 10000000; expected at most 256"),
+    ("model", {"depth": 100}, r"does not fit its config: missing layers\.2\."),
     ("model", {"width": 8 * HUGE}, "does not fit its config"),
     ("model", {"width": 2**62, "headdim": 8}, "no model can be built as it says"),
     ("model", {"expand": HUGE}, "does not fit its config"),
