@@ -73,7 +73,8 @@ def evaluate(
     autoencoder's own ceiling. Per-frame figures are kept in OUT/episodes.
     """
     from lssvwm_core.device import pick_device
-    from lssvwm_core.evaluation.features import Lpips, i3d_features, latent_features, load_lpips
+    from lssvwm_core.evaluation.features import i3d_features, latent_features
+    from lssvwm_core.evaluation.frame_metrics import LPIPS, load_frame_metrics
     from lssvwm_core.evaluation.report import markdown, write_report
     from lssvwm_core.evaluation.results import EVALUATIONS, Measures, load_results
     from lssvwm_core.evaluation.run import EvalOptions
@@ -91,14 +92,15 @@ def evaluate(
     wanted = wanted.for_world(world)
     source = resolve_data(data, world.header.dataset, samples=True)
     streams = tuple(filter(None, conditions.split(","))) or tuple(world.model.config.streams)
-    lpips = load_lpips(lpips_weights, where)
+    metrics = load_frame_metrics(where, {LPIPS.name: lpips_weights})
     features = i3d_features(fvd_weights, where) if fvd_weights else latent_features(world.autoencoder, where)
+    measures = Measures(features, *metrics)
     name = run_facts(folder).name
     out = out or EVALUATIONS / f"{wanted.name}-{name.replace('/', '-')}"
     identity = {"weights": weights_sha256(folder), "data": str(source.resolve()), "frechet": features.name}
     say(f"world: {folder}\ndata: {source}\nreport: {out}")
     options = EvalOptions(wanted, episodes, seed, seeds, batch, streams, videos)
-    evaluation = run_evaluation(world, source, options, Measures(lpips, features), identity, out)
+    evaluation = run_evaluation(world, source, options, measures, identity, out)
     start = next(evaluation)
     try:
         with progress(f"Evaluating {wanted.name}", start.total, "frames", start.done) as update:
@@ -107,9 +109,8 @@ def evaluate(
     except KeyboardInterrupt:
         say(f"\nstopped; the episodes done so far are in {out}, and the same command goes on from there")
         raise
-    missing = None if isinstance(lpips, Lpips) else lpips
     facts = {"data": str(source), "steps": world.steps, "chunk": world.chunk, "seed": seed, "seeds": seeds}
-    figures = write_report(out, wanted, load_results(out), name, trained_frames(folder), features.name, missing, facts)
+    figures = write_report(out, wanted, load_results(out), name, trained_frames(folder), measures, facts)
     if json:
         show_json(figures)
     else:

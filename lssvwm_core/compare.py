@@ -18,7 +18,8 @@ import torch
 
 from lssvwm_core.bench.timing import step_seconds
 from lssvwm_core.evaluation.comparison import write_comparison
-from lssvwm_core.evaluation.features import latent_features, load_lpips
+from lssvwm_core.evaluation.features import latent_features
+from lssvwm_core.evaluation.frame_metrics import LPIPS, load_frame_metrics
 from lssvwm_core.evaluation.report import write_report
 from lssvwm_core.evaluation.results import Measures, load_results
 from lssvwm_core.evaluation.run import EvalOptions, evaluate
@@ -180,14 +181,14 @@ class Comparison:
     def _evaluate(self, name: str, task: Task, device: torch.device) -> Iterator[tuple[int, str]]:
         folder, out = Run(self.out / "runs" / name).world, self.out / task.name / name
         world = load_world(folder, device)
-        lpips, features = load_lpips(self.lpips_weights, device), latent_features(world.autoencoder, device)
+        features = latent_features(world.autoencoder, device)
+        measures = Measures(features, *load_frame_metrics(device, {LPIPS.name: self.lpips_weights}))
         options = EvalOptions(task, self.scale.episodes, self.seed, batch=self.batch, videos=1, cut=name == "ours")
         identity = {"weights": weights_sha256(folder), "data": str(self.data.resolve()), "frechet": features.name}
-        for progress in evaluate(world, self.data, options, Measures(lpips, features), identity, out):
+        for progress in evaluate(world, self.data, options, measures, identity, out):
             yield progress.done, ""
         trained = max(stage.frames for stage in self.scale.stages)
-        missing = lpips if isinstance(lpips, str) else None
-        write_report(out, task, load_results(out), name, trained, features.name, missing, {"seed": self.seed})
+        write_report(out, task, load_results(out), name, trained, measures, {"seed": self.seed})
 
 
 def planned_steps(config: RunConfig, header: ShardHeader, budget: Budget, device: torch.device) -> list[int]:

@@ -6,25 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from lssvwm_core.evaluation.report import (
-    DIGITS,
-    HEADINGS,
-    METRICS,
-    binned,
-    number,
-    plot_by_distance,
-    plot_by_time,
-    save_sheet,
-    standard_error,
-    table,
-    training_note,
-)
+from lssvwm_core.evaluation.charts import binned, plot_by_distance, plot_by_time, save_sheet
+from lssvwm_core.evaluation.figures import standard_error
+from lssvwm_core.evaluation.frame_metrics import FRAME_METRICS, PSNR
+from lssvwm_core.evaluation.report import missing_metrics, number, table, training_note
+from lssvwm_core.evaluation.report_file import read_report
 from lssvwm_core.evaluation.results import CUT, MODEL, REPORT_FILE, load_results
 from lssvwm_core.evaluation.tasks import Task
 from lssvwm_core.model.variants import VARIANTS
-from lssvwm_core.plots import save_plots
+from lssvwm_core.plots import drawing, save_plots
 from lssvwm_datasets.files import write_json, write_text
-from lssvwm_datasets.schema import read_json
 
 OURS = "ours"
 SUB_QUADRATIC = ("mamba2", "mamba2-local", "causal-window")
@@ -40,11 +31,10 @@ def write_comparison(
     The evaluations lie in <out>/<task>/<variant>.
     """
     reports = {
-        task.name: {name: read_json(out / task.name / name / REPORT_FILE, dict[str, Any]) for name in variants}
-        for task in tasks
+        task.name: {name: read_report(out / task.name / name / REPORT_FILE) for name in variants} for task in tasks
     }
     goals = [goal for task in tasks for goal in check_goals(task, reports[task.name])]
-    write_json(out / "report.json", {"plan": plan, "tasks": reports, "goals": goals})
+    write_json(out / REPORT_FILE, {"plan": plan, "tasks": reports, "goals": goals})
     comparison = plan["comparison"]
     budget = f"{comparison['budget']['amount']:g} {comparison['budget']['kind']}"
     text = [
@@ -58,9 +48,7 @@ def write_comparison(
             ],
         ),
     ]
-    for task in tasks:
-        _draw(out, task, variants, trained_frames)
-        text.append(_section(task, reports[task.name], trained_frames))
+    text += [_section(task, reports[task.name], trained_frames) for task in tasks]
     if goals:
         lines = [[goal["goal"], goal["found"], "yes" if goal["reached"] else "**no**"] for goal in goals]
         text.append(
@@ -69,6 +57,8 @@ def write_comparison(
         )
     written = "\n\n".join(text) + "\n"
     write_text(out / "report.md", written)
+    for task in tasks:  # once all that took hours is saved
+        _draw(out, task, variants, trained_frames)
     return written
 
 
@@ -83,18 +73,19 @@ def check_goals(task: Task, reports: dict[str, Any]) -> list[dict[str, Any]]:
     ours = reports[OURS]["rows"][MODEL]
     for name in (name for name in SUB_QUADRATIC if name in reports):
         other = reports[name]["rows"][MODEL]
-        for metric in METRICS:
-            if metric in ours["rollouts"] and metric in other["rollouts"]:
-                pairs = np.subtract(ours["rollouts"][metric], other["rollouts"][metric])  # of one episode and seed each
-                ahead = -pairs if metric == "lpips" else pairs
+        for metric in FRAME_METRICS:
+            if metric.name in ours["rollouts"] and metric.name in other["rollouts"]:
+                # the same episodes and seeds in the same order
+                differences = np.subtract(ours["rollouts"][metric.name], other["rollouts"][metric.name])
+                ahead = differences if metric.higher_is_better else -differences
                 error = standard_error(ahead)
-                found = f"{ahead.mean():+.{DIGITS[metric]}f}" + (
-                    "" if error is None else f" ± {error:.{DIGITS[metric]}f}"
+                found = f"{ahead.mean():+.{metric.digits}f}" + (
+                    "" if error is None else f" ± {error:.{metric.digits}f}"
                 )
                 clear = ahead.mean() > 2 * (error or 0)
-                goals.append(_goal(f"{task.name}: ours clearly ahead of {name} in {metric.upper()}", found, clear))
+                goals.append(_goal(f"{task.name}: ours clearly ahead of {name} in {metric.label}", found, clear))
     if "quarter 1" in ours:  # a way back
-        first, last = ours["quarter 1"]["psnr"], ours["quarter 4"]["psnr"]
+        first, last = ours["quarter 1"][PSNR.name], ours["quarter 4"][PSNR.name]
         found = f"{first:.2f} dB in the first quarter, {last:.2f} dB in the last"
         goals.append(_goal(f"{task.name}: flat over distance (loses at most {FLAT:g} dB)", found, first - last <= FLAT))
         if CUT in reports[OURS]["rows"]:
@@ -117,12 +108,22 @@ def _section(task: Task, reports: dict[str, Any], trained: int) -> str:
         for row, figures in report["rows"].items():
             if row == MODEL or name == next(iter(reports)):  # reference rows are the same for all; shown once
                 label = f"**{name}**" if row == MODEL else f"{row}" + (f" ({name})" if row == CUT else "")
-                cells = [number(figures["all"].get(metric), DIGITS[metric]) for metric in METRICS]
+                cells = [number(figures["all"].get(metric.name), metric.digits) for metric in FRAME_METRICS]
                 lines.append(
-                    [label, *cells, number(figures["frechet"], 3), *(number(figures[p].get("psnr"), 2) for p in parts)]
+                    [
+                        label,
+                        *cells,
+                        number(figures["frechet"], 3),
+                        *(number(figures[p].get(PSNR.name), 2) for p in parts),
+                    ]
                 )
-    headings = ["", *(HEADINGS[m] for m in METRICS), f"{any_report['frechet']} ↓", *(f"PSNR, {p}" for p in parts)]
-    missing = f"\n\nLPIPS: not available: {any_report['lpips_missing']}." if any_report["lpips_missing"] else ""
+    headings = [
+        "",
+        *(metric.heading for metric in FRAME_METRICS),
+        f"{any_report['frechet']} ↓",
+        *(f"PSNR, {p}" for p in parts),
+    ]
+    missing = "".join(f"\n\n{sentence}" for sentence in missing_metrics(any_report))
     return (
         f"## {task.name}: {task.context} + {task.frames} frames\n\n{any_report['episodes']} held-out episodes. "
         f"{training_note(task, trained)}\n\n{table(headings, lines)}{missing}\n\n![PSNR]({task.name}.png)\n\n"
@@ -138,17 +139,18 @@ def _draw(out: Path, task: Task, variants: Sequence[str], trained: int) -> None:
         rows = [str(row) for row in results[0]["rows"]]
         for row in (MODEL, CUT) if CUT in rows else (MODEL,):
             label = name if row == MODEL else CUT
-            values = np.concatenate([result["psnr"][rows.index(row)] for result in results])
+            values = np.concatenate([result[PSNR.name][rows.index(row)] for result in results])
             by_distance[label] = binned(np.concatenate([result["distance"] for result in results]), values)
             by_time[label] = binned(np.tile(np.arange(float(task.frames)), len(results)), values)
         shown.append((name, results[0]))
-    plots = [plot_by_distance(task, by_distance, trained), plot_by_time(task, "psnr", by_time, trained)]
+    plots = [plot_by_distance(task, by_distance, trained), plot_by_time(task, PSNR, by_time, trained)]
     save_plots(out / f"{task.name}.png", plots)
     first = shown[0][1]
     together = {
         "rows": np.array([name for name, _ in shown]),
         "shown": first["shown"],
         "pictures": np.stack([first["pictures"][0], *(result["pictures"][1] for _, result in shown)]),
-        "psnr": np.stack([result["psnr"][0] for _, result in shown]),
+        PSNR.name: np.stack([result[PSNR.name][0] for _, result in shown]),
     }
-    save_sheet(out / f"{task.name}-sheet.png", [together])
+    with drawing(out / f"{task.name}-sheet.png"):
+        save_sheet(out / f"{task.name}-sheet.png", [together])

@@ -1,7 +1,8 @@
-"""The result of one episode: per-frame measures of every row, kept as an npz file from which everything is drawn."""
+"""The result of one episode: what was measured of every row, kept as an npz file from which everything is drawn."""
 
 import zlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -9,8 +10,8 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from lssvwm_core.evaluation.features import ClipFeatures, Lpips
-from lssvwm_core.evaluation.metrics import psnr, ssim
+from lssvwm_core.evaluation.features import ClipFeatures
+from lssvwm_core.evaluation.frame_metrics import FRAME_METRICS, PSNR, Score
 from lssvwm_core.evaluation.tasks.task import Trial
 from lssvwm_core.model.tensors import check_regular
 from lssvwm_core.video import Frames
@@ -23,24 +24,31 @@ EPISODES_FOLDER = "episodes"
 EVALUATIONS = Path("evaluations")
 SETTINGS_FILE, REPORT_FILE = "evaluation.json", "report.json"
 SHEET_FRAMES = 8  # of an episode that are kept as pictures
+ADVICE = "delete it and evaluate again"
 
 Result = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class Measures:
-    """Beside PSNR and SSIM."""
+    """What is measured of every row.
 
-    lpips: Lpips | str
-    """The network, or why there is none."""
+    Attributes:
+        features: of clips, for the Fréchet distance.
+        scores: the frame metrics that are available, by name.
+        missing: why the others are not, in words.
+    """
+
     features: ClipFeatures
+    scores: Mapping[str, Score]
+    missing: Mapping[str, str] = field(default_factory=dict)
 
 
 def measure(world: World, trial: Trial, generated: dict[str, Frames], measures: Measures) -> Result:
-    """What is kept of an episode, one line of each array for every row.
+    """What is kept of an episode; R rows, N generated frames.
 
-    `psnr`, `ssim`, `lpips` (rows, N), `distance` (N,), `features` (rows, clips, d) and those of the truth, and
-    `pictures` (1 + rows, shown, H, W, 3), the truth first.
+    Returns: arrays by name. Each frame metric (R, N), `distance` (N,), `features` (R, clips, d), `features_truth`
+        (clips, d), and `pictures` (1 + R, shown, H, W, 3), the truth first.
     """
     everything = {
         **generated,
@@ -49,22 +57,18 @@ def measure(world: World, trial: Trial, generated: dict[str, Frames], measures: 
     }
     rows = [np.ascontiguousarray(frames) for frames in everything.values()]
     shown = np.unique(np.linspace(0, len(trial.truth) - 1, SHEET_FRAMES).round().astype(int))
-    kept: Result = {
+    return {
         "id": np.array(trial.id),
         "rows": np.array(list(everything)),
         "exact": np.array(trial.exact),
         "places_known": np.array(trial.places_known),
         "distance": trial.distance,
-        "psnr": np.stack([psnr(frames, trial.truth) for frames in rows]),
-        "ssim": np.stack([ssim(frames, trial.truth) for frames in rows]),
         "features": np.stack([measures.features.extract(frames) for frames in rows]),
         "features_truth": measures.features.extract(trial.truth),
         "shown": shown,
         "pictures": np.stack([trial.truth[shown], *(frames[shown] for frames in rows)]),
+        **{name: np.stack([score(frames, trial.truth) for frames in rows]) for name, score in measures.scores.items()},
     }
-    if isinstance(measures.lpips, Lpips):
-        kept["lpips"] = np.stack([measures.lpips.score(frames, trial.truth) for frames in rows])
-    return kept
 
 
 def save_result(path: Path, result: Result) -> None:
@@ -77,13 +81,61 @@ def result_files(out: Path) -> list[Path]:
 
 
 def load_results(out: Path) -> list[Result]:
-    """What `measure` kept of every episode, in order of episodes. Raises: LssvwmError for damaged files."""
-    results = []
+    """What `measure` kept of every episode, in order of episodes.
+
+    Raises: LssvwmError naming the file for results that are damaged or do not fit each other; OSError.
+    """
+    results: list[Result] = []
     for path in result_files(out):
-        check_regular(path)
-        try:
-            with np.load(path) as file:
-                results.append({name: file[name] for name in file.files})
-        except (ValueError, EOFError, BadZipFile, zlib.error) as error:
-            raise LssvwmError(f"{path}: damaged result ({error}); delete it and evaluate again") from error
+        results.append(_load_result(path))
+        first, last = results[0], results[-1]
+        if first["rows"].tolist() != last["rows"].tolist() or first["distance"].size != last["distance"].size:
+            raise LssvwmError(f"{path}: its rows or frames are not those of the other episodes; {ADVICE}")
     return results
+
+
+def _load_result(path: Path) -> Result:
+    check_regular(path)
+    try:
+        with np.load(path) as file:
+            result = {name: file[name] for name in file.files}
+    except (ValueError, EOFError, BadZipFile, zlib.error, NotImplementedError, KeyError) as error:
+        raise LssvwmError(f"{path}: damaged result ({error}); {ADVICE}") from error
+    problem = _problem(result)
+    if problem:
+        raise LssvwmError(f"{path}: damaged result ({problem}); {ADVICE}")
+    return result
+
+
+def _problem(result: Result) -> str | None:
+    """The first array that is missing, of another type or shape, or not finite where it must be; None when all fit."""
+    sizes = {name: result[name].size if name in result else 0 for name in ("rows", "distance", "shown")}
+    rows, frames, shown = sizes.values()
+    expected: dict[str, tuple[str, tuple[int | None, ...]]] = {  # kinds of numpy's dtypes, and shapes; None is any
+        "id": ("U", ()),
+        "rows": ("U", (rows,)),
+        "exact": ("b", ()),
+        "places_known": ("b", ()),
+        "distance": ("f", (frames,)),
+        "features": ("f", (rows, None, None)),
+        "features_truth": ("f", (None, None)),
+        "shown": ("iu", (shown,)),
+        "pictures": ("u", (1 + rows, shown, None, None, 3)),
+        PSNR.name: ("f", (rows, frames)),
+        **{metric.name: ("f", (rows, frames)) for metric in FRAME_METRICS if metric.name in result},
+    }
+    for name, (kinds, shape) in expected.items():
+        array = result.get(name)
+        if array is None:
+            return f"no {name}"
+        fits = len(array.shape) == len(shape) and all(b in (None, a) for a, b in zip(array.shape, shape, strict=True))
+        if array.dtype.kind not in kinds or not fits:
+            return f"{name} has shape {array.shape} and type {array.dtype}, expected {shape}".replace("None", "any")
+        if name != "distance" and array.dtype.kind == "f" and not np.isfinite(array).all():
+            place = np.argwhere(~np.isfinite(array))[0].tolist()
+            return f"{name}{place} is {array[tuple(place)]}, expected finite numbers"
+    if not frames or not rows:
+        return "no frames or no rows"
+    if shown and not (0 <= result["shown"].min() <= result["shown"].max() < frames):
+        return f"shown has frames outside 0..{frames - 1}"
+    return None

@@ -6,6 +6,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from lssvwm_core.evaluation.frame_metrics import FRAME_METRICS
 from lssvwm_core.hub.client import SAMPLE_FILE
 from lssvwm_core.model.storage import AUTOENCODER_FOLDER
 from lssvwm_core.training.run.folder import RunFacts
@@ -31,7 +32,6 @@ class Report:
 
 
 HUB = "https://huggingface.co"  # where cards are read; a video plays from its whole address only
-HEADINGS = {"psnr": "PSNR ↑ (dB)", "ssim": "SSIM ↑", "lpips": "LPIPS ↓"}
 
 
 def data_card(repo: str, index: Index) -> str:
@@ -127,12 +127,12 @@ def _measured(reports: Sequence[Report]) -> str:
     """Every row of every report in a table; empty without reports."""
     if not reports:
         return ""
-    metrics = [metric for metric in HEADINGS if any(metric in report.rows["model"].all for report in reports)]
-    lines = [["task", "episodes", "", *(HEADINGS[metric] for metric in metrics)]]
+    metrics = [metric for metric in FRAME_METRICS if any(metric.name in report.rows["model"].all for report in reports)]
+    lines = [["task", "episodes", "", *(metric.heading for metric in metrics)]]
     lines.append(["---"] * len(lines[0]))
     for report in reports:
         for name, row in report.rows.items():
-            figures = [f"{row.all[metric]:.3f}" if metric in row.all else "–" for metric in metrics]
+            figures = [f"{row.all[metric.name]:.3f}" if metric.name in row.all else "–" for metric in metrics]
             lines.append([_task(report), str(report.episodes), name, *figures])
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return (

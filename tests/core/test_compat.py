@@ -88,7 +88,7 @@ def test_a_limit_is_only_given_to_a_torch_that_takes_one(monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_costs_are_the_same_counted_or_computed(monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
-    config = preset("tiny", (4, 4, 4), action_names=("go",), width=64, depth=2, head_width=32, state_width=16)
+    config = preset("tiny", (4, 4, 4), action_names=("go",), width=64, depth=2, headdim=32, d_state=16)
     counted = step_cost(config, 2, 20, 5, precision)
     monkeypatch.setitem(sys.modules, "torch._subclasses.fake_tensor", None)  # importing it fails
     assert step_cost(config, 2, 20, 5, precision) == counted

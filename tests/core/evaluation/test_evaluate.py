@@ -10,9 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
+from lssvwm_core.evaluation.charts import binned
 from lssvwm_core.evaluation.features import latent_features
+from lssvwm_core.evaluation.figures import summarise
+from lssvwm_core.evaluation.frame_metrics import load_frame_metrics
 from lssvwm_core.evaluation.metrics import psnr
-from lssvwm_core.evaluation.report import binned, summarise
 from lssvwm_core.evaluation.results import CUT, MODEL, Measures, load_results
 from lssvwm_core.evaluation.run import EvalOptions, evaluate
 from lssvwm_core.evaluation.tasks import make_task
@@ -37,7 +39,7 @@ def world(workspace: Path) -> World:
 
 def run(world: World, workspace: Path, out: Path, stop_after: int | None = None, **options: object) -> None:
     wanted = replace(EvalOptions(make_task("retrieval", 20, 20), episodes=1, videos=0), **options)  # type: ignore[arg-type]
-    measures = Measures("none here", latent_features(world.autoencoder, world.device))
+    measures = Measures(latent_features(world.autoencoder, world.device), *load_frame_metrics(world.device))
     steps: Iterator[object] = evaluate(world, workspace / "data/maze", wanted, measures, {"weights": "w"}, out)
     for count, _ in enumerate(steps):
         if count == stop_after:
@@ -96,7 +98,7 @@ def test_the_cut_row_knows_nothing_but_the_window(world: World, workspace: Path,
         with h5py.File(path, "r+") as file:
             file["latents"][:10] = -file["latents"][:10]
     options = EvalOptions(make_task("reasoning", 20, 5), episodes=1, videos=0)
-    measures = Measures("", latent_features(world.autoencoder, world.device))
+    measures = Measures(latent_features(world.autoencoder, world.device), *load_frame_metrics(world.device))
     for name, data in (("a", workspace / "data/maze"), ("b", changed)):
         list(evaluate(world, data, options, measures, {}, tmp_path / name))
     (a,), (b,) = load_results(tmp_path / "a"), load_results(tmp_path / "b")

@@ -10,7 +10,8 @@ from scipy.linalg import sqrtm
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import nn
 
-from lssvwm_core.evaluation.features import CLIP_FRAMES, HEADS_FILE, Lpips, i3d_features, load_lpips
+from lssvwm_core.evaluation.features import CLIP_FRAMES, i3d_features
+from lssvwm_core.evaluation.lpips import HEADS_FILE, Lpips, load_lpips
 from lssvwm_core.evaluation.metrics import frechet_distance, psnr, sharpness, ssim
 from lssvwm_datasets.errors import LssvwmError
 
