@@ -43,6 +43,7 @@ def compare(
     from lssvwm_core.compare import SCALES, Budget, Comparison, parse_stages, parse_tasks
     from lssvwm_core.device import pick_device
     from lssvwm_core.model.variants import VARIANTS
+    from lssvwm_core.process import keep_freed_memory
     from lssvwm_core.resolve import resolve_data
     from lssvwm_datasets.errors import LssvwmError
 
@@ -62,6 +63,7 @@ def compare(
     comparison = Comparison(
         names, chosen, Budget.parse(budget), resolve_data(data), out, tuple(set_ or ()), seed, batch, lpips_weights
     )
+    keep_freed_memory()
     try:
         for job in comparison.jobs(pick_device(device)):
             with progress(job.title, job.total, job.unit) as update:

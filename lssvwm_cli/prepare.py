@@ -176,7 +176,9 @@ def index(
 def _write(chosen: "list[ShardJob]", processes: int, executor: str, out: Path) -> None:
     from lssvwm_core.prepare.estimate import decoding_speed
     from lssvwm_core.prepare.write import write_shards
+    from lssvwm_core.process import keep_freed_memory
 
+    keep_freed_memory()
     total = sum(len(job.recordings) for job in chosen)
     started, done, frames = time.monotonic(), 0, 0
     try:

@@ -60,6 +60,8 @@ def record(
         size=size,
         compact=compact,
     )
+    if recorder.set_up_process:
+        recorder.set_up_process()
     recorder.check()
     remove_partial_files(out)
     there = sum(request.path.exists() for request in requests)

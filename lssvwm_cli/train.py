@@ -113,9 +113,11 @@ def run_and_tell(
     run: "Run", config: "RunConfig", device: "torch.device", minutes: float | None, initial: Path | None, shards: Path
 ) -> None:
     """Train with a progress bar, and say how it ended and how to go on."""
+    from lssvwm_core.process import keep_freed_memory
     from lssvwm_core.rendering import write_sample
     from lssvwm_core.training.loop import Outcome, train
 
+    keep_freed_memory()
     folder, total = run.folder, config.train.total_steps
     start = int(run.last.name) if run.last else 0
     if start:

@@ -34,6 +34,7 @@ def train_autoencoder(
     """Train an autoencoder on recordings; Ctrl-C keeps what was learnt so far."""
     from lssvwm_core.device import pick_device
     from lssvwm_core.model.autoencoder import AutoencoderConfig
+    from lssvwm_core.process import keep_freed_memory
     from lssvwm_core.resolve import resolve_model
     from lssvwm_core.training.autoencoder import AutoencoderTraining
     from lssvwm_core.training.autoencoder import train_autoencoder as train
@@ -41,6 +42,7 @@ def train_autoencoder(
     from lssvwm_datasets.schema import read_text
     from lssvwm_datasets.sources import find_recordings
 
+    keep_freed_memory()
     training = AutoencoderTraining(steps, minutes, batch_size, learning_rate, max_frames=max_frames, seed=seed)
     recordings = find_recordings(source, options=ReaderOptions(size=parse_size(size) if size else None))
     config = AutoencoderConfig(name=out.name, latent_channels=latent_channels)

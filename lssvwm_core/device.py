@@ -1,8 +1,6 @@
 """Where and in what precision to compute."""
 
 import contextlib
-import ctypes
-import sys
 
 import torch
 
@@ -52,18 +50,3 @@ def why_not_compiled(device: torch.device) -> str | None:
     except Exception as error:  # whatever compilers raise
         return f"torch.compile does not work here: {str(error).splitlines()[0]}"
     return None
-
-
-def keep_freed_memory() -> None:
-    """Tell glibc to keep freed memory instead of returning it to the system after every large temporary.
-
-    Page faults otherwise take a large part of a CPU training step. Does nothing on other C libraries.
-    """
-    if not sys.platform.startswith("linux"):
-        return
-    with contextlib.suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-        m_trim_threshold, m_top_pad, m_mmap_max = -1, -2, -4
-        mallopt(m_mmap_max, 0)
-        mallopt(m_trim_threshold, 2**31 - 1)
-        mallopt(m_top_pad, 64 * 2**20)

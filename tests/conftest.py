@@ -11,6 +11,8 @@ import pytest
 from tests.faults.faults import fault_environment as fault_environment
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("MUJOCO_GL", "osmesa")  # as `lssvwm record` does
+os.environ.setdefault("LP_NUM_THREADS", "0")
 
 CLI = [sys.executable, "-m", "lssvwm_cli.app"]
 SMALL_MODEL = ("model.width=64", "model.depth=2", "model.headdim=32", "model.d_state=16")

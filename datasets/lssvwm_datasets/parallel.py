@@ -22,9 +22,15 @@ Result = TypeVar("Result")
 UNITS_PER_PROCESS = 25  # then a fresh process: MuJoCo's renderer gives its memory back only at exit
 
 
-def run_units(work: Callable[[Unit], Result], units: Iterable[Unit], jobs: int) -> Iterator[Result]:
+def run_units(
+    work: Callable[[Unit], Result],
+    units: Iterable[Unit],
+    jobs: int,
+    set_up_process: Callable[[], None] | None = None,
+) -> Iterator[Result]:
     """Yield `work(unit)` of every unit as it is done, in any order; with one job, in this process.
 
+    `set_up_process` is called first in each worker process, never in this one, which is not for a library to change.
     Workers leave Ctrl-C to the parent and end when it ends, even by kill -9. Raises: LssvwmError when a worker dies.
     """
     if jobs == 1:
@@ -34,7 +40,7 @@ def run_units(work: Callable[[Unit], Result], units: Iterable[Unit], jobs: int) 
     remaining = iter(units)
     # a pool a batch: max_tasks_per_child, which should do this, can wait forever (python/cpython#115634)
     while batch := list(itertools.islice(remaining, jobs * UNITS_PER_PROCESS)):
-        pool = ProcessPoolExecutor(jobs, context, _start_worker, (os.getpid(),))
+        pool = ProcessPoolExecutor(jobs, context, _start_worker, (os.getpid(), set_up_process))
         try:
             for future in as_completed([pool.submit(work, unit) for unit in batch]):
                 yield future.result()
@@ -47,7 +53,12 @@ def run_units(work: Callable[[Unit], Result], units: Iterable[Unit], jobs: int) 
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def run_units_on_ray(work: Callable[[Unit], Result], units: Iterable[Unit], gpus: float = 0.0) -> Iterator[Result]:
+def run_units_on_ray(
+    work: Callable[[Unit], Result],
+    units: Iterable[Unit],
+    gpus: float = 0.0,
+    set_up_process: Callable[[], None] | None = None,
+) -> Iterator[Result]:
     """As `run_units`, over the Ray cluster that there is (`RAY_ADDRESS`), else one on this machine; a core a unit.
 
     Every node must see the same files under the same names, and have the package installed. Units of a node that is
@@ -60,7 +71,13 @@ def run_units_on_ray(work: Callable[[Unit], Result], units: Iterable[Unit], gpus
     started = not ray.is_initialized()
     if started:
         ray.init(logging_level=logging.WARNING, log_to_driver=False)
-    remote = ray.remote(num_cpus=1, num_gpus=gpus)(work)
+
+    def set_up_and_work(unit: Unit) -> Result:
+        if set_up_process is not None:
+            set_up_process()
+        return work(unit)
+
+    remote = ray.remote(num_cpus=1, num_gpus=gpus)(set_up_and_work)
     try:
         pending = [remote.remote(unit) for unit in units]
         while pending:
@@ -107,9 +124,11 @@ def ahead(items: Iterable[Unit], depth: int) -> Iterator[Unit]:
                 results.get(timeout=0.01)
 
 
-def _start_worker(parent: int) -> None:
+def _start_worker(parent: int, set_up_process: Callable[[], None] | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    if set_up_process is not None:
+        set_up_process()
 
 
 def _end_with(parent: int) -> None:

@@ -41,6 +41,7 @@ class Recorder:
     Attributes:
         record: records an episode; its file appears whole or not at all.
         check: fails in words where the environment is not installed. Raises: LssvwmError.
+        set_up_process: settings that it wants of its process; called by the command, and in worker processes.
         suffix: of the files.
         sizes: {name: steps of an episode at most}, the default first; empty: one size, and no limit.
         compacts: whether it can write compact files.
@@ -48,6 +49,7 @@ class Recorder:
 
     record: Callable[[EpisodeRequest], object]
     check: Callable[[], object]
+    set_up_process: Callable[[], None] | None = None
     suffix: str = ".npz"
     sizes: Mapping[str, int] = field(default_factory=dict)
     compacts: bool = False
@@ -96,7 +98,7 @@ def plan(
 def record_all(recorder: Recorder, requests: list[EpisodeRequest], jobs: int) -> Iterator[EpisodeRequest]:
     """Record the requests whose files are missing, yielding each as its file is complete."""
     missing = [request for request in requests if not request.path.exists()]
-    yield from run_units(partial(_record, recorder), missing, max(1, min(jobs, len(missing))))
+    yield from run_units(partial(_record, recorder), missing, max(1, min(jobs, len(missing))), recorder.set_up_process)
 
 
 def _record(recorder: Recorder, request: EpisodeRequest) -> EpisodeRequest:

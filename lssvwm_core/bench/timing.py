@@ -19,7 +19,7 @@ from torch import Tensor
 from lssvwm_core.bench import attention
 from lssvwm_core.bench.costs import Point
 from lssvwm_core.conditions import Conditions
-from lssvwm_core.device import autocast, fastest_precision, keep_freed_memory, training_precision
+from lssvwm_core.device import autocast, fastest_precision, training_precision
 from lssvwm_core.diffusion import flow_loss, sample_noise_levels
 from lssvwm_core.model.config import ModelConfig
 from lssvwm_core.model.state import ModelState, state_name
@@ -67,7 +67,6 @@ class BenchOptions:
 
 def bench_train(options: BenchOptions, device: torch.device) -> Iterator[Point]:
     """A whole training step on one clip: forward, backward, optimiser."""
-    keep_freed_memory()
     for name in options.variants:
         model = _model(name, options, device).train()
         optimizer = torch.optim.AdamW(model.parameters(), fused=True)
@@ -177,8 +176,9 @@ def step_seconds(config: ModelConfig, stage: Stage, chunk: int, device: torch.de
 
 def _model(name: str, options: BenchOptions, device: torch.device) -> WorldModel:
     ours = options.config()
-    torch.manual_seed(0)
-    model = WorldModel(replace(ours, **variant(name, ours, options.clip_frames))).to(device)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = WorldModel(replace(ours, **variant(name, ours, options.clip_frames))).to(device)
     if options.compile:
         compile_where_possible(model, device)
     return model

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lssvwm_core.device import keep_freed_memory
 from lssvwm_core.model.autoencoder import load_autoencoder
 from lssvwm_core.model.frame_codec import FrameCodec
 from lssvwm_core.prepare.encode import encode_frames
 from lssvwm_core.prepare.estimate import require_space
 from lssvwm_core.prepare.index import write_index
 from lssvwm_core.prepare.plan import SHARDS, ShardJob, check_fits, shard_name
+from lssvwm_core.process import set_up_worker
 from lssvwm_datasets.episode import Episode
 from lssvwm_datasets.errors import DamagedRecording, LssvwmError, UnreadableNow, printable
 from lssvwm_datasets.files import remove_partial_files, written_whole
@@ -70,9 +70,9 @@ def write_shards(jobs: list[ShardJob], processes: int, executor: str = "processe
     try:
         if executor == "ray":
             gpus = 1.0 if missing and missing[0].device.startswith("cuda") else 0.0
-            shards = run_units_on_ray(write_shard, missing, gpus)
+            shards = run_units_on_ray(write_shard, missing, gpus, set_up_worker)
         else:
-            shards = run_units(write_shard, missing, max(1, min(processes, len(missing))))
+            shards = run_units(write_shard, missing, max(1, min(processes, len(missing))), set_up_worker)
         for shard in shards:
             if isinstance(shard, UnfinishedShard):
                 unfinished.append(shard)
@@ -97,7 +97,6 @@ def write_shard(job: ShardJob) -> WrittenShard | UnfinishedShard:
 
     Raises: LssvwmError in strict mode at a damaged recording.
     """
-    keep_freed_memory()
     encode = functools.partial(encode_frames, _autoencoder(job.autoencoder, job.device))
     try:
         with (

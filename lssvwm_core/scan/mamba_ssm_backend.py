@@ -1,18 +1,17 @@
 """The Triton kernels of the mamba-ssm package, on CUDA.
 
 A mamba-ssm built without its CUDA extensions (the wheel that installs everywhere) fails to import as a whole, though
-its Triton kernels work; they are then imported below an empty parent module.
+its Triton kernels work; they are then imported without it.
 """
 
 import functools
 import importlib
-import importlib.util
-import sys
-import types
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from lssvwm_datasets.imports import import_without_parent
 
 CHUNK = 128  # tokens
 
@@ -89,13 +88,4 @@ def _kernels() -> Any:
     try:
         return importlib.import_module(name)
     except ImportError:
-        spec = importlib.util.find_spec("mamba_ssm")
-        if spec is None or spec.submodule_search_locations is None:
-            raise
-    parent = types.ModuleType("mamba_ssm")
-    parent.__path__ = list(spec.submodule_search_locations)
-    sys.modules["mamba_ssm"] = parent
-    try:
-        return importlib.import_module(name)
-    finally:
-        del sys.modules["mamba_ssm"]
+        return import_without_parent(name)

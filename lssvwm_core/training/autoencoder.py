@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from lssvwm_core.device import autocast, fastest_precision, keep_freed_memory
+from lssvwm_core.device import autocast, fastest_precision
 from lssvwm_core.model.autoencoder import (
     Autoencoder,
     AutoencoderConfig,
@@ -66,7 +66,6 @@ def train_autoencoder(
 
     Stopping the iteration early (closing the generator, Ctrl-C) writes what was learnt so far. Raises: LssvwmError.
     """
-    keep_freed_memory()
     torch.manual_seed(training.seed)
     pool = torch.from_numpy(gather_frames(recordings, TRAIN, training.max_frames))
     held_out = torch.from_numpy(gather_frames(recordings, VALIDATION, training.max_frames // 20))

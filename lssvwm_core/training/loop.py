@@ -16,7 +16,7 @@ import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader, SequentialSampler, Subset
 
-from lssvwm_core.device import keep_freed_memory, training_precision
+from lssvwm_core.device import training_precision
 from lssvwm_core.diffusion import flow_loss
 from lssvwm_core.model.autoencoder import load_autoencoder
 from lssvwm_core.model.config import ModelConfig
@@ -68,7 +68,6 @@ def train(
     from `init_from`, the teacher where the run distils. Raises: LssvwmError for data that does not fit the model, and
     when the loss is no longer finite (the last checkpoint is kept).
     """
-    keep_freed_memory()
     outcome = outcome or Outcome()
     shards = open_shards(Path(config.data), TRAIN)
     check_trackers(config.train.track)

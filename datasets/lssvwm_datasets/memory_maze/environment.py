@@ -1,46 +1,49 @@
 """The real Memory Maze environment, found without gym and made several times faster.
 
-`memory_maze/__init__` imports the long-dead `gym`, which the package does not even declare, so its submodules are
-imported below an empty parent. Two functions of dm-control take most of an episode's time; `fast_physics` replaces
-them by equivalents that give the same pixels bit for bit (the tests replay a recording in the untouched environment).
+`memory_maze/__init__` imports the long-dead `gym`, which the package does not even declare, and picks an OpenGL for the
+process, so its submodules are imported without it. Two functions of dm-control take most of an episode's time;
+`fast_physics` replaces them by equivalents that give the same pixels bit for bit (the tests replay a recording in the
+untouched environment).
 """
 
 import contextlib
-import importlib.util
+import functools
 import logging
 import os
-import sys
-import types
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from lssvwm_datasets.errors import LssvwmError
+from lssvwm_datasets.imports import import_without_parent
+
+_patching = threading.RLock()
 
 
-def load_tasks() -> Any:
-    """Import `memory_maze.tasks`. Set `MUJOCO_GL` (egl or osmesa) before the first call.
+def set_up_process() -> None:
+    """Settings that recording wants of its process: software rendering on one thread, no warning an episode.
 
-    Raises: LssvwmError when the `maze` extra or an OpenGL library is missing.
+    For commands and the worker processes that they start, before anything else; OpenGL reads them once.
     """
     os.environ.setdefault("MUJOCO_GL", "osmesa")
     os.environ.setdefault("LP_NUM_THREADS", "0")  # software rendering: one thread a process
     logging.getLogger("absl").setLevel(logging.ERROR)  # a warning an episode, about a walker that needs no velocity
+
+
+@functools.cache
+def load_tasks() -> Any:
+    """Import `memory_maze.tasks`. A process that does not call `set_up_process` sets `MUJOCO_GL` (egl or osmesa) first.
+
+    Raises: LssvwmError when the `maze` extra or an OpenGL library is missing.
+    """
     try:
-        if "memory_maze" not in sys.modules:
-            spec = importlib.util.find_spec("memory_maze")
-            if spec is None or spec.submodule_search_locations is None:
-                raise ModuleNotFoundError("No module named 'memory_maze'")
-            parent = types.ModuleType("memory_maze")
-            parent.__path__ = list(spec.submodule_search_locations)
-            sys.modules["memory_maze"] = parent
-        from memory_maze import tasks
+        return import_without_parent("memory_maze.tasks")
     except (ImportError, AttributeError, OSError) as error:
         raise LssvwmError(
             f"the Memory Maze environment does not load: {error}\n"
             "Install it with: pip install 'lssvwm[maze]'   (Python 3.11 or 3.12)\n"
             "and its OpenGL:  apt-get install libosmesa6   (or set MUJOCO_GL=egl on a GPU machine)"
         ) from error
-    return tasks
 
 
 def make_environment(size: str, seed: int, camera_resolution: int = 64) -> Any:
@@ -51,12 +54,26 @@ def make_environment(size: str, seed: int, camera_resolution: int = 64) -> Any:
 
 @contextlib.contextmanager
 def fast_physics() -> Iterator[None]:
-    """Within this context environments run 3 to 5 times faster, with identical observations.
+    """Within this context environments run 3 to 5 times faster, with identical observations. Threads take turns.
 
     1. A target sphere reads its contacts from MuJoCo's int array instead of building a Python object for each contact
        (150 times a frame).
     2. A physics keeps its camera, and so its scene, instead of building one for every picture.
     """
+    with _patching:
+        replaced = _faster_functions()
+        stock = [(owner, name, owner.__dict__[name]) for owner, name, _ in replaced]
+        for owner, name, function in replaced:
+            setattr(owner, name, function)
+        try:
+            yield
+        finally:
+            for owner, name, function in stock:
+                setattr(owner, name, function)
+
+
+def _faster_functions() -> list[tuple[type, str, Callable[..., Any]]]:
+    """(class, name of the method, what replaces it)."""
     load_tasks()
     from dm_control.locomotion.props.target_sphere import TargetSphere
     from dm_control.mujoco import engine
@@ -87,16 +104,8 @@ def fast_physics() -> Iterator[None]:
         stock_free(self)
 
     stock_free = engine.Physics.free
-    replaced = [
+    return [
         (TargetSphere, "_update_activation", update_activation),
         (engine.Physics, "render", render),
         (engine.Physics, "free", free),
     ]
-    stock = [(owner, name, owner.__dict__[name]) for owner, name, _ in replaced]
-    for owner, name, function in replaced:
-        setattr(owner, name, function)
-    try:
-        yield
-    finally:
-        for owner, name, function in stock:
-            setattr(owner, name, function)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lssvwm_datasets.files import written_whole
 from lssvwm_datasets.memory_maze.constants import SIZES
-from lssvwm_datasets.memory_maze.environment import fast_physics, load_tasks, make_environment
+from lssvwm_datasets.memory_maze.environment import fast_physics, load_tasks, make_environment, set_up_process
 from lssvwm_datasets.memory_maze.explorer import Explorer
 from lssvwm_datasets.recorder import EpisodeRequest, Recorder
 
@@ -82,4 +82,4 @@ def save_npz(path: Path, arrays: dict[str, NDArray[Any]], compression: int) -> N
                 npy.write_array(handle, np.ascontiguousarray(array), allow_pickle=False)
 
 
-RECORDER = Recorder(record, check=load_tasks, sizes=SIZES, compacts=True)
+RECORDER = Recorder(record, check=load_tasks, set_up_process=set_up_process, sizes=SIZES, compacts=True)
