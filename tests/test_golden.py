@@ -13,6 +13,7 @@ import torch
 from lssvwm_core.conditions import Conditions
 from lssvwm_core.episodes import EncodedEpisode, load_episode
 from lssvwm_core.evaluation.features import latent_features
+from lssvwm_core.evaluation.frame_metrics import load_frame_metrics
 from lssvwm_core.evaluation.results import Measures, load_results
 from lssvwm_core.evaluation.run import EvalOptions, evaluate
 from lssvwm_core.evaluation.tasks import make_task
@@ -116,7 +117,8 @@ def test_the_shipped_world(golden: dict[str, np.ndarray]) -> None:
 
 def test_an_evaluation(world: World, golden: dict[str, np.ndarray], tmp_path: Path) -> None:
     options = EvalOptions(make_task("retrieval", 40, 35), episodes=1, seeds=2, batch=2, videos=0)
-    measures = Measures("none", latent_features(world.autoencoder, torch.device("cpu")))
+    cpu = torch.device("cpu")
+    measures = Measures(latent_features(world.autoencoder, cpu), *load_frame_metrics(cpu))
     for _ in evaluate(world, GOLDEN / "data/maze", options, measures, {}, tmp_path):
         pass
     for k, result in enumerate(load_results(tmp_path)):
