@@ -10,16 +10,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from lssvwm_core.device import pick_device
+from lssvwm_core import Conditions, EncodedEpisode, World, load_episode, load_world
 from lssvwm_core.driving import RECORDED, Drive, steer
-from lssvwm_core.episodes import EncodedEpisode, episode_count, load_episode
-from lssvwm_core.resolve import resolve_world
+from lssvwm_core.episodes import episode_count
 from lssvwm_core.video import Frames
-from lssvwm_core.world import World, load_world
 from lssvwm_datasets.sources import sample_recordings
 
 CONTEXT = 240
@@ -27,40 +24,29 @@ STATISTICS = ("brightness", "contrast", "saturation", "sharpness")
 
 
 def main(out: Path, checkpoint: str, count: int) -> None:
-    world, source = load_world(resolve_world(checkpoint), pick_device("auto")), sample_recordings()
-    episodes = [load_episode(source, world, number) for number in range(episode_count(source, world))]
+    world, source = load_world(checkpoint), sample_recordings()
+    episodes = [load_episode(world, source, number) for number in range(episode_count(source, world))]
     truth = np.concatenate([statistics(episode.frames) for episode in episodes if episode.frames is not None])
-    dreamt = np.concatenate([statistics(frames) for frames in roll_out(world, episodes[0], count)])[:count]
+    generated = np.concatenate([statistics(frames) for frames in roll_out(world, episodes[0], count)])[:count]
     figure = Figure(figsize=(12, 6), layout="constrained")
     for column, name in enumerate(STATISTICS):
         axes = figure.add_subplot(2, 2, column + 1)
         low, high = np.percentile(truth[:, column], [1, 99])
         axes.axhspan(low, high, color="0.9")
-        axes.plot(dreamt[:, column], linewidth=0.5)
+        axes.plot(generated[:, column], linewidth=0.5)
         axes.set(title=name, xlabel="frames generated")
-        outside = np.mean((dreamt[:, column] < low) | (dreamt[:, column] > high))
+        outside = np.mean((generated[:, column] < low) | (generated[:, column] > high))
         print(f"{name:<11} {outside:.1%} of the frames outside")
     figure.savefig(out, dpi=80)
 
 
 def roll_out(world: World, episode: EncodedEpisode, count: int) -> list[Frames]:
-    poses = episode.poses
-    assert poses is not None
-    state = world.reset()
-    conditions = {"action": episode.actions[:CONTEXT], "pose": poses[:CONTEXT]}
-    latents = torch.from_numpy(episode.latents[:CONTEXT])[None].float()
-    world.observe(state, latents, {name: torch.from_numpy(rows)[None] for name, rows in conditions.items()})
-    recorded = Drive(episode.actions[CONTEXT:], poses[CONTEXT:])
-    frames = -(-count // world.chunk) * world.chunk
-    drive = steer(RECORDED, frames, world.header.action_names, poses[CONTEXT - 1], episode.layout, 0, recorded)
-    rng = torch.Generator().manual_seed(0)
-    chunks = []
-    for first in range(0, frames, world.chunk):
-        rows = slice(first, first + world.chunk)
-        conditions = {"action": drive.actions[rows], "pose": drive.poses[rows]}
-        tensors = {name: torch.from_numpy(values)[None] for name, values in conditions.items()}
-        chunks.append(world.decode(world.generate(state, tensors, rng)[0]))
-    return chunks
+    rollout = world.rollout()
+    rollout.observe(episode.latents[:CONTEXT], episode.conditions[:CONTEXT])
+    assert episode.poses is not None
+    recorded = Drive(episode.actions[CONTEXT:], episode.poses[CONTEXT:])
+    drive = steer(RECORDED, count, world.header.action_names, recorded.poses[0], episode.layout, 0, recorded)
+    return [chunk.frames for chunk in rollout.run(Conditions(action=drive.actions, pose=drive.poses))]
 
 
 def statistics(frames: Frames) -> NDArray[np.float32]:

@@ -57,3 +57,18 @@ def test_other_names_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     monkeypatch.chdir(tmp_path)
     with pytest.raises(LssvwmError, match="no such model"):
         load_world("nothing")
+
+
+def test_the_recipes_of_the_manual_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs/python.md").read_text("utf-8")
+    first, *recipes = re.findall(r"```python\n(.*?)```", text, re.S)
+    names: dict[str, object] = {}
+    for code in (first.replace("240", "10").replace("480", "20"), *recipes):
+        exec(code.replace("100", "20").replace("105", "25"), names)
+    assert names["frames"].shape == (1, 5, 64, 64, 3)  # type: ignore[attr-defined]
+    walks = [np.concatenate(walk) for walk in names["walks"]]  # type: ignore[attr-defined]
+    assert all(walk.shape == (20, 64, 64, 3) for walk in walks)
+    assert not np.array_equal(walks[0], walks[2])
+    listed = set(re.findall(r"^\| `(\w+)", text, re.M)) | {"RenderOptions"}
+    assert listed == set(lssvwm_core.__all__)
