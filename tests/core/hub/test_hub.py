@@ -154,14 +154,13 @@ def test_a_world_goes_to_the_hub_and_comes_back_identical(workspace: Path, tmp_p
 
 SHARE = """
 import sys, torch
-from dataclasses import replace
 from lssvwm_core.hub.pretrained import PretrainedWorld
 world = PretrainedWorld.from_pretrained(sys.argv[1], device="cpu")
 with torch.no_grad():
     next(world.model.parameters()).add_(1)
 world.push_to_hub(sys.argv[2])
 again = PretrainedWorld.from_pretrained(sys.argv[2])
-replace(again, steps=1).save_pretrained("saved")
+again.sampled_with(steps=1).save_pretrained("saved")
 PretrainedWorld.from_pretrained("saved").save_pretrained("saved")  # over itself
 """
 
