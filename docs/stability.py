@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from lssvwm_core.driving import RECORDED, Drive, steer
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from lssvwm_core import Conditions, EncodedEpisode, World, load_episode, load_world
-from lssvwm_core.driving import RECORDED, Drive, steer
 from lssvwm_core.episodes import episode_count
 from lssvwm_core.video import Frames
 from lssvwm_datasets.sources import sample_recordings

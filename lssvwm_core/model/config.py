@@ -24,7 +24,7 @@ class ModelConfig:
     """Columns of the `pose` condition stream."""
     pose_kinds: tuple[str, ...] = ()
     """What each column of a pose is: x, y, z, cos, sin, pitch or other; given by the shards. Empty: as it is named."""
-    stream_names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    stream_names: dict[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     """Columns of further condition streams, by stream (`lssvwm_datasets.streams`); given by the shards."""
     action_scaling: tuple[tuple[float, float], ...] = ()
     """(mean, standard deviation) of each action column, to normalise by; given by the shards. Empty: none is."""

@@ -108,7 +108,7 @@ def test_options_are_parsed_or_refused() -> None:
     [
         (("--variants", "mamba3"), "expected some of ours, mamba2"),
         (("--scale", "huge"), "expected one of cpu, small, paper"),
-        (("--data", "nowhere"), "lssvwm prepare maze --out nowhere"),
+        (("--data", "nowhere"), "nowhere: no such folder; expected shards (from lssvwm prepare)"),
     ],
 )
 def test_bad_input_is_one_message(workspace: Path, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
