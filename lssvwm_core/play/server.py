@@ -74,7 +74,7 @@ def make_server(app: Starlette, message_bytes: int) -> uvicorn.Server:
     """A server, to run with a listener; no message of a viewer may be longer than `message_bytes`."""
     config = uvicorn.Config(
         app,
-        log_level="warning",
+        log_level="error",  # warnings tell of every stranger who sends garbage
         http=functools.partial(WaitingProtocol, Entrance()),  # type: ignore[arg-type]
         proxy_headers=False,
         backlog=MAX_WAITING,

@@ -35,9 +35,12 @@ MEDIA_TYPES = {"index.html": "text/html", "play.css": "text/css", "play.js": "te
 
 
 class PlayApp:
-    """Args:
-    episodes: validation episodes that a viewer can start from.
-    title: of the world, for the page.
+    """The page of a session, and the WebSockets of those who have it open.
+
+    Args:
+        episodes: how many validation episodes a viewer can start from.
+        title: the world's name, for the page.
+        door: who is let in.
     """
 
     def __init__(self, session: Session, episodes: int, title: str, door: Door) -> None:
@@ -85,8 +88,14 @@ class PlayApp:
         if self._refuses_viewer(websocket, websocket.headers.get("origin")):  # browsers always send it
             await websocket.close(1008)  # seen as a 403; the page asks /refused for the reason
             return
-        await websocket.accept()
         self.viewers += 1
+        try:
+            await websocket.accept()
+            await self._serve(websocket)
+        finally:
+            self.viewers -= 1
+
+    async def _serve(self, websocket: WebSocket) -> None:
         loop, news, room = asyncio.get_running_loop(), asyncio.Event(), _Room()
 
         def notify() -> None:
@@ -101,7 +110,6 @@ class PlayApp:
         except WebSocketDisconnect:
             pass
         finally:
-            self.viewers -= 1
             self.session.leave(viewer)
             sender.cancel()
             with contextlib.suppress(asyncio.CancelledError, WebSocketDisconnect, RuntimeError):
@@ -173,7 +181,7 @@ class PlayApp:
 
 
 class _Room:
-    """For `IN_FLIGHT` pictures on their way: who does not say that they arrived gets no more."""
+    """Room for `IN_FLIGHT` pictures on their way; a viewer that does not acknowledge them gets no more."""
 
     def __init__(self) -> None:
         self._on_their_way = 0

@@ -51,6 +51,22 @@ def test_a_frame_is_a_rollout_step_with_the_pose_reckoned(game: Game, workspace:
     np.testing.assert_array_equal(game.place.pose, pose)
 
 
+def test_an_unknown_environment_has_number_keys_and_rests_on_zeros(
+    new_game: Callable[[], Game], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lssvwm_core.play.game.environment_of", lambda header: None)
+    game = new_game()
+    assert game.keys == {"1": 0, "2": 1, "3": 2, "4": 3, "5": 4, "6": 5}
+    assert game.idle is game.place.pose is game.place.spot is None
+    game.step(None)
+    assert not game.rollout.recent_conditions["action"][0, -1].any()
+    game.step(LEFT)
+    assert game.rollout.recent_conditions["action"][0, -1].argmax() == LEFT
+    assert game.rollout.recent_conditions["pose"][0, -1].isnan().all()
+    game.save("here")
+    game.load("here")
+
+
 def test_memory_is_of_constant_size(game: Game) -> None:
     sizes = set()
     for action in [FORWARD, LEFT] * 15:
