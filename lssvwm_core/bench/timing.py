@@ -33,6 +33,7 @@ from lssvwm_core.training.step.cost import step_cost
 from lssvwm_core.world import compile_where_possible
 from lssvwm_datasets.shards import open_shards
 from lssvwm_datasets.sources import TRAIN
+from lssvwm_datasets.streams import STREAMS, columns_of
 
 LATENT_SHAPE = (32, 4, 4)  # of the shipped autoencoder
 POSE_NAMES = ("x", "y", "cos", "sin")
@@ -256,7 +257,7 @@ def _reading(dataset: ClipDataset) -> Measure:
 
 
 def _streams(header: Any) -> Mapping[str, tuple[str, ...]]:
-    return {"action": header.action_names, "pose": header.pose_names}
+    return {name: columns_of(header, name) for name in STREAMS}
 
 
 def _interleaved(

@@ -147,4 +147,4 @@ def _task(report: Report) -> str:
 
 
 def _streams(data: dict[str, Any]) -> list[str]:
-    return [name for name in ("action", "pose") if data[f"{name}_names"]]
+    return [*(name for name in ("action", "pose") if data[f"{name}_names"]), *data.get("stream_names", {})]

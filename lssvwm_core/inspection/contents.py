@@ -11,6 +11,7 @@ from PIL import Image
 from lssvwm_core.video import Frames, action_sheet, contact_sheet
 from lssvwm_datasets.errors import DamagedRecording, LssvwmError
 from lssvwm_datasets.index import INDEX_FILE, read_index
+from lssvwm_datasets.poses import places_of
 from lssvwm_datasets.shards import open_shards
 from lssvwm_datasets.sources import find_recordings
 from lssvwm_datasets.video import read_video
@@ -48,7 +49,7 @@ def _inspect_recordings(path: Path) -> Inspection:
     inspection = Inspection("recordings", str(path))
     lengths: dict[str, list[int]] = {}
     counts: dict[str, int] = {}
-    poses: list[NDArray[np.floating]] = []
+    tracks: list[NDArray[np.floating]] = []  # where the agent went, (T, 2) an episode
     for recording in find_recordings(path):
         try:
             for episode in recording.episodes():
@@ -56,7 +57,8 @@ def _inspect_recordings(path: Path) -> Inspection:
                 for name, count in zip(episode.action_names, np.count_nonzero(episode.actions, axis=0), strict=True):
                     counts[name] = counts.get(name, 0) + int(count)
                 if episode.poses is not None:
-                    poses.append(episode.poses[:, :2])
+                    places = places_of(episode.poses, episode.pose_names, episode.pose_kinds)
+                    tracks += [] if places is None else [places]
                 if inspection.sheet is None:
                     inspection.details = {
                         "dataset": recording.format.name,
@@ -71,8 +73,8 @@ def _inspect_recordings(path: Path) -> Inspection:
             inspection.skipped.append({"id": recording.id, "reason": str(error)})
     if not lengths:
         raise LssvwmError(f"{path}: none of its recordings can be read; the first: {inspection.skipped[0]['reason']}")
-    if poses:
-        steps = np.concatenate([np.linalg.norm(np.diff(track, axis=0), axis=1) for track in poses])
+    if tracks:
+        steps = np.concatenate([np.linalg.norm(np.diff(track, axis=0), axis=1) for track in tracks])
         inspection.details["cells_per_step"] = round(float(steps.mean()), 4)
     inspection.splits = {split: _figures(np.array(numbers)) for split, numbers in sorted(lengths.items())}
     inspection.action_counts = counts
