@@ -1,6 +1,6 @@
 """What leads a world: rows of actions and poses, one for each frame, by the name of their stream."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,7 +51,7 @@ class Conditions(Mapping[str, Tensor]):
     def to(self, device: torch.device) -> "Conditions":
         return self._map(lambda rows: rows.to(device))
 
-    def only(self, names: Sequence[str]) -> "Conditions":
+    def only(self, names: Collection[str]) -> "Conditions":
         """The streams of these names; those that are not there stay out."""
         return Conditions({name: rows for name, rows in self.items() if name in names})
 

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from lssvwm_cli.app import app
+from lssvwm_core.play.game import Game
 from lssvwm_core.training.run.folder import Run
 from lssvwm_core.world import load_world
 from lssvwm_datasets.environments import ENVIRONMENTS
@@ -21,7 +22,7 @@ from lssvwm_datasets.poses import plane_of
 from lssvwm_datasets.shards import open_shards
 from lssvwm_datasets.streams import STREAMS, Stream
 from tests.conftest import SMALL_MODEL
-from tests.toy_environment import TOY, read
+from tests.toy_environment import TOY, move, read
 
 Command = Callable[..., str]
 TRAIN = ["train", "--data", "data/toy", "--name", "lawn", "--steps", "2", "--threads", "1", "--clip-frames", "10"]
@@ -68,6 +69,20 @@ def test_a_toy_environment_from_recording_to_play(command: Command) -> None:
     command("eval", "reasoning", "--context", "40", "--frames", "15", "--steps", "1", "--out", "on", "--videos", "0")
     assert "seen" in json.loads(Path("on/report.json").read_text())["rows"]["model"]
 
+    game = Game(world.sampled_with(1), Path("data/toy"), Path("play"), context=20)
+    assert (game.idle, game.keys) == (0, {"i": 1, "j": 2, "l": 3})
+    assert game.place.pose is not None
+    for action in (1, 2, 1):
+        expected = move(None, game.place.pose, action)
+        game.step(action)
+        np.testing.assert_array_equal(game.place.pose, expected)
+    _, x, y, cos, sin = (float(value) for value in expected)
+    assert game.place.spot == pytest.approx((x, y, np.arctan2(sin, cos)))
+    game.save("here")
+    game.step(1)
+    game.load("here")
+    assert game.place.spot == pytest.approx((x, y, np.arctan2(sin, cos)))
+
 
 def test_options_that_an_environment_does_not_have_are_refused(command: Command) -> None:
     for option, message in ((("--size", "9x9"), "--size 9x9"), (("--compact",), "--compact")):
@@ -104,3 +119,4 @@ def test_a_third_condition_stream_needs_its_record_and_a_reader(
     assert any(name.startswith("streams.goal.") for name, _ in world.model.named_parameters())
     command("rollout", "--frames", "40", "--context", "10", "--steps", "1", "--out", "v.mp4", "--conditions", "goal")
     command("eval", "retrieval", "--context", "10", "--steps", "1", "--out", "back", "--videos", "0")
+    Game(world.sampled_with(1), Path("data/toy"), Path("play"), context=20).step(1)

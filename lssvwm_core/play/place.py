@@ -11,7 +11,6 @@ from torch import Tensor
 
 from lssvwm_datasets.environment import Environment
 from lssvwm_datasets.errors import LssvwmError
-from lssvwm_datasets.poses import plane_of
 
 PATH_POINTS = 1000  # of the way that are kept for the map
 LARGEST_LAYOUT = 1000  # cells a side
@@ -48,7 +47,7 @@ class Place:
         place = cls(environment, layout=layout)
         if environment is None or environment.kinematics is None or poses is None or not np.isfinite(poses[-1]).all():
             return place
-        plane = plane_of(environment.pose_names)
+        plane = environment.plane
         path = _no_points() if plane is None else poses[-PATH_POINTS:, [plane.x, plane.y]]
         return replace(place, pose=poses[-1], path=path[np.isfinite(path).all(axis=1)])
 
@@ -65,7 +64,7 @@ class Place:
     @property
     def spot(self) -> tuple[float, float, float] | None:
         """x, y and the heading in radians, from x to y; None where unknown."""
-        plane = plane_of(self.environment.pose_names) if self.environment is not None else None
+        plane = self.environment.plane if self.environment is not None else None
         if plane is None or self.pose is None:
             return None
         x, y, cos, sin = (float(self.pose[column]) for column in (plane.x, plane.y, plane.cos, plane.sin))

@@ -8,6 +8,8 @@ from lssvwm_core.evaluation.tasks.task import Task
 from lssvwm_core.evaluation.tasks.turn import Turn
 from lssvwm_datasets.errors import LssvwmError
 
+__all__ = ["TASKS", "Task", "make_task"]
+
 TASKS: dict[str, Task] = {task.name: task for task in (Retrieval(), Reasoning(), Long(), Turn())}
 
 
