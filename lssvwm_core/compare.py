@@ -35,6 +35,7 @@ from lssvwm_core.training.step.cost import step_cost
 from lssvwm_core.world import load_world
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.files import write_json
+from lssvwm_datasets.schema import convert
 from lssvwm_datasets.shards import ShardHeader, open_shards
 from lssvwm_datasets.sources import TRAIN
 
@@ -163,7 +164,7 @@ class Comparison:
         fields = variant(name, ours, max(stage.frames for stage in stages))
         return replace(
             config,
-            model=config.model | json.loads(json.dumps(fields)),
+            model=config.model | fields,
             train=replace(config.train, **training, **training_fields(name)),
         )
 
@@ -218,7 +219,8 @@ def parse_stages(text: str) -> tuple[Stage, ...]:
     found = [re.fullmatch(r"(\d+)x(\d+)(?:\*(\d+))?", part.strip()) for part in text.split(",")]
     if not all(found):
         raise LssvwmError(f"--stages {text}: expected FRAMESxBATCH*SHARE with commas, such as 40x6*2,100x3")
-    return tuple(Stage(int(m[1]), int(m[3] or 1), int(m[2])) for m in found if m)
+    tables = [{"frames": int(m[1]), "steps": int(m[3] or 1), "batch_size": int(m[2])} for m in found if m]
+    return convert(f"--stages {text}", tables, tuple[Stage, ...])
 
 
 def parse_tasks(text: str) -> tuple[Task, ...]:

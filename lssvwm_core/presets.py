@@ -6,24 +6,25 @@ Nothing here imports torch.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from lssvwm_core.model.config import ModelConfig, with_current_names
+
+Count = Annotated[int, Meta(ge=1, le=10**9)]  # of things that there must be: steps, frames, clips
+Share = Annotated[float, Meta(ge=0, le=1)]
 
 
 @dataclass(frozen=True)
 class Stage:
     """A part of the training with clips of one length (the paper: 400 frames, then 800)."""
 
-    frames: int
+    frames: Count
     """Frames of a clip; a multiple of every chunk size."""
-    steps: int
-    batch_size: int
+    steps: Count
+    batch_size: Count
     """Clips a step, in each process."""
-
-    def __post_init__(self) -> None:
-        if min(self.frames, self.steps, self.batch_size) < 1:
-            raise ValueError(f"stage {self}: frames, steps and batch_size must be at least 1")
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from lssvwm_core.presets import Share
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.shards import ShardSet, StoredEpisode
 from lssvwm_datasets.streams import STREAMS, Stream
@@ -39,16 +40,16 @@ class ClipSampling:
     along the same poses, the paper's retrieval task. Reversed actions are unknown: no action of the maze walks back.
     """
 
-    fold: float = 0.75
+    fold: Share = 0.75
     """Probability that a clip is folded (recordings with poses only): memory is learnt on them (docs/memory.md).
 
     Above 0, clips that are longer than the longest episode are folded always, up to twice its length.
     """
-    reverse: float = 0.25
+    reverse: Share = 0.25
     """Probability that a clip, folded or not, is reversed (recordings with poses only)."""
-    drop_action: float = 0.2
+    drop_action: Share = 0.2
     """Probability that the action stream is dropped, for the whole clip or from a random frame on."""
-    drop_pose: float = 0.2
+    drop_pose: Share = 0.2
     """The same for the pose stream; folded clips keep theirs."""
 
     def drop(self, stream: Stream) -> float:

@@ -1,44 +1,50 @@
-"""The config of a training run: dataclasses, TOML files, and overrides from the command line."""
+"""The config of a run: dataclasses, TOML files, and overrides from the command line.
+
+Every value is checked once, where it is read, by the type that its field declares; what several fields must be together
+is checked when the section is made.
+"""
 
 import dataclasses
-import json
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import tomli_w
+from msgspec import Meta
 
 from lssvwm_core.model.config import ModelConfig, with_current_names
-from lssvwm_core.presets import PRESETS, Stage
+from lssvwm_core.presets import PRESETS, Count, Share, Stage
 from lssvwm_core.sampling import DEFAULT_STEPS, Euler, Sampler
 from lssvwm_core.training.data.clips import ClipSampling
 from lssvwm_datasets.errors import LssvwmError
-from lssvwm_datasets.files import written_whole
-from lssvwm_datasets.schema import read_toml
+from lssvwm_datasets.files import write_text
+from lssvwm_datasets.schema import convert, read_toml
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """Every field can be set in a TOML file (`[train]`) or with `--set train.FIELD=VALUE`."""
 
-    stages: tuple[Stage, ...]
+    stages: Annotated[tuple[Stage, ...], Meta(min_length=1)]
     """Clip lengths in turn."""
-    steps: int = 0
+    steps: Annotated[int, Meta(ge=0, le=10**9)] = 0
     """Where to end; 0: after the last stage. More steps than the stages have prolong the last one."""
-    learning_rate: float = 1e-3
-    warmup_steps: int = 200
-    decay_share: float = 0.2
+    learning_rate: Annotated[float, Meta(gt=0)] = 1e-3
+    warmup_steps: Annotated[int, Meta(ge=0, le=10**9)] = 200
+    decay_share: Share = 0.2
     """The last part of the steps, in which the learning rate falls to zero."""
-    weight_decay: float = 0.01
-    clip_norm: float = 1.0
+    weight_decay: Annotated[float, Meta(ge=0)] = 0.01
+    clip_norm: Annotated[float, Meta(gt=0)] = 1.0
     """Gradients are scaled down to this norm."""
-    ema_decay: float = 0.999
-    accumulate: int = 1
+    ema_decay: Share = 0.999
+    accumulate: Count = 1
     """Batches whose gradients are summed before a step."""
-    prefix_probability: float = 0.5
-    """Of a clean prefix longer than half the clip: long-context training (paper: 0.5)."""
+    prefix_probability: Share = 0.5
+    """Probability of a clean prefix longer than half the clip: long-context training (paper: 0.5)."""
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, a third more time."""
     compile: bool = False
@@ -47,25 +53,20 @@ class TrainConfig:
     """Share weights, gradients, EMA and optimiser out over the processes (FSDP2): for models too large for one GPU."""
     precision: str = "auto"
     """bf16, fp32, or auto: bf16 on CUDA, on CPUs with AMX and on AMD's with AVX512-BF16."""
-    seed: int = 0
-    log_every: int = 10
-    checkpoint_every: int = 500
-    keep_checkpoints: int = 2
-    sample_every: int = 2000
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
+    log_every: Count = 10
+    checkpoint_every: Count = 500
+    keep_checkpoints: Count = 2
+    sample_every: Annotated[int, Meta(ge=0, le=10**9)] = 2000
     """Steps between sample videos (0: none)."""
-    workers: int = 0
+    workers: Annotated[int, Meta(ge=0, le=1024)] = 0
     """Processes that read clips (0: in the training process)."""
     track: tuple[str, ...] = ()
-    """Experiment trackers beside metrics.jsonl: tensorboard, trackio, wandb."""
+    """Experiment trackers beside metrics.jsonl: tensorboard, trackio, wandb. One may stand without brackets."""
 
     def __post_init__(self) -> None:
-        if not self.stages:
-            raise ValueError("no stages; expected at least one, as { frames = 40, steps = 4000, batch_size = 8 }")
         if self.precision not in ("auto", "bf16", "fp32"):
             raise ValueError(f"precision is {self.precision!r}; expected auto, bf16 or fp32")
-        for name in ("log_every", "checkpoint_every", "accumulate", "keep_checkpoints"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
 
     @property
     def total_steps(self) -> int:
@@ -87,13 +88,13 @@ class DistillConfig:
 
     teacher: str
     """Its name; the run keeps a copy."""
-    teacher_steps: int
+    teacher_steps: Count
     """Denoising steps a chunk of the teacher; a multiple of the student's."""
-    steps: int
+    steps: Count
     """Those of the student, which its world is sampled with."""
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.steps >= self.teacher_steps or self.teacher_steps % self.steps:
+        if self.steps >= self.teacher_steps or self.teacher_steps % self.steps:
             raise ValueError(
                 f"{self.steps} steps of the student for {self.teacher_steps} of the teacher; expected fewer, and a "
                 "number that divides the teacher's"
@@ -118,118 +119,142 @@ class RunConfig:
         return Euler(self.distill.steps if self.distill else DEFAULT_STEPS)
 
 
-def make_config(preset: str, data: Path, file: Path | None, overrides: Sequence[str]) -> RunConfig:
-    """Defaults of the preset, then the TOML file, then `section.field=value` overrides.
+SECTIONS = {"model": ModelConfig, "sampling": ClipSampling, "train": TrainConfig, "distill": DistillConfig}
+SETTABLE = ("model", "sampling", "train")
+COLUMNS = ("action_names", "pose_names", "pose_kinds", "stream_names")
+GIVEN_BY_DATA = ("latent_shape", *COLUMNS, "action_scaling", "odometry")
+
+
+def make_config(
+    preset: str,
+    data: Path,
+    file: Path | None = None,
+    overrides: Sequence[str] = (),
+    defaults: Mapping[str, Any] | None = None,
+) -> RunConfig:
+    """A new run's config: that of the preset, then the TOML file, then `section.field=value` overrides.
+
+    Args:
+        defaults: fields of `[train]` in which this kind of run differs from the preset.
 
     Raises: LssvwmError naming the file or override, the field, what was found and what is expected.
     """
-    values: dict[str, dict[str, Any]] = {"train": {}, "sampling": {}, "model": {}}
+    given: dict[str, dict[str, Any]] = {section: {} for section in SETTABLE}
     if file is not None:
-        loaded = read_toml(file)
-        preset = loaded.pop("preset", preset)
-        for section, fields_ in loaded.items():
-            if section not in values or not isinstance(fields_, dict):
+        content = read_toml(file)
+        preset = convert(f"{file}: preset", content.pop("preset", preset), str)
+        for section, table in content.items():
+            if section not in SETTABLE:
                 raise LssvwmError(
                     f"{file}: unknown section [{section}]; expected preset, [model], [sampling] or [train]"
                 )
-            values[section] |= fields_
+            given[section] |= _checked_table(f"{file}: [{section}]", SECTIONS[section], table)
     for override in overrides:
         section, name, value = parse_override(override)
-        values[section][name] = value
+        given[section][name] = value
     if preset not in PRESETS:
         raise LssvwmError(f"unknown preset {preset!r}; expected one of {', '.join(PRESETS)}")
-    train = {"stages": PRESETS[preset].stages, "learning_rate": PRESETS[preset].learning_rate, **values["train"]}
-    return _build(str(file or "--set"), preset, str(data), train, values["sampling"], values["model"])
+    chosen = PRESETS[preset]
+    train = {"stages": chosen.stages, "learning_rate": chosen.learning_rate, **(defaults or {}), **given["train"]}
+    return RunConfig(
+        preset, str(data), _section("[train]", TrainConfig, train), ClipSampling(**given["sampling"]), given["model"]
+    )
 
 
 def with_model(config: RunConfig, model: ModelConfig) -> RunConfig:
     """The config with the shape of this model; what the data gives stays the data's."""
-    columns = ("action_names", "pose_names", "pose_kinds", "stream_names")
-    given_by_data = ("latent_shape", *columns, "action_scaling", "odometry")
-    fields = {name: value for name, value in dataclasses.asdict(model).items() if name not in given_by_data}
-    return dataclasses.replace(config, model=json.loads(json.dumps(fields)))  # with lists, as TOML reads them
+    values = {name: value for name, value in dataclasses.asdict(model).items() if name not in GIVEN_BY_DATA}
+    return dataclasses.replace(config, model=values)
 
 
 def with_distillation(config: RunConfig, model: ModelConfig, teacher: str, teacher_steps: int, steps: int) -> RunConfig:
     """The config of a student of this model. Raises: LssvwmError for steps that do not fit the teacher's."""
-    try:
-        distill = DistillConfig(teacher, teacher_steps, steps)
-    except ValueError as error:
-        raise LssvwmError(f"[distill] {error}") from error
-    return dataclasses.replace(with_model(config, model), distill=distill)
+    values = {"teacher": teacher, "teacher_steps": teacher_steps, "steps": steps}
+    return dataclasses.replace(with_model(config, model), distill=_section("[distill]", DistillConfig, values))
 
 
 def parse_override(text: str) -> tuple[str, str, Any]:
-    """`section.field=value`, the value as in TOML (bare words are strings). Raises: LssvwmError."""
+    """Section, field and value of `section.field=value`, the value as in TOML; bare words are strings.
+
+    Raises: LssvwmError for unknown sections and fields, and for values that are not of the field's type.
+    """
     key, equals, value = text.partition("=")
     section, dot, name = key.strip().partition(".")
-    if not equals or not dot or section not in ("train", "sampling", "model"):
+    if not equals or not dot or section not in SETTABLE:
         raise LssvwmError(f"--set {text}: expected model.FIELD=VALUE, sampling.FIELD=VALUE or train.FIELD=VALUE")
     try:
-        return section, name, tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return section, name, value.strip()
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except (tomllib.TOMLDecodeError, RecursionError):
+        parsed = value.strip()
+    shape, where = SECTIONS[section], f"--set {_short(text)}"
+    [(name, parsed)] = _known(f"{where}: [{section}]", shape, {name: parsed}).items()
+    return section, name, _checked_value(where, shape, name, parsed)
 
 
 def save_run_config(path: Path, config: RunConfig) -> None:
     values = {name: value for name, value in dataclasses.asdict(config).items() if value is not None}
-    with written_whole(path) as partial:
-        partial.write_text(tomli_w.dumps(values))
+    write_text(path, tomli_w.dumps(values))
 
 
 def load_run_config(path: Path) -> RunConfig:
-    """Read a run's `config.toml`. Raises: LssvwmError."""
-    values = read_toml(path)
-    missing = {"preset", "data", "train"} - set(values)
+    """Read a run's `config.toml`. Raises: LssvwmError naming the file and the field; OSError."""
+    content = read_toml(path)
+    missing = {"preset", "data", "train"} - set(content)
     if missing:
         raise LssvwmError(f"{path}: no {', '.join(sorted(missing))}; is it the config of a run?")
-    sections = [values.get(name, {}) for name in ("train", "sampling", "model")]
-    config = _build(str(path), values["preset"], values["data"], *sections)
-    if "distill" not in values:
-        return config
-    return dataclasses.replace(config, distill=_section(str(path), "distill", DistillConfig, values["distill"]))
-
-
-def _build(
-    where: str, preset: str, data: str, train: dict[str, Any], sampling: dict[str, Any], model: dict[str, Any]
-) -> RunConfig:
-    stages = train.get("stages", ())
-    if not isinstance(stages, list | tuple):
-        raise LssvwmError(f"{where}: [train] stages is {stages!r}, expected a list of tables")
-    train = {**train, "stages": tuple(_section(where, "train.stages", Stage, stage) for stage in stages)}
-    if "track" in train:
-        train["track"] = tuple(train["track"])
+    values = {
+        section: _checked_table(f"{path}: [{section}]", shape, content.get(section, {}))
+        for section, shape in SECTIONS.items()
+    }
     return RunConfig(
-        preset=preset,
-        data=data,
-        train=_section(where, "train", TrainConfig, train),
-        sampling=_section(where, "sampling", ClipSampling, sampling),
-        model=with_current_names(model),
+        preset=convert(f"{path}: preset", content["preset"], str),
+        data=convert(f"{path}: data", content["data"], str),
+        train=_section(f"{path}: [train]", TrainConfig, values["train"]),
+        sampling=ClipSampling(**values["sampling"]),
+        model=values["model"],
+        distill=_section(f"{path}: [distill]", DistillConfig, values["distill"]) if "distill" in content else None,
     )
 
 
-def _section(where: str, name: str, section: Any, values: Any) -> Any:
-    """Build a dataclass, checking names and types of its fields."""
-    if isinstance(values, section):
-        return values
-    if not isinstance(values, dict):
-        raise LssvwmError(f"{where}: [{name}] is {values!r}, expected a table")
-    known = {field.name: field.type for field in dataclasses.fields(section)}
-    for key, value in values.items():
-        if key not in known:
-            raise LssvwmError(f"{where}: [{name}] has no field {key!r}; expected some of {', '.join(known)}")
-        expected = known[key]
-        fits = (
-            (expected is bool and isinstance(value, bool))
-            or (expected is int and isinstance(value, int) and not isinstance(value, bool))
-            or (expected is float and isinstance(value, int | float) and not isinstance(value, bool))
-            or (expected is str and isinstance(value, str))
-            or expected not in (bool, int, float, str)
-        )
-        if not fits:
-            wanted = getattr(expected, "__name__", expected)
-            raise LssvwmError(f"{where}: [{name}] {key} is {value!r}, expected {wanted}")
+def _checked_table(where: str, shape: type, table: Any) -> dict[str, Any]:
+    """The fields of a table, each by the type that `shape` declares."""
+    fields = _known(where, shape, table)
+    return {
+        name: _checked_value(f"{where} {name} = {_short(repr(value))}", shape, name, value)
+        for name, value in fields.items()
+    }
+
+
+def _known(where: str, shape: type, table: Any) -> dict[str, Any]:
+    """A table with fields of `shape` only; a model may have the former names of its fields."""
+    if not isinstance(table, dict):
+        raise LssvwmError(f"{where} is {_short(repr(table))}, expected a table")
+    table = with_current_names(table) if shape is ModelConfig else table
+    names = [field.name for field in dataclasses.fields(shape)]
+    for name in table:
+        if name not in names:
+            raise LssvwmError(f"{where} has no field {name!r}; expected some of {', '.join(names)}")
+    return table
+
+
+def _checked_value(where: str, shape: type, name: str, value: Any) -> Any:
+    """The value of a field by its declared type. One text may stand for a list of one."""
+    declared = get_type_hints(shape, include_extras=True)[name]
+    if declared == tuple[str, ...] and isinstance(value, str):
+        value = [value]
+    if name == "stages" and isinstance(value, list):
+        for number, stage in enumerate(value, start=1):
+            _known(f"{where}: stage {number}", Stage, stage)
+    return convert(where, value, declared)
+
+
+def _section(where: str, shape: type[T], values: Mapping[str, Any]) -> T:
+    """A section of checked values. Raises: LssvwmError for a field that is missing, or values that clash."""
     try:
-        return section(**values)
+        return shape(**values)
     except (TypeError, ValueError) as error:
-        raise LssvwmError(f"{where}: [{name}] {error}") from error
+        raise LssvwmError(f"{where} {str(error).removeprefix(shape.__name__ + '.__init__() ')}") from error
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}…"

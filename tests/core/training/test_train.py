@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from lssvwm_core.presets import Stage
 from lssvwm_core.training.data.odometry import fit_odometry
 from lssvwm_core.training.loop import Outcome, schedule, train
-from lssvwm_core.training.run.config import TrainConfig, load_run_config, make_config, parse_override
+from lssvwm_core.training.run.config import TrainConfig, load_run_config, make_config
 from lssvwm_core.training.run.folder import Run, run_facts
 from lssvwm_core.training.run.setup import build_model, open_run
 from lssvwm_core.world import load_model
@@ -164,35 +164,3 @@ def test_schedule_warms_up_and_falls_to_zero() -> None:
     assert max(rates) == 1.0
     assert rates[-1] == pytest.approx(0.02)
     assert rates[10:50] == [1.0] * 40
-
-
-def test_stages_end_where_the_training_ends() -> None:
-    stages = (Stage(10, 5, 1), Stage(20, 5, 1))
-    assert TrainConfig(stages=stages, steps=3).stage_ends() == [(3, stages[0])]
-    assert TrainConfig(stages=stages, steps=20).stage_ends() == [(5, stages[0]), (20, stages[1])]
-
-
-@pytest.mark.parametrize(
-    ("toml", "message"),
-    [
-        ("[train]\nstep = 3", "no field 'step'"),
-        ("[train]\nseed = 'x'", "seed is 'x', expected int"),
-        ("[trian]\nseed = 1", r"unknown section \[trian\]"),
-        ("[train\nseed = 1", "line 1"),
-        ("preset = 'huge'", "unknown preset 'huge'"),
-        ("[[train.stages]]\nframes = 0\nsteps = 1\nbatch_size = 1", "at least 1"),
-    ],
-)
-def test_bad_config_is_named(tmp_path: Path, toml: str, message: str) -> None:
-    file = tmp_path / "config.toml"
-    file.write_text(toml)
-    with pytest.raises(LssvwmError, match=message):
-        make_config("tiny", Path("data"), file, [])
-
-
-def test_overrides() -> None:
-    assert parse_override("model.block_sizes=[[2, 2]]") == ("model", "block_sizes", [[2, 2]])
-    assert parse_override("train.precision=bf16") == ("train", "precision", "bf16")
-    for wrong in ("width=3", "model.width", "other.width=3"):
-        with pytest.raises(LssvwmError, match="expected model"):
-            parse_override(wrong)
