@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from lssvwm_cli.console import progress, say
+from lssvwm_cli.signals import Signals
 
 
 def compare(
@@ -64,13 +65,15 @@ def compare(
         names, chosen, Budget.parse(budget), resolve_data(data), out, tuple(set_ or ()), seed, batch, lpips_weights
     )
     keep_freed_memory()
-    try:
-        for job in comparison.jobs(pick_device(device)):
+    with Signals() as signals:
+        for job in comparison.jobs(pick_device(device), signals):
             with progress(job.title, job.total, job.unit) as update:
                 for done, note in job.run():
                     update(done, note)
-    except KeyboardInterrupt:
-        say(f"\nstopped; what is done is in {out}, and the same command goes on from there")
-        raise
+                    if signals() and not job.ends_itself:
+                        break
+            if name := signals():
+                say(f"stopped by {name}; what is done is in {out}, and the same command goes on from there")
+                signals.exit_if_any()
     say(comparison.report())
     say(f"report: {out / 'report.md'}")

@@ -7,7 +7,7 @@ import typer
 from lssvwm_cli.train import run_and_tell
 
 FRAMES_A_STEP = 400  # of clips as long as the teacher's
-DEFAULTS = ("train.learning_rate=2e-4", "train.warmup_steps=20", "train.prefix_probability=1.0")
+DEFAULTS = {"learning_rate": 2e-4, "warmup_steps": 20, "prefix_probability": 1.0}  # of [train]
 
 
 def distill(
@@ -51,6 +51,7 @@ def distill(
     import torch
 
     from lssvwm_core.device import pick_device
+    from lssvwm_core.presets import Stage
     from lssvwm_core.resolve import resolve_data, resolve_world
     from lssvwm_core.training.run.config import make_config, with_distillation
     from lssvwm_core.training.run.folder import RUNS, run_facts, trained_frames
@@ -67,8 +68,8 @@ def distill(
     folder, shards = resolve_world(teacher), resolve_data(data)
     frames = clip_frames or trained_frames(folder) or 100
     size = batch_size or max(1, FRAMES_A_STEP // frames)
-    stage = f"train.stages=[{{frames = {frames}, steps = 10000, batch_size = {size}}}]"
-    config = make_config("tiny", shards, None, [*DEFAULTS, stage, f"train.steps={steps}", *overrides])
+    defaults = DEFAULTS | {"stages": (Stage(frames, steps=10_000, batch_size=size),), "steps": steps}
+    config = make_config("tiny", shards, None, overrides, defaults)
     known, taught = run_facts(folder).name, teacher_steps or load_sampler(folder).steps
     config = with_distillation(config, load_model(folder)[0].config, known, taught, sampling_steps)
     chosen = any((set_, clip_frames, batch_size))

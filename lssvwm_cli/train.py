@@ -2,21 +2,24 @@
 
 import math
 import time
+import warnings
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
     import torch
 
+    from lssvwm_core.training.estimate import Estimate
     from lssvwm_core.training.run.config import RunConfig
     from lssvwm_core.training.run.folder import Run
 
 from lssvwm_cli.completion import presets, runs
 from lssvwm_cli.console import duration, progress, say, show
-
-LONGEST_TIMED_STEP = 1e12  # FLOP
+from lssvwm_cli.signals import Signals
+from lssvwm_core.presets import PRESETS
 
 
 def train(
@@ -30,7 +33,7 @@ def train(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="Size of the model: tiny, small or base. [default: what fits the device]", autocompletion=presets
+            help=f"Size of the model: {', '.join(PRESETS)}. [default: what fits the device]", autocompletion=presets
         ),
     ] = None,
     config: Annotated[
@@ -74,7 +77,9 @@ def train(
     import torch
 
     from lssvwm_core.device import pick_device
+    from lssvwm_core.presets import Stage
     from lssvwm_core.resolve import resolve_data, resolve_world
+    from lssvwm_core.training.estimate import estimate_training
     from lssvwm_core.training.run.config import make_config, with_model
     from lssvwm_core.training.run.folder import RUNS
     from lssvwm_core.training.run.setup import open_run
@@ -87,24 +92,24 @@ def train(
     initial = resolve_world(init_from) if init_from else None
     shape_is_chosen = preset or config or any(override.startswith("model.") for override in set_ or [])
     preset = preset or ("tiny" if where.type == "cpu" else "small")
-    overrides = list(set_ or [])
+    options: dict[str, Any] = {}
     if clip_frames or batch_size:
-        frames, size = clip_frames or 100, batch_size or 4
-        overrides.append(f"train.stages=[{{frames = {frames}, steps = 10000, batch_size = {size}}}]")
+        options["stages"] = (Stage(clip_frames or 100, steps=10_000, batch_size=batch_size or 4),)
     if compile:
-        overrides.append("train.compile=true")
+        options["compile"] = True
     if shard_model:
-        overrides.append("train.shard_model=true")
+        options["shard_model"] = True
     if steps:
-        overrides.append(f"train.steps={steps}")
+        options["steps"] = steps
     shards = resolve_data(data)
-    wanted = make_config(preset, shards, config, overrides)
+    wanted = make_config(preset, shards, config, set_ or ())
+    wanted = replace(wanted, train=replace(wanted.train, **options))
     if initial and not shape_is_chosen:
         wanted = with_model(wanted, load_model(initial)[0].config)
     folder = RUNS / (name or f"{Path(data).name if data else shards.name}-{wanted.preset}")
     opened, settings = open_run(folder, wanted, resume, adopt=not chosen)
     if estimate:
-        _estimate(settings, where, gpu)
+        _show_estimate(estimate_training(settings, where, gpu), where)
         return
     run_and_tell(opened, settings, where, minutes, initial, shards)
 
@@ -115,87 +120,60 @@ def run_and_tell(
     """Train with a progress bar, and say how it ended and how to go on."""
     from lssvwm_core.process import keep_freed_memory
     from lssvwm_core.rendering import write_sample
-    from lssvwm_core.training.loop import Outcome, train
+    from lssvwm_core.training.loop import CheckpointSaved, Finished, train
+    from lssvwm_core.training.step.metrics import StepReport
 
     keep_freed_memory()
-    folder, total = run.folder, config.train.total_steps
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view", UserWarning)  # nobody writes to it
+    folder, total, started = run.folder, config.train.total_steps, time.monotonic()
     start = int(run.last.name) if run.last else 0
     if start:
         say(f"continuing {folder} from step {start}")
-    outcome, started = Outcome(), time.monotonic()
-    timed = minutes is not None
     extent = (math.ceil(60 * minutes), "seconds", 0) if minutes is not None else (total, "steps", start)
-    with progress(f"Training {folder.name}", *extent) as update:
-        reports = train(
-            run,
-            config,
-            device,
-            minutes=minutes,
-            init_from=initial,
-            make_sample=lambda world, step: write_sample(world, shards, folder / "samples" / f"{step:06d}.mp4"),
-            outcome=outcome,
-        )
-        for report in reports:
-            note = f"step {report.step}  loss {report.loss:.4f}  {report.frames_per_second:.0f} frames/s"
-            update(round(report.seconds) if timed else report.step, note)
-    say(f"step {outcome.step} of {total}, {duration(time.monotonic() - started)}; checkpoint: {outcome.checkpoint}")
-    if outcome.step == start:
-        say("there was nothing left to do; train on with more --steps")
-    if outcome.stopped_by != "done":
-        say(f"stopped by {outcome.stopped_by}; go on with the same command")
-    if outcome.stopped_by.startswith("SIG"):
-        raise typer.Exit(130 if outcome.stopped_by == "SIGINT" else 143)
+    checkpoint, end = run.last, Finished(start)
+    with Signals() as signals:
+        with progress(f"Training {folder.name}", *extent) as update:
+            for event in train(
+                run, config, device, minutes, initial, lambda world, out: write_sample(world, shards, out), signals
+            ):
+                match event:
+                    case StepReport():
+                        note = f"step {event.step}  loss {event.loss:.4f}  {event.frames_per_second:.0f} frames/s"
+                        update(event.step if minutes is None else round(event.seconds), note)
+                    case CheckpointSaved():
+                        checkpoint = event.folder
+                    case Finished():
+                        end = event
+        say(f"step {end.step} of {total}, {duration(time.monotonic() - started)}; checkpoint: {checkpoint}")
+        if end.step == start and end.stopped_by == "done":
+            say("there was nothing left to do; train on with more --steps")
+        if end.stopped_by != "done":
+            say(f"stopped by {end.stopped_by}; go on with the same command")
+        signals.exit_if_any()
 
 
-def _estimate(config: "RunConfig", device: "torch.device", gpu: str) -> None:
-    """Print what a training will take: counted for GPUs, timed for this machine where a step is short."""
-    from dataclasses import replace
-
-    from lssvwm_core.bench.timing import step_seconds
-    from lssvwm_core.device import training_precision
-    from lssvwm_core.model.variants import parameters
-    from lssvwm_core.training.run.setup import build_model
-    from lssvwm_core.training.step import cost
-    from lssvwm_datasets.shards import open_shards
-    from lssvwm_datasets.sources import TRAIN
-
-    gpus = cost.find_gpus(gpu)
-    precision = "bf16" if config.train.precision == "auto" else config.train.precision
-    config = replace(config, train=replace(config.train, precision=precision))
-    model = build_model(config, open_shards(Path(config.data), TRAIN).header).config
-    count = parameters(model)
-    state_bytes = cost.STATE_BYTES * count
-    show(f"{count:,} parameters, {model.grid[0] * model.grid[1]} tokens a frame, {precision}")
-    show(f"weights, gradients, AdamW and EMA: {state_bytes / 2**30:.2f} GiB")
-    stages = []
-    for number, stage in enumerate(cost.estimate(config, model), start=1):
-        stages.append(stage)
+def _show_estimate(estimate: "Estimate", device: "torch.device") -> None:
+    show(f"{estimate.parameters:,} parameters, {estimate.tokens} tokens a frame, {estimate.precision}")
+    show(f"weights, gradients, AdamW and EMA: {estimate.state_bytes / 2**30:.2f} GiB")
+    for number, stage in enumerate(estimate.stages, start=1):
         show(
             f"stage {number}: {stage.steps:,} steps of {stage.batch_size} × {stage.frames} frames, "
             f"{stage.flops / 1e12:.3g} TFLOP a step, activations {stage.activation_bytes / 2**30:.2f} GiB "
             f"({stage.checkpointed_bytes / 2**30:.2f} with train.activation_checkpointing)"
         )
-    shares = ", ".join(f"{name} {share:.0%}" for name, share in stages[-1].shares.items())
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in estimate.stages[-1].shares.items())
     show(f"of the last stage's FLOPs: {shares}")
-    flops = sum(float(stage.computed_flops) * stage.steps for stage in stages)
-    checkpointing = config.train.activation_checkpointing
-    again = ", with what checkpointing computes again" if checkpointing else ""
-    show(f"in all {flops:.3g} FLOP a process, forward and backward{again}")
-    needed = state_bytes + max(
-        stage.checkpointed_bytes if checkpointing else stage.activation_bytes for stage in stages
-    )
-    show(f"at {cost.ASSUMED_MFU:.0%} of the peak, of which small models reach less, on a")
-    for name, known in gpus.items():
-        fits = "" if needed < 1e9 * known.memory else f", but {needed / 1e9:.0f} GB do not fit its {known.memory:.0f}"
-        show(f"  {name:<9} {_time(flops / (cost.ASSUMED_MFU * known.tflops * 1e12))}{fits}")
-    if device.type == "cpu" and max(stage.flops for stage in stages) > LONGEST_TIMED_STEP:
-        show("  this CPU  not timed: a step takes too long")
-        return
-    chunk = model.chunk_sizes[0]
-    timed = [step_seconds(model, stage, chunk, device, repeats=1) for _, stage in config.train.stage_ends()]
-    seconds = sum(once * stage.steps for once, stage in zip(timed, stages, strict=True)) * config.train.accumulate
+    again = ", with what checkpointing computes again" if estimate.checkpointing else ""
+    show(f"in all {estimate.flops:.3g} FLOP a process, forward and backward{again}")
+    show(f"at {estimate.assumed_mfu:.0%} of the peak, of which small models reach less, on a")
+    for name, on in estimate.gpus.items():
+        fits = "" if on.fits else f", but {estimate.needed_bytes / 1e9:.0f} GB do not fit its {on.gpu.memory:.0f}"
+        show(f"  {name:<9} {_time(on.seconds)}{fits}")
     kind = "CPU" if device.type == "cpu" else "GPU"
-    show(f"  this {kind}  {_time(seconds)} (a step of each stage timed, {training_precision(device)})")
+    if estimate.here_seconds is None:
+        show(f"  this {kind}  not timed: a step takes too long")
+    else:
+        show(f"  this {kind}  {_time(estimate.here_seconds)} (a step of each stage timed, {estimate.here_precision})")
 
 
 def _time(seconds: float) -> str:

@@ -1,5 +1,6 @@
 """`lssvwm train-autoencoder`."""
 
+import contextlib
 from pathlib import Path
 from typing import Annotated
 
@@ -7,6 +8,7 @@ import typer
 
 from lssvwm_cli.console import progress, say
 from lssvwm_cli.record import RECORDINGS
+from lssvwm_cli.signals import Signals
 
 
 def train_autoencoder(
@@ -32,7 +34,7 @@ def train_autoencoder(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Train an autoencoder on recordings; Ctrl-C keeps what was learnt so far."""
-    from lssvwm_core.device import pick_device
+    from lssvwm_core.device import keep_freed_memory, pick_device
     from lssvwm_core.model.autoencoder import AutoencoderConfig
     from lssvwm_core.process import keep_freed_memory
     from lssvwm_core.resolve import resolve_model
@@ -47,13 +49,17 @@ def train_autoencoder(
     recordings = find_recordings(source, options=ReaderOptions(size=parse_size(size) if size else None))
     config = AutoencoderConfig(name=out.name, latent_channels=latent_channels)
     initial = resolve_model(init_from) if init_from else None
-    try:
-        with progress("Training", 100, "%") as update:
-            for report in train(recordings, out, config, training, pick_device(device), initial):
-                note = f"step {report.step}  {report.psnr:.2f} dB  {report.frames_per_second:.0f} frames/s"
-                update(round(100 * report.fraction), note)
-    except KeyboardInterrupt:
-        say(f"\nstopped early; what was learnt is in {out}: go on with --init-from {out}")
-        raise
+    keep_freed_memory()
+    signals = Signals()
+    with contextlib.ExitStack() as noted, progress("Training", 100, "%") as update:
+        for report in train(recordings, out, config, training, pick_device(device), initial, signals):
+            if report.psnr is None:
+                noted.enter_context(signals)  # from now on there is something to save
+                continue
+            note = f"step {report.step}  {report.psnr:.2f} dB  {report.frames_per_second:.0f} frames/s"
+            update(round(100 * report.fraction), note)
+    if name := signals():
+        say(f"stopped by {name}; what was learnt is in {out}: go on with --init-from {out}")
+        signals.exit_if_any()
     say(read_text(out / "recipe.json"))
     say(f"autoencoder in {out}")

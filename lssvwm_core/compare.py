@@ -9,7 +9,7 @@
 import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,15 +27,18 @@ from lssvwm_core.evaluation.tasks import TASKS, Task, make_task
 from lssvwm_core.model.storage import weights_sha256
 from lssvwm_core.model.variants import parameters, training_fields, variant
 from lssvwm_core.presets import Stage
-from lssvwm_core.training.loop import Outcome, train
+from lssvwm_core.training.loop import train
 from lssvwm_core.training.run.config import RunConfig, make_config
 from lssvwm_core.training.run.folder import Run
+from lssvwm_core.training.run.lock import locked
 from lssvwm_core.training.run.setup import build_model, open_run
+from lssvwm_core.training.run.stopping import Stop, never
 from lssvwm_core.training.step.cost import step_cost
+from lssvwm_core.training.step.metrics import StepReport
 from lssvwm_core.world import load_world
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.files import write_json
-from lssvwm_datasets.schema import convert
+from lssvwm_datasets.schema import convert, read_json
 from lssvwm_datasets.shards import ShardHeader, open_shards
 from lssvwm_datasets.sources import TRAIN
 
@@ -98,6 +101,19 @@ class Job:
     total: int
     unit: str
     run: Callable[[], Iterator[tuple[int, str]]]
+    ends_itself: bool = False
+    """Asked to stop, it saves first; others may be left between two units."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The content of `plan.json`."""
+
+    comparison: dict[str, Any]
+    """What is compared: another comparison needs a folder of its own."""
+    steps: dict[str, list[int]] = field(default_factory=dict)
+    """Steps of each stage, by variant."""
+    parameters: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -113,13 +129,21 @@ class Comparison:
     batch: int = 4
     lpips_weights: Path | None = None
 
-    def jobs(self, device: torch.device) -> Iterator[Job]:
-        """The plan, trainings, then evaluations; each must have run before the next is asked for."""
+    def jobs(self, device: torch.device, stop: Stop = never) -> Iterator[Job]:
+        """The plan, trainings, then evaluations; each must have run before the next is asked for.
+
+        `stop` ends a training early, which saves its state. Raises: LssvwmError when `out` is being worked on already.
+        """
+        with locked(self.out):
+            yield from self._jobs(device, stop)
+
+    def _jobs(self, device: torch.device, stop: Stop) -> Iterator[Job]:
         yield Job("Planning", len(self.variants), "variants", partial(self._plan, device))
-        plan = json.loads((self.out / PLAN_FILE).read_text())
+        plan = self._read_plan()
         for name in self.variants:
-            config = self._run_config(name, plan["steps"][name])
-            yield Job(f"Training {name}", config.train.total_steps, "steps", partial(self._train, name, config, device))
+            config = self._run_config(name, plan.steps[name])
+            run = partial(self._train, name, config, device, stop)
+            yield Job(f"Training {name}", config.train.total_steps, "steps", run, ends_itself=True)
         for task in self.scale.tasks:
             for name in self.variants:
                 frames = self.scale.episodes * task.frames
@@ -127,9 +151,9 @@ class Comparison:
 
     def report(self) -> str:
         """Write the comparison of what is evaluated and return its Markdown."""
-        plan = json.loads((self.out / PLAN_FILE).read_text())
+        plan = self._read_plan()
         trained = max(stage.frames for stage in self.scale.stages)
-        return write_comparison(self.out, self.scale.tasks, self.variants, plan, trained)
+        return write_comparison(self.out, self.scale.tasks, self.variants, asdict(plan), trained)
 
     def _plan(self, device: torch.device) -> Iterator[tuple[int, str]]:
         """Find the steps of each stage for every variant. Raises: LssvwmError when `out` has another comparison."""
@@ -137,22 +161,25 @@ class Comparison:
         wanted = json.loads(json.dumps(asdict(self), default=str)) | {"data": str(self.data.resolve())}
         for free in ("variants", "out", "batch", "lpips_weights"):
             wanted.pop(free)
-        plan: dict[str, Any] = {"comparison": wanted, "steps": {}, "parameters": {}}
+        plan = Plan(wanted)
         if path.exists():
-            plan = json.loads(path.read_text())
-            if plan["comparison"] != wanted:
-                differing = next(k for k in wanted if plan["comparison"].get(k) != wanted[k])
+            plan = self._read_plan()
+            if plan.comparison != wanted:
+                differing = next((k for k in wanted if plan.comparison.get(k) != wanted[k]), "content")
                 raise LssvwmError(
                     f"{path}: a comparison with another {differing}; choose another --out or delete the folder"
                 )
         for number, name in enumerate(self.variants):
-            if name not in plan["steps"]:
+            if name not in plan.steps:
                 steps = [stage.steps for stage in self.scale.stages]
                 config = self._run_config(name, steps)
-                plan["steps"][name] = planned_steps(config, header, self.budget, device)
-                plan["parameters"][name] = parameters(build_model(config, header).config)
-            write_json(path, plan)
-            yield number + 1, f"{name}: {' + '.join(map(str, plan['steps'][name]))} steps"
+                plan.steps[name] = planned_steps(config, header, self.budget, device)
+                plan.parameters[name] = parameters(build_model(config, header).config)
+            write_json(path, asdict(plan))
+            yield number + 1, f"{name}: {' + '.join(map(str, plan.steps[name]))} steps"
+
+    def _read_plan(self) -> "Plan":
+        return read_json(self.out / PLAN_FILE, Plan, "delete it to plan anew")
 
     def _run_config(self, name: str, steps: list[int]) -> RunConfig:
         """The same for every variant but for its mixers, its training fields, and the steps of the stages."""
@@ -168,16 +195,14 @@ class Comparison:
             train=replace(config.train, **training, **training_fields(name)),
         )
 
-    def _train(self, name: str, config: RunConfig, device: torch.device) -> Iterator[tuple[int, str]]:
-        folder, outcome = self.out / "runs" / name, Outcome()
-        run, settings = open_run(folder, config)
+    def _train(self, name: str, config: RunConfig, device: torch.device, stop: Stop) -> Iterator[tuple[int, str]]:
+        run, settings = open_run(self.out / "runs" / name, config)
         if run.last is not None and int(run.last.name) >= settings.train.total_steps:
             yield settings.train.total_steps, "trained before"
             return
-        for report in train(run, settings, device, outcome=outcome):
-            yield report.step, f"loss {report.loss:.4f}  {report.frames_per_second:.0f} frames/s"
-        if outcome.stopped_by != "done":
-            raise KeyboardInterrupt
+        for event in train(run, settings, device, stop=stop):
+            if isinstance(event, StepReport):
+                yield event.step, f"loss {event.loss:.4f}  {event.frames_per_second:.0f} frames/s"
 
     def _evaluate(self, name: str, task: Task, device: torch.device) -> Iterator[tuple[int, str]]:
         folder, out = Run(self.out / "runs" / name).world, self.out / task.name / name

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lssvwm_core.hub.client import DATASET, download
 from lssvwm_core.model.storage import CONFIG_FILE, VAE_WEIGHTS_FILE, WEIGHTS_FILE
-from lssvwm_core.training.run.folder import MODEL_FOLDER, RUNS, Run
+from lssvwm_core.training.run.folder import MODEL_FOLDER, RUNS, Run, run_of
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.shards import INDEX_FILE
 from lssvwm_datasets.sources import sample_recordings
@@ -18,9 +18,9 @@ VAE_FOLDER = "vae"  # of a pipeline of diffusers
 
 def latest_run(root: Path = RUNS) -> Run | None:
     """The run with the newest checkpoint, None when there is none."""
-    links = [link for link in root.glob("*/checkpoints/last") if link.exists()]
-    newest = max(links, key=lambda link: link.resolve().stat().st_mtime, default=None)
-    return Run(newest.parent.parent) if newest else None
+    runs = [Run(folder.parent) for folder in root.glob("*/checkpoints")]
+    saved = [(last.stat().st_mtime, run) for run in runs if (last := run.last)]
+    return max(saved, key=lambda found: found[0])[1] if saved else None
 
 
 def resolve_world(name: str | None) -> Path:
@@ -45,8 +45,8 @@ def local_world(name: str) -> Path | None:
     Raises: LssvwmError for a run without a checkpoint.
     """
     for folder in (Path(name), RUNS / name):
-        if (folder / "checkpoints").is_dir():
-            return Run(folder).world
+        if run := run_of(folder):
+            return run.world
         if (folder / MODEL_FOLDER / CONFIG_FILE).is_file():
             return folder / MODEL_FOLDER
     return Path(name) if Path(name).is_dir() else shipped_models().get(name)

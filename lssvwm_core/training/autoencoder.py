@@ -1,7 +1,6 @@
 """Trains an autoencoder on the frames of recordings and reports its PSNR on mazes it has not seen."""
 
 import copy
-import json
 import math
 import time
 from collections.abc import Iterator
@@ -21,9 +20,12 @@ from lssvwm_core.model.autoencoder import (
     save_autoencoder,
 )
 from lssvwm_core.model.frame_codec import FrameCodec, pixels_of
+from lssvwm_core.training.run.lock import locked
+from lssvwm_core.training.run.stopping import Stop, never
 from lssvwm_core.training.step.ema import update_ema
 from lssvwm_datasets.episode import Episode
 from lssvwm_datasets.errors import DamagedRecording, LssvwmError
+from lssvwm_datasets.files import write_json
 from lssvwm_datasets.sources import TRAIN, VALIDATION, Recording
 
 REPORT_EVERY = 100  # steps
@@ -50,7 +52,7 @@ class AutoencoderTraining:
 class Progress:
     step: int
     fraction: float  # of the training, 0..1
-    psnr: float  # dB, of the last training batches
+    psnr: float | None  # dB, of the last training batches; None before the first
     frames_per_second: float
 
 
@@ -61,15 +63,32 @@ def train_autoencoder(
     training: AutoencoderTraining,
     device: torch.device,
     init_from: Path | None = None,
+    stop: Stop = never,
 ) -> Iterator[Progress]:
     """Train on the train split and write `out` (model folder with EMA weights, `recipe.json`), yielding progress.
 
-    Stopping the iteration early (closing the generator, Ctrl-C) writes what was learnt so far. Raises: LssvwmError.
+    The first progress comes when the frames are read. Stopping early (by `stop`, by closing the generator) writes what
+    was learnt so far. Raises: LssvwmError.
     """
-    torch.manual_seed(training.seed)
+    with locked(out):
+        yield from _train(recordings, out, config, training, device, init_from, stop)
+
+
+def _train(
+    recordings: list[Recording],
+    out: Path,
+    config: AutoencoderConfig,
+    training: AutoencoderTraining,
+    device: torch.device,
+    init_from: Path | None,
+    stop: Stop,
+) -> Iterator[Progress]:
+    rng = torch.Generator().manual_seed(training.seed)
     pool = torch.from_numpy(gather_frames(recordings, TRAIN, training.max_frames))
     held_out = torch.from_numpy(gather_frames(recordings, VALIDATION, training.max_frames // 20))
-    model = load_autoencoder(init_from) if init_from else Autoencoder(config)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(training.seed)
+        model = load_autoencoder(init_from) if init_from else Autoencoder(config)
     if not isinstance(model, Autoencoder):
         raise LssvwmError(f"{init_from}: a {model.name} of diffusers; only the project's own can be trained here")
     model.latent_shape(*pool.shape[1:3])
@@ -79,16 +98,18 @@ def train_autoencoder(
         model.parameters(), training.learning_rate, (0.9, 0.99), weight_decay=training.weight_decay, fused=True
     )
     started, step = time.monotonic(), 0
+    yield Progress(0, 0.0, None, 0.0)
     try:
         squared_errors: list[float] = []
-        while (fraction := _fraction_done(training, step, time.monotonic() - started)) < 1:
+        while (fraction := _fraction_done(training, step, time.monotonic() - started)) < 1 and stop() is None:
             warmup = min(1.0, (step + 1) / training.warmup_steps)
             for group in optimizer.param_groups:
                 group["lr"] = training.learning_rate * warmup * (0.5 + 0.5 * math.cos(math.pi * fraction))
-            rows = torch.randint(len(pool), (training.batch_size,))
+            rows = torch.randint(len(pool), (training.batch_size,), generator=rng)
             pixels = pixels_of(pool[rows].to(device))
             with autocast(device, fastest_precision(device)):
-                noise = torch.randn(training.batch_size, *model.latent_shape(*pool.shape[1:3]), device=device)
+                shape = (training.batch_size, *model.latent_shape(*pool.shape[1:3]))
+                noise = torch.randn(shape, generator=rng).to(device)
                 loss = F.mse_loss(model.reconstruct(pixels, noise), pixels)
             squared_errors.append(loss.item())
             if not math.isfinite(squared_errors[-1]):
@@ -115,7 +136,7 @@ def train_autoencoder(
                 "validation_frames": len(held_out),
                 "validation_psnr": round(reconstruction_psnr(ema, held_out, device), 3),
             }
-            (out / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
+            write_json(out / "recipe.json", recipe)
 
 
 def gather_frames(recordings: list[Recording], split: str, max_frames: int) -> NDArray[np.uint8]:

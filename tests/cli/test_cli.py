@@ -105,7 +105,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(workspace: Path) -> None:
     error = process.communicate(timeout=60)[1]
     assert process.returncode == 130
     assert "go on with the same command" in error
-    assert (workspace / "runs/stopped/checkpoints/last/model/model.safetensors").exists()
+    assert (Run(workspace / "runs/stopped").world / "model.safetensors").exists()
 
 
 @pytest.mark.parametrize(

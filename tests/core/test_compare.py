@@ -13,6 +13,7 @@ from lssvwm_core.evaluation.comparison import check_goals
 from lssvwm_core.evaluation.tasks import make_task
 from lssvwm_core.presets import Stage
 from lssvwm_core.training.run.config import load_run_config, make_config
+from lssvwm_core.training.run.folder import Run
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.shards import open_shards
 from tests.conftest import SMALL_MODEL, lssvwm
@@ -41,12 +42,12 @@ def test_compare_trains_evaluates_and_reports(workspace: Path) -> None:
     assert {goal["goal"].split(":")[0] for goal in goals} == {"retrieval"}
 
     configs = {name: load_run_config(out / "runs" / name / "config.toml") for name in ("ours", "causal-full")}
-    assert configs["causal-full"].model["mixers"] == ["causal"]
+    assert configs["causal-full"].model["mixers"] == ("causal",)
     assert replace(configs["causal-full"], model={}) == replace(configs["ours"], model={})
 
-    weights = (out / "runs/ours/checkpoints/last/model/model.safetensors").stat().st_mtime_ns
+    weights = (Run(out / "runs/ours").world / "model.safetensors").stat().st_mtime_ns
     lssvwm(workspace, *command[:-4], "--budget", "steps=4", "--out", "comparison")  # nothing is done again
-    assert (out / "runs/ours/checkpoints/last/model/model.safetensors").stat().st_mtime_ns == weights
+    assert (Run(out / "runs/ours").world / "model.safetensors").stat().st_mtime_ns == weights
     assert "another budget" in lssvwm(workspace, *command, "--budget", "steps=8", fails=True).stderr
 
 

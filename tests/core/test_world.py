@@ -124,9 +124,11 @@ def test_without_a_name_the_latest_run_is_taken_else_the_shipped_world(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert resolve_world(None).name == "maze-world"
-    for name in ("b", "a"):
+    for name, time in (("b", 1e9), ("a", 2e9)):
         shutil.copytree(workspace / "runs/test", tmp_path / "runs" / name, symlinks=True)
-        os.utime(tmp_path / "runs" / name / "checkpoints/last")
+        last = Run(tmp_path / "runs" / name).last
+        assert last is not None
+        os.utime(last, (time, time))
     assert resolve_world(None) == Run(Path("runs/a")).world
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from lssvwm_core.conditions import Conditions
 from lssvwm_core.presets import Share
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.shards import ShardSet, StoredEpisode
@@ -25,7 +26,7 @@ from lssvwm_datasets.streams import STREAMS, Stream
 
 class Batch(TypedDict):
     latents: Tensor
-    conditions: dict[str, Tensor]
+    conditions: Conditions
     numbers: Tensor
 
 
@@ -97,9 +98,7 @@ class ClipDataset(Dataset[Batch]):
         clips = [self._clip(frames, np.random.default_rng([self.seed, item, number])) for number in numbers]
         return {
             "latents": torch.from_numpy(np.stack([clip["latents"] for clip in clips])),
-            "conditions": {
-                stream: torch.from_numpy(np.stack([clip[stream] for clip in clips])) for stream in self.streams
-            },
+            "conditions": Conditions({name: np.stack([clip[name] for clip in clips]) for name in self.streams}),
             "numbers": torch.tensor(numbers),
         }
 

@@ -94,7 +94,7 @@ class DistillConfig:
     """Those of the student, which its world is sampled with."""
 
     def __post_init__(self) -> None:
-        if self.steps >= self.teacher_steps or self.teacher_steps % self.steps:
+        if self.steps < 1 or self.steps >= self.teacher_steps or self.teacher_steps % self.steps:
             raise ValueError(
                 f"{self.steps} steps of the student for {self.teacher_steps} of the teacher; expected fewer, and a "
                 "number that divides the teacher's"

@@ -3,18 +3,17 @@
 runs/<name>/  config.toml  metrics.jsonl  samples/*.mp4  autoencoder/
     checkpoints/000500/model/{config.json, model.safetensors}      EMA weights: a world, ready for the hub
     checkpoints/000500/training_state/{raw.safetensors, optimizer.pt, progress.json}
-    checkpoints/last -> 000500
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
 import tomli_w
 
-from lssvwm_core.presets import PRESETS
+from lssvwm_core.presets import PRESETS, Stage
 from lssvwm_datasets.errors import LssvwmError
-from lssvwm_datasets.schema import read_toml
+from lssvwm_datasets.schema import convert, read_toml
 
 RUNS = Path("runs")
 RUN_CONFIG_FILE, RECIPE_FILE = "config.toml", "recipe.toml"
@@ -39,10 +38,27 @@ class Run:
         return self.folder / "checkpoints"
 
     @property
+    def samples(self) -> Path:
+        return self.folder / "samples"
+
+    def sample(self, step: int) -> Path:
+        """The video of what the world of a step makes."""
+        return self.samples / f"{step:06d}.mp4"
+
+    def checkpoint(self, step: int) -> Path:
+        return self.checkpoints / f"{step:06d}"
+
+    def saved(self) -> list[Path]:
+        """The folders of the checkpoints that are there, by their step; a folder appears when it is complete."""
+        if not self.checkpoints.is_dir():
+            return []
+        named = [path for path in self.checkpoints.iterdir() if path.name.isascii() and path.name.isdigit()]
+        return sorted((path for path in named if (path / MODEL_FOLDER).is_dir()), key=lambda path: int(path.name))
+
+    @property
     def last(self) -> Path | None:
         """The folder of the last checkpoint, None before the first."""
-        link = self.checkpoints / "last"
-        return link.resolve() if link.exists() else None
+        return next(reversed(self.saved()), None)
 
     @property
     def world(self) -> Path:
@@ -54,6 +70,28 @@ class Run:
         return self.last / MODEL_FOLDER
 
 
+def run_of(path: Path) -> Run | None:
+    """The run that lies at a path, or of which it names the last checkpoint: `runs/<name>/checkpoints/last[/model]`."""
+    if path.parts[-3:] == ("checkpoints", "last", MODEL_FOLDER):
+        path = path.parent
+    folder = path.parents[1] if path.parts[-2:] == ("checkpoints", "last") else path
+    return Run(folder) if (folder / "checkpoints").is_dir() else None
+
+
+@dataclass(frozen=True)
+class _Training:
+    stages: tuple[Stage, ...] = ()
+    steps: int = 0
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """What a run's config and a world's recipe say of the clips."""
+
+    preset: str = ""
+    train: _Training = _Training()
+
+
 def trained_frames(world: Path) -> int | None:
     """The longest clips that a world was trained on, from its run's config or its recipe; None where neither is."""
     checkpoint = world.resolve().parent
@@ -61,13 +99,11 @@ def trained_frames(world: Path) -> int | None:
     file = next((path for path in (in_run, world / RECIPE_FILE) if path is not None and path.is_file()), None)
     if file is None:
         return None
-    values = read_toml(file)
-    train = values.get("train", {})
-    preset = PRESETS.get(values.get("preset", ""))
-    stages = train.get("stages") or [asdict(stage) for stage in (preset.stages if preset else ())]
-    step = int(checkpoint.name) if file == in_run else train.get("steps") or sum(stage["steps"] for stage in stages)
-    starts = accumulate((stage["steps"] for stage in stages), initial=0)
-    return max((stage["frames"] for start, stage in zip(starts, stages, strict=False) if start < step), default=None)
+    recipe = convert(str(file), read_toml(file), _Recipe)
+    stages = recipe.train.stages or (PRESETS[recipe.preset].stages if recipe.preset in PRESETS else ())
+    steps = int(checkpoint.name) if file == in_run else recipe.train.steps or sum(stage.steps for stage in stages)
+    starts = accumulate((stage.steps for stage in stages), initial=0)
+    return max((stage.frames for start, stage in zip(starts, stages, strict=False) if start < steps), default=None)
 
 
 @dataclass(frozen=True)
@@ -97,5 +133,5 @@ def run_facts(world: Path) -> RunFacts:
         return RunFacts(name, None, None, None, None)
     samples = sorted((run / "samples").glob("*.mp4"))
     config = read_toml(run / RUN_CONFIG_FILE)
-    data = Path(config.pop("data"))
+    data = Path(convert(f"{run / RUN_CONFIG_FILE}: data", config.pop("data", ""), str))
     return RunFacts(run.name, tomli_w.dumps(config), data, int(checkpoint.name), samples[-1] if samples else None)

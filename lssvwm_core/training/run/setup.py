@@ -5,21 +5,22 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate.tracking import get_available_trackers
+from accelerate.utils import LoggerType
 
 from lssvwm_core.model.config import ModelConfig
-from lssvwm_core.model.storage import AUTOENCODER_FOLDER, weights_sha256
+from lssvwm_core.model.storage import AUTOENCODER_FOLDER, CONFIG_FILE, weights_file, weights_sha256
 from lssvwm_core.model.world_model import WorldModel
 from lssvwm_core.presets import preset
-from lssvwm_core.training.data.odometry import Odometry
+from lssvwm_core.training.data.action_scaling import ActionScaling, action_scaling
+from lssvwm_core.training.data.odometry import Odometry, fit_odometry
 from lssvwm_core.training.run.config import RunConfig, TrainConfig, load_run_config
-from lssvwm_core.training.run.folder import TEACHER_FOLDER, Run
-from lssvwm_core.world import save_world
+from lssvwm_core.training.run.folder import MODEL_FOLDER, TEACHER_FOLDER, Run
+from lssvwm_core.world import load_model, save_world
 from lssvwm_datasets.errors import LssvwmError
-from lssvwm_datasets.index import Statistics, read_index
+from lssvwm_datasets.files import written_whole
 from lssvwm_datasets.shards import ShardHeader, ShardSet
-
-ActionScaling = tuple[tuple[float, float], ...]
 
 
 def build_model(
@@ -62,15 +63,6 @@ def open_run(folder: Path, config: RunConfig, resume: bool = True, adopt: bool =
     return run, saved
 
 
-def action_scaling(shards: ShardSet) -> ActionScaling:
-    """(mean, standard deviation) of each action column by the index; 0 and 1 for those that are 0 or 1 anyway."""
-    statistics = read_index(shards.folder).action_statistics
-    if not statistics:
-        return ()
-    rows = [statistics.get(name, Statistics(0.0, 1.0)) for name in shards.header.action_names]
-    return tuple((row.mean, row.std or 1.0) for row in rows)
-
-
 def check_same_data(header: ShardHeader, shards: ShardSet, owner: Path) -> None:
     """Raises: LssvwmError when shards have another autoencoder, action set or pose than a model was trained with."""
     for what, trained, found in (
@@ -93,7 +85,9 @@ def create_run(run: Run, shards: ShardSet, teacher: WorldModel | None = None) ->
     if not autoencoder.is_dir() or weights_sha256(autoencoder) != shards.header.autoencoder_sha256:
         raise LssvwmError(f"{autoencoder}: not the autoencoder that made the shards ({shards.header.autoencoder})")
     run.checkpoints.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(autoencoder, run.folder / AUTOENCODER_FOLDER, dirs_exist_ok=True)
+    for name in (CONFIG_FILE, weights_file(autoencoder).name):
+        with written_whole(run.folder / AUTOENCODER_FOLDER / name) as partial:
+            shutil.copyfile(autoencoder / name, partial)
     if teacher is not None:
         save_world(run.folder / TEACHER_FOLDER, teacher, shards.header, f"../{AUTOENCODER_FOLDER}")
 
@@ -107,11 +101,43 @@ def _check_stages(config: TrainConfig, model: ModelConfig) -> None:
                 )
 
 
+def starting_model(
+    run: Run, config: RunConfig, shards: ShardSet, init_from: Path | None
+) -> tuple[WorldModel, WorldModel | None]:
+    """The model of a run, with the weights of `init_from` where it begins with them, and the teacher it begins with.
+
+    What is measured on the data (scaling of actions, odometry) is taken from the weights that know it, else measured.
+    """
+    origin = init_from if run.last is None else run.last / MODEL_FOLDER
+    if origin is None and config.distill:
+        raise LssvwmError(f"{run.folder}: distils {config.distill.teacher}; start it with: lssvwm distill")
+    if origin is None:
+        initial, scaling, odometry = None, action_scaling(shards), fit_odometry(shards)
+    else:
+        initial, header, _ = load_model(origin)
+        check_same_data(header, shards, origin)
+        scaling, odometry = initial.config.action_scaling, initial.config.odometry
+        if run.last is None and not config.distill and not odometry:
+            odometry = fit_odometry(shards)  # no weights depend on it
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.train.seed)
+        model = build_model(config, shards.header, scaling, odometry)
+    if initial is None or run.last is not None:
+        return model, None
+    if replace(initial.config, odometry=model.config.odometry) != model.config:
+        raise LssvwmError(f"{init_from}: its model differs from this run's; give the same preset and --set model.…")
+    model.load_state_dict(initial.state_dict())
+    return model, initial if config.distill else None
+
+
 def check_trackers(wanted: tuple[str, ...]) -> None:
-    installed = [str(tracker) for tracker in get_available_trackers()]
-    missing = [tracker for tracker in wanted if tracker not in installed]
-    if missing:
-        raise LssvwmError(f"[train] track: {', '.join(missing)} is not installed; try: pip install {' '.join(missing)}")
+    """Raises: LssvwmError for trackers that are not known or not installed."""
+    known, installed = [kind.value for kind in LoggerType if kind != LoggerType.ALL], get_available_trackers()
+    for name in wanted:
+        if name not in known:
+            raise LssvwmError(f'[train] track: unknown {name!r}; expected some of {", ".join(known)}, as ["wandb"]')
+        if name not in map(str, installed):
+            raise LssvwmError(f"[train] track: {name} is not installed; try: pip install {name}")
 
 
 def _first_difference(saved: Any, wanted: Any, where: str = "") -> str:

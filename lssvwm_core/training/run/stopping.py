@@ -1,10 +1,8 @@
-"""What ends a training before its last step: a signal, the time given, another process that died."""
+"""What ends a training before its last step: whoever asks it to stop, the time given, another process that died."""
 
 import contextlib
-import signal
 import time
-from collections.abc import Iterator
-from types import FrameType
+from collections.abc import Callable, Iterator
 
 import torch
 from accelerate import Accelerator
@@ -12,24 +10,15 @@ from accelerate import Accelerator
 from lssvwm_core.training.run.folder import Run
 from lssvwm_datasets.errors import LssvwmError
 
+Stop = Callable[[], str | None]
+"""Asked between steps: None to go on, else why to stop, such as a signal's name."""
+
 LOST = ("connection closed by peer", "connection reset by peer", "broken pipe", "connection refused", "timed out")
 """Words of a collective operation that found another process gone; gloo has no type of error for it."""
 
 
-@contextlib.contextmanager
-def noted_signals() -> Iterator[list[str]]:
-    """The names of SIGINT and SIGTERM as they arrive, instead of dying of them."""
-    received: list[str] = []
-
-    def note(number: int, _: FrameType | None) -> None:
-        received.append(signal.Signals(number).name)
-
-    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+def never() -> None:
+    """A training that goes on to its last step."""
 
 
 @contextlib.contextmanager
@@ -48,15 +37,12 @@ def lost_processes_told(run: Run, accelerator: Accelerator) -> Iterator[None]:
         ) from error
 
 
-def stop_reason(received: list[str], minutes: float | None, started: float) -> str | None:
-    """A signal's name, `minutes`, or None: go on."""
-    if received:
-        return received[0]
-    return "minutes" if minutes is not None and time.monotonic() - started > 60 * minutes else None
-
-
-def agreed(stop: bool, accelerator: Accelerator) -> bool:
-    """True on every process as soon as one wants to stop."""
+def stop_reason(stop: Stop, minutes: float | None, started: float, accelerator: Accelerator) -> str | None:
+    """Why to stop, on every process as soon as one wants to; None: go on. Every process must call it."""
+    reason = stop()
+    if reason is None and minutes is not None and time.monotonic() - started > 60 * minutes:
+        reason = "minutes"
     if accelerator.num_processes == 1:
-        return stop
-    return bool(accelerator.reduce(torch.tensor(float(stop), device=accelerator.device)).item() > 0)
+        return reason
+    wanted = accelerator.reduce(torch.tensor(float(reason is not None), device=accelerator.device)).item() > 0
+    return reason or ("another process" if wanted else None)

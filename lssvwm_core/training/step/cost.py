@@ -1,6 +1,5 @@
 """What a training step costs, counted without computing it: matrix products, and bytes kept for the backward pass."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -13,11 +12,9 @@ from lssvwm_core.device import autocast
 from lssvwm_core.diffusion import flow_loss
 from lssvwm_core.model.config import ModelConfig
 from lssvwm_core.model.world_model import WorldModel
-from lssvwm_core.training.run.config import RunConfig
 from lssvwm_datasets.errors import LssvwmError
 
 STATE_BYTES = 4 + 4 + 8 + 4  # of a parameter: weight, gradient, AdamW's two moments, EMA, all in float32
-ASSUMED_MFU = 0.35
 CPU_ATTENTION = {  # the counter knows the attention of GPUs only
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: (lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v)),
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: (
@@ -146,39 +143,6 @@ def find_gpus(name: str) -> dict[str, Gpu]:
     if not found:
         raise LssvwmError(f"--gpu {name}: not in the table; expected one of {', '.join(GPUS)}")
     return found
-
-
-@dataclass(frozen=True)
-class StageEstimate:
-    """Of one stage of a run, in each process."""
-
-    frames: int
-    batch_size: int
-    steps: int
-    flops: int  # a step: model FLOPs, without what checkpointing computes again
-    computed_flops: int  # a step, with it
-    shares: dict[str, float]  # of the FLOPs, by kind of mixer, `mlp` and `rest`
-    activation_bytes: int
-    checkpointed_bytes: int  # of the activations, with activation checkpointing
-
-
-def estimate(config: RunConfig, model: ModelConfig) -> Iterator[StageEstimate]:
-    """What each stage of a run will take, with the smallest chunks: the most bytes, and as many FLOPs as any."""
-    start = 0
-    for end, stage in config.train.stage_ends():
-        cost = step_cost(model, stage.batch_size, stage.frames, min(model.chunk_sizes), config.train.precision)
-        again = cost.recomputed_flops if config.train.activation_checkpointing else 0
-        yield StageEstimate(
-            stage.frames,
-            stage.batch_size,
-            end - start,
-            config.train.accumulate * cost.flops,
-            config.train.accumulate * (cost.flops + again),
-            {name: flops / sum(cost.forward_flops.values()) for name, flops in cost.forward_flops.items()},
-            cost.activation_bytes,
-            cost.checkpointed_bytes,
-        )
-        start = end
 
 
 def _itself(tensor: Tensor) -> Tensor:

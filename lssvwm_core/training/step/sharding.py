@@ -3,21 +3,19 @@
 Checkpoints hold whole tensors, so a run goes on with another number of processes, shared out or not.
 """
 
-import warnings
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
-from torch.utils._pytree import tree_map
 
 from lssvwm_core.model.world_model import WorldModel
 
 
 def shard(model: WorldModel, device: torch.device) -> None:
     """Leave to each process its share of every tensor; a layer is put together while it computes, and no longer."""
-    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view", UserWarning)  # nobody writes to it
     mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
     for layer in model.layers:
         fully_shard(layer, mesh=mesh)
@@ -25,18 +23,18 @@ def shard(model: WorldModel, device: torch.device) -> None:
 
 
 def gather(values: Any, keep: bool = True) -> Any:
-    """A nest of dicts and lists with its sharded tensors put together, on the CPU: every process must call it.
+    """A nest of dicts, lists and tuples with its sharded tensors whole, on the CPU: every process must call it.
 
     Without `keep` they are None: the process only helps another one.
     """
-
-    def gathered(value: Any) -> Any:
-        if not isinstance(value, DTensor):
-            return value
-        full = value.full_tensor()
-        return full.cpu() if keep else None
-
-    return tree_map(gathered, values)
+    if isinstance(values, dict):
+        return {name: gather(value, keep) for name, value in values.items()}
+    if isinstance(values, list | tuple):
+        return type(values)(gather(value, keep) for value in values)
+    if not isinstance(values, DTensor):
+        return values
+    full = values.full_tensor()
+    return full.cpu() if keep else None
 
 
 def gather_model(model: WorldModel, keep: bool) -> WorldModel:
@@ -51,15 +49,15 @@ def gather_model(model: WorldModel, keep: bool) -> WorldModel:
     return copy
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Load a whole state; each process takes the shares that belong to its shares of the parameters."""
+def load_optimizer(optimizer: torch.optim.Optimizer, moments: dict[int, dict[str, Tensor]]) -> None:
+    """Load whole moments, by the number of their parameter; each process takes its shares of them."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for number, values in state["state"].items():
+    for number, tensors in moments.items():
         parameter = parameters[number]
         if isinstance(parameter, DTensor):
-            for name, value in values.items():
-                if value.shape == parameter.shape:
+            for name, tensor in tensors.items():
+                if tensor.shape == parameter.shape:
                     mesh, placements = parameter.device_mesh, parameter.placements
-                    value = value.to(parameter.device)
-                    values[name] = distribute_tensor(value, mesh, placements, src_data_rank=None)
-    optimizer.load_state_dict(state)
+                    whole = tensor.to(parameter.device)
+                    tensors[name] = distribute_tensor(whole, mesh, placements, src_data_rank=None)
+    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})

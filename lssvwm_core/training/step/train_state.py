@@ -36,7 +36,7 @@ class TrainState:
     optimizer: torch.optim.Optimizer
     steps: int
 
-    def step(self, learning_rate: float, ema_decay: float) -> None:
+    def update(self, learning_rate: float, ema_decay: float) -> None:
         """Update the weights by their gradients, then the EMA."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate

@@ -1,43 +1,67 @@
-"""The forward and backward passes of a step. What is random in them follows from (seed, step, number of the clip)."""
+"""One step: forward, backward, update. What is random in them follows from (seed, step, number of the clip)."""
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from lssvwm_core.conditions import Conditions
 from lssvwm_core.device import autocast
 from lssvwm_core.diffusion import sample_noise_levels
 from lssvwm_core.training.data.clips import Batch
 from lssvwm_core.training.run.config import TrainConfig
 from lssvwm_core.training.step.sharding import gather
+from lssvwm_core.training.step.train_state import TrainState
 
 Objective = Callable[[nn.Module, Tensor, Tensor, Tensor, Mapping[str, Tensor], int], Tensor]  # as `flow_loss`
 
 
+@dataclass(frozen=True)
+class StepResult:
+    loss: float
+    """Mean over the processes."""
+    gradient_norm: float
+    """Before it was clipped."""
+    learning_rate: float
+    chunk: int
+
+
 def train_step(
-    model: nn.Module,
-    objective: Objective,
-    batches: Iterator[Batch],
-    step: int,
-    chunk: int,
-    config: TrainConfig,
-    accelerator: Accelerator,
-) -> tuple[float, float]:
-    """Accumulate and clip the gradients of a step; returns the loss (mean over processes) and the gradients' norm."""
+    state: TrainState, objective: Objective, batches: Iterator[Batch], config: TrainConfig, accelerator: Accelerator
+) -> StepResult:
+    """Take one step: accumulate and clip gradients, update the weights and their EMA.
+
+    Raises: FloatingPointError before the update when loss or gradients are not finite.
+    """
+    model, chunk = state.wrapped, chunk_of(state.steps, state.model.config.chunk_sizes, config)
     loss = torch.zeros((), device=accelerator.device)
     for part in range(config.accumulate):
         last = part == config.accumulate - 1
-        inputs = _inputs(next(batches), (config.seed, step, part), chunk, config, accelerator.device)
+        inputs = _inputs(next(batches), (config.seed, state.steps, part), chunk, config, accelerator.device)
         with contextlib.nullcontext() if last else accelerator.no_sync(model):
             with autocast(accelerator.device, config.precision):
                 part_loss = objective(model, *inputs, chunk) / config.accumulate
             accelerator.backward(part_loss)
         loss += part_loss.detach()
     norm = float(gather(accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)))
-    return float(accelerator.reduce(loss, "mean")), norm
+    mean = float(accelerator.reduce(loss, "mean"))
+    if not (math.isfinite(mean) and math.isfinite(norm)):
+        raise FloatingPointError(f"step {state.steps + 1}: loss {mean}, gradient norm {norm}")
+    learning_rate = config.learning_rate * schedule(state.steps, config)
+    state.update(learning_rate, config.ema_decay)
+    return StepResult(mean, norm, learning_rate, chunk)
+
+
+def schedule(step: int, config: TrainConfig) -> float:
+    """Learning rate over its maximum: linear warm-up, constant, linear fall to zero over the last `decay_share`."""
+    warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
+    left = (config.total_steps - step) / max(1.0, config.decay_share * config.total_steps)
+    return min(warm, 1.0, left)
 
 
 def chunk_of(step: int, sizes: tuple[int, ...], config: TrainConfig) -> int:
@@ -47,15 +71,15 @@ def chunk_of(step: int, sizes: tuple[int, ...], config: TrainConfig) -> int:
 
 def _inputs(
     batch: Batch, key: tuple[int, ...], chunk: int, config: TrainConfig, device: torch.device
-) -> tuple[Tensor, Tensor, Tensor, Mapping[str, Tensor]]:
+) -> tuple[Tensor, Tensor, Tensor, Conditions]:
     """Latents, noise, noise levels and conditions of a batch."""
     levels, noise = [], []
     for number, clip in zip(batch["numbers"].tolist(), batch["latents"], strict=True):
         rng = _generator(*key, number)
         levels.append(sample_noise_levels(1, len(clip), chunk, config.prefix_probability, rng))
         noise.append(torch.randn(clip.shape, generator=rng))
-    conditions = {name: rows.to(device) for name, rows in batch["conditions"].items()}
-    return batch["latents"].to(device), torch.stack(noise).to(device), torch.cat(levels).to(device), conditions
+    noised = torch.stack(noise).to(device), torch.cat(levels).to(device)
+    return batch["latents"].to(device), *noised, batch["conditions"].to(device)
 
 
 def _generator(*key: int) -> torch.Generator:

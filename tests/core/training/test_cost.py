@@ -17,6 +17,7 @@ from lssvwm_core.presets import preset
 from lssvwm_core.training.run.config import make_config
 from lssvwm_core.training.step.cost import CPU_ATTENTION, find_gpus, flops_a_frame, peak_tflops, step_cost
 from lssvwm_core.training.step.metrics import Meter
+from lssvwm_core.training.step.train_step import StepResult
 from tests.conftest import lssvwm
 
 
@@ -96,13 +97,13 @@ def test_gpus_are_known_by_their_names() -> None:
 def test_the_meter_tells_the_share_of_the_peak() -> None:
     meter = Meter(processes=2, tokens=4, flops=1e9, peak=100.0)
     meter.losses, meter.frames = [1.0], 50
-    report = meter.report(1, 0.1, 1.0, 5, 1.0)
+    report = meter.report(1, StepResult(1.0, 1.0, 0.1, 5), 1.0)
     assert report.tokens_per_second == pytest.approx(4 * report.frames_per_second)
     assert report.tflops == pytest.approx(report.frames_per_second / 2 * 1e9 / 1e12)
     assert report.mfu == pytest.approx(report.tflops / 100)
     unknown = Meter(processes=1, tokens=4)
     unknown.losses, unknown.frames = [1.0], 50
-    assert unknown.report(1, 0.1, 1.0, 5, 1.0).mfu is None
+    assert unknown.report(1, StepResult(1.0, 1.0, 0.1, 5), 1.0).mfu is None
 
 
 def test_an_estimate_starts_nothing(workspace: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lssvwm_core.conditions import Conditions
 from lssvwm_core.sampling import Euler, denoise
-from lssvwm_core.training.loop import Outcome, train
+from lssvwm_core.training.loop import Finished, train
 from lssvwm_core.training.run.config import DistillConfig, RunConfig, load_run_config, make_config, with_distillation
 from lssvwm_core.training.run.folder import Run
 from lssvwm_core.training.run.setup import open_run
@@ -122,16 +122,18 @@ def student_of(teacher: Path, workspace: Path, steps: int, *overrides: str, dist
     return with_distillation(config, load_model(teacher)[0].config, "teacher", 8, distilled)
 
 
-def run_distillation(folder: Path, teacher: Path, config: RunConfig, stop_after: int | None = None) -> Outcome:
+def run_distillation(folder: Path, teacher: Path, config: RunConfig, stop_after: int | None = None) -> Finished:
     torch.set_num_threads(1)
     run, config = open_run(folder, config)
-    outcome = Outcome()
-    for report in train(run, config, CPU, init_from=teacher, outcome=outcome):
-        if stop_after is not None and report.step >= stop_after:
-            import signal
+    reached = 0
 
-            signal.raise_signal(signal.SIGTERM)
-    return outcome
+    def stop() -> str | None:
+        return "test" if stop_after is not None and reached >= stop_after else None
+
+    for event in train(run, config, CPU, init_from=teacher, stop=stop):
+        reached = event.step
+    assert isinstance(event, Finished)
+    return event
 
 
 def test_a_student_learns_its_teachers_steps(teacher: Path) -> None:
@@ -198,7 +200,7 @@ def test_config_with_a_distillation_is_read_back(workspace: Path, tmp_path: Path
     file = tmp_path / "run/config.toml"
     assert load_run_config(file).distill == student_of(teacher, workspace, 2).distill
     file.write_text(file.read_text().replace("teacher_steps = 8", "teacher_steps = 'x'"))
-    with pytest.raises(LssvwmError, match=r"config.toml: \[distill\] teacher_steps is 'x', expected int"):
+    with pytest.raises(LssvwmError, match=r"config.toml: \[distill\] teacher_steps = 'x': Expected int, got str"):
         load_run_config(file)
 
 
