@@ -1,16 +1,18 @@
 """The presets: what a name such as `tiny` means for the model and for its training.
 
 A new preset is one more record in `PRESETS`; the commands, their help and the shell's completion take it from there.
-Nothing here imports torch.
+Nothing here imports torch or numpy.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from msgspec import Meta
 
-from lssvwm_core.model.config import ModelConfig, with_current_names
+if TYPE_CHECKING:
+    from lssvwm_core.model.config import ModelConfig
+
 
 Count = Annotated[int, Meta(ge=1, le=10**9)]  # of things that there must be: steps, frames, clips
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -67,12 +69,14 @@ PRESETS = {
 }
 
 
-def preset(name: str, latent_shape: tuple[int, int, int], **overrides: Any) -> ModelConfig:
+def preset(name: str, latent_shape: tuple[int, int, int], **overrides: Any) -> "ModelConfig":
     """The model of a preset for latents of this shape: `tiny` (6M, CPUs), `small` (25M) or `base` (200M, the paper's).
 
     `overrides` are fields of the model that differ from the preset's.
     Raises: ValueError for unknown names or values that do not fit.
     """
+    from lssvwm_core.model.config import ModelConfig, with_current_names  # with numpy, which help can do without
+
     if name not in PRESETS:
         raise ValueError(f"unknown preset {name!r}; expected one of {', '.join(PRESETS)}")
     overrides = with_current_names(overrides)
