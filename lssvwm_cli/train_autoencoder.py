@@ -34,7 +34,7 @@ def train_autoencoder(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Train an autoencoder on recordings; Ctrl-C keeps what was learnt so far."""
-    from lssvwm_core.device import keep_freed_memory, pick_device
+    from lssvwm_core.device import pick_device
     from lssvwm_core.model.autoencoder import AutoencoderConfig
     from lssvwm_core.process import keep_freed_memory
     from lssvwm_core.resolve import resolve_model
@@ -49,7 +49,6 @@ def train_autoencoder(
     recordings = find_recordings(source, options=ReaderOptions(size=parse_size(size) if size else None))
     config = AutoencoderConfig(name=out.name, latent_channels=latent_channels)
     initial = resolve_model(init_from) if init_from else None
-    keep_freed_memory()
     signals = Signals()
     with contextlib.ExitStack() as noted, progress("Training", 100, "%") as update:
         for report in train(recordings, out, config, training, pick_device(device), initial, signals):
