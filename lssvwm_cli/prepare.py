@@ -214,7 +214,7 @@ def _tell_index(out: Path, json: bool) -> None:
         f"{len(index.skipped)} recordings skipped"
     )
     if json:
-        show_json(asdict(index))
+        show_json({name: value for name, value in asdict(index).items() if name != "tables"})
 
 
 def _show_estimate(chosen: "list[ShardJob]", processes: int, out: Path, json: bool) -> None:

@@ -1,9 +1,8 @@
 """`dataset.json`, the index of a prepared folder, as one typed record; what it names are files of that folder alone."""
 
-import json
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, fields
 from pathlib import Path, PureWindowsPath
-from typing import Any
 
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.poses import kinds_of
@@ -14,6 +13,7 @@ FORMAT = "lssvwm-shard"
 FORMAT_VERSION = 2
 SHARD_SUFFIX = ".h5"
 INDEX_FILE = "dataset.json"
+LARGEST_SIDE = 2**14  # pixels of a frame
 
 
 @dataclass(frozen=True)
@@ -36,30 +36,14 @@ class ShardHeader:
     def __post_init__(self) -> None:
         check_further(self.stream_names)
         kinds_of(self.pose_names, self.pose_kinds)  # raises where they do not fit
+        sizes = (*self.frame_size, *self.latent_shape)
+        if not (min(sizes) > 0 and max(sizes) <= LARGEST_SIDE and 0 < self.fps < math.inf):
+            raise ValueError(f"frames of {self.frame_size} and latents of {self.latent_shape} at {self.fps} Hz")
 
     @property
     def continuous_actions(self) -> list[int]:
         """Numbers of the action columns that hold more than 0 and 1."""
         return [number for number, unit in enumerate(self.action_units) if unit not in ("one-hot", "binary")]
-
-    @staticmethod
-    def from_attributes(attributes: Any) -> "ShardHeader":
-        return ShardHeader(
-            dataset=str(attributes["dataset"]),
-            fps=float(attributes["fps"]),
-            frame_size=(int(attributes["frame_size"][0]), int(attributes["frame_size"][1])),
-            action_names=tuple(json.loads(attributes["action_names"])),
-            pose_names=tuple(json.loads(attributes["pose_names"])),
-            autoencoder=str(attributes["autoencoder"]),
-            autoencoder_sha256=str(attributes["autoencoder_sha256"]),
-            latent_shape=tuple(map(int, attributes["latent_shape"])),  # type: ignore[arg-type]  # (C, h, w)
-            action_units=tuple(json.loads(attributes["action_units"])),
-            source_alignment=str(attributes["source_alignment"]),
-            pose_kinds=tuple(json.loads(attributes.get("pose_kinds", "[]"))),
-            stream_names={
-                name: tuple(columns) for name, columns in json.loads(attributes.get("stream_names", "{}")).items()
-            },
-        )
 
 
 @dataclass(frozen=True)
@@ -69,7 +53,7 @@ class ShardEntry:
     file: str  # a bare name: the shard lies beside the index
     split: str
     episodes: int
-    frames: int = 0
+    frames: int | None = None
     latent_mean: tuple[float, ...] = ()  # one a channel
     latent_std: tuple[float, ...] = ()
     sha256: str = ""
@@ -78,8 +62,16 @@ class ShardEntry:
         bare = self.file == PureWindowsPath(self.file).name and self.file.isprintable()  # no / \ or C: anywhere
         if not bare or self.file.startswith(".") or not self.file.endswith(SHARD_SUFFIX):
             raise ValueError(f"file {self.file!r}: expected the bare name of a shard, such as train-00000-of-00001.h5")
-        if self.episodes < 0 or self.frames < 0:
+        if self.episodes < 0 or (self.frames or 0) < 0:
             raise ValueError(f"{self.file}: {self.episodes} episodes and {self.frames} frames; expected none or more")
+
+
+@dataclass(frozen=True)
+class EpisodeTable:
+    """The episodes of a shard in their order, so that a folder is opened without opening each of its shards."""
+
+    ids: tuple[str, ...]
+    lengths: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -115,6 +107,7 @@ class Index(ShardHeader):
         action_statistics: of the continuous actions, by name.
         episodes, frames: of all shards together.
         skipped, notes: recordings that were left out, and what was odd about those that were not.
+        tables: of the shards, by file.
     """
 
     format: str
@@ -127,11 +120,24 @@ class Index(ShardHeader):
     frames: int = 0
     skipped: tuple[Skipped, ...] = ()
     notes: tuple[Note, ...] = ()
+    tables: dict[str, EpisodeTable] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if len({entry.file for entry in self.shards}) < len(self.shards):
             raise ValueError("shards: a file is named twice")
+
+    @property
+    def header(self) -> ShardHeader:
+        return ShardHeader(**{each.name: getattr(self, each.name) for each in fields(ShardHeader)})
+
+    def table(self, entry: ShardEntry) -> EpisodeTable | None:
+        """The episodes of a shard; None in indexes of earlier versions, or where it is not the one of this entry."""
+        table = self.tables.get(entry.file)
+        if table is None or entry.frames is None or min(table.lengths, default=0) < 0:
+            return None
+        agrees = len(table.ids) == len(table.lengths) == entry.episodes and sum(table.lengths) == entry.frames
+        return table if agrees else None
 
     @property
     def splits(self) -> list[str]:

@@ -12,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lssvwm_datasets.episode import ACTION_ALIGNMENT, Episode
+from lssvwm_datasets.errors import DamagedRecording
 from lssvwm_datasets.files import PatientFile
 from lssvwm_datasets.index import FORMAT, FORMAT_VERSION, ShardHeader
 from lssvwm_datasets.shards import CHUNK_FRAMES
 from lssvwm_datasets.streams import columns_of, stored_streams
 
+LIBRARY = ("v110", "v110")  # HDF5 1.10 and later; from then on all that HDF5 itself writes has checksums
 HELD_BYTES = 32 * 2**20  # of an unfinished episode in memory; the rest waits in a temporary file
 
 
@@ -26,7 +28,7 @@ class ShardWriter:
     def __init__(self, path: Path, header: ShardHeader, split: str, plan: str, keep_frames: bool) -> None:
         self.header, self.keep_frames, self.folder = header, keep_frames, path.parent
         self.disk = PatientFile(path, "w+")
-        self.file = h5py.File(self.disk, "w")
+        self.file = h5py.File(self.disk, "w", libver=LIBRARY)
         attributes = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
@@ -74,7 +76,7 @@ class ShardWriter:
         """Append an episode whose frames `encode` turns into latents (n, C, h, w), a part at a time.
 
         The parts wait outside the shard until all are there: whatever reading or encoding raises leaves no trace in it.
-        Raises: ValueError when the episode does not fit the header.
+        Raises: ValueError when the episode does not fit the header; DamagedRecording for numbers that are not finite.
         """
         header = self.header
         found, expected = (
@@ -83,6 +85,10 @@ class ShardWriter:
         )
         if found != expected:
             raise ValueError(f"{episode.id}: actions, poses, streams and frame size are {found}, expected {expected}")
+        if not np.isfinite(episode.actions).all():
+            raise DamagedRecording(f"{episode.id}: an action is not a finite number")
+        if episode.layout is not None and not np.isin(episode.layout, (0, 1)).all():
+            raise DamagedRecording(f"{episode.id}: the layout holds other numbers than 0 and 1")
         sums = np.zeros_like(self.sums)
         parts = 0
         with tempfile.SpooledTemporaryFile(max_size=HELD_BYTES, mode="w+b", dir=str(self.folder)) as waiting:
@@ -91,6 +97,8 @@ class ShardWriter:
                 if latents.shape != (len(frames), *header.latent_shape):
                     shape = (len(frames), *header.latent_shape)
                     raise ValueError(f"{episode.id}: latents have shape {latents.shape}, expected {shape}")
+                if not np.isfinite(latents).all():
+                    raise DamagedRecording(f"{episode.id}: the autoencoder makes latents of it that are not finite")
                 exact = latents.astype(np.float64)
                 sums += np.stack([exact.sum(axis=(0, 2, 3)), np.square(exact).sum(axis=(0, 2, 3))])
                 np.save(waiting, latents)
@@ -142,9 +150,11 @@ class ShardWriter:
         tables: dict[str, Any] = {"episode_start": np.cumsum(lengths) - lengths, "episode_length": lengths}
         if self.layouts and len(self.layouts) == len(self.ids) and len({x.shape for x in self.layouts}) == 1:
             tables["layouts"] = np.stack(self.layouts)
+        ids = [id.encode("utf-8", "surrogateescape") for id in self.ids]
+        tables["episode_id"] = np.array(ids, h5py.string_dtype("utf-8", max(map(len, ids), default=1)))
         for name, table in tables.items():
-            self.file.create_dataset(name, data=table, track_times=False)
-        self.file.create_dataset("episode_id", data=self.ids, dtype=h5py.string_dtype(), track_times=False)
+            chunked = {"chunks": table.shape, "fletcher32": True} if table.size else {}
+            self.file.create_dataset(name, data=table, track_times=False, **chunked)
         cells = max(1, int(lengths.sum()) * int(np.prod(self.header.latent_shape[1:])))
         mean, square = self.sums / cells
         self.file.attrs["latent_mean"] = mean

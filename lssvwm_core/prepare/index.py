@@ -1,12 +1,10 @@
 """`dataset.json`, made from the shards alone, whoever wrote them; and whether they are still what it says."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,6 +15,7 @@ from lssvwm_datasets.index import (
     FORMAT,
     FORMAT_VERSION,
     INDEX_FILE,
+    EpisodeTable,
     Index,
     Note,
     ShardEntry,
@@ -25,44 +24,51 @@ from lssvwm_datasets.index import (
     Statistics,
     read_index,
 )
-from lssvwm_datasets.schema import convert
-from lssvwm_datasets.shards import opened, read_shard_table
-from lssvwm_datasets.sources import TRAIN
+from lssvwm_datasets.shard_file import Shard
+from lssvwm_datasets.sources import SPLITS, TRAIN
 
 LISTED = 5  # missing shards named in a message
+MOST_SHARDS = 10**6
 
 
 def write_index(folder: Path) -> Index:
     """Write and return the index of a folder's shards. Raises: LssvwmError when shards are missing or do not fit."""
     paths = planned_shards(folder)
-    headers = [read_shard_table(path)[0] for path in paths]
-    for path, header in zip(paths, headers, strict=True):
-        if header != headers[0]:
-            raise LssvwmError(f"{path}: of another dataset or autoencoder than {paths[0].name}; prepare it again")
+    header: ShardHeader | None = None
     shards: list[ShardEntry] = []
     skipped: list[Skipped] = []
     notes: list[Note] = []
+    tables: dict[str, EpisodeTable] = {}
     actions: dict[str, list[NDArray[np.float32]]] = {}
     for path in paths:
-        with opened(path) as file:
-            split = str(file.attrs["split"])
-            actions.setdefault(split, []).append(file["actions"][:])
-            skipped += convert(str(path), json.loads(file.attrs["skipped"]), list[Skipped])
-            notes += convert(str(path), json.loads(file.attrs["notes"]), list[Note])
-            shards.append(_entry(path, split, file))
+        with Shard(path) as shard:
+            header = header or shard.header
+            if shard.header != header:
+                raise LssvwmError(f"{path}: of another dataset or autoencoder than {paths[0].name}; prepare it again")
+            rows = shard.rows("actions")
+            assert rows is not None  # every shard has them
+            actions.setdefault(shard.split, []).append(rows)
+            skipped += shard.content("skipped", list[Skipped])
+            notes += shard.content("notes", list[Note])
+            tables[path.name] = EpisodeTable(
+                tuple(episode.id for episode in shard.episodes), tuple(episode.length for episode in shard.episodes)
+            )
+            shards.append(_entry(shard))
+    assert header is not None  # there are shards
     counts = sum(np.count_nonzero(rows, axis=0) for parts in actions.values() for rows in parts)
     index = Index(
-        **vars(headers[0]),
+        **vars(header),
         format=FORMAT,
         format_version=FORMAT_VERSION,
         tool=f"lssvwm {version('lssvwm')}",
-        action_counts=dict(zip(headers[0].action_names, np.asarray(counts).tolist(), strict=True)),
-        action_statistics=action_statistics(headers[0], actions.get(TRAIN) or next(iter(actions.values()))),
-        episodes=sum(shard.episodes for shard in shards),
-        frames=sum(shard.frames for shard in shards),
+        action_counts=dict(zip(header.action_names, np.asarray(counts).tolist(), strict=True)),
+        action_statistics=action_statistics(header, actions.get(TRAIN) or next(iter(actions.values()))),
+        episodes=sum(len(table.ids) for table in tables.values()),
+        frames=sum(sum(table.lengths) for table in tables.values()),
         shards=tuple(shards),
         skipped=tuple(skipped),
         notes=tuple(notes),
+        tables=tables,
     )
     write_json(folder / INDEX_FILE, asdict(index))
     return index
@@ -75,6 +81,8 @@ def planned_shards(folder: Path) -> list[Path]:
         raise LssvwmError(f"{folder}: no shards; make some with: lssvwm prepare")
     plans = {path: _plan_of(path) for path in found}
     plan = plans[found[0]]
+    if not set(plan) <= set(SPLITS) or sum(plan.values()) > MOST_SHARDS:
+        raise LssvwmError(f"{found[0]}: damaged shard: its plan has shards {plan}; delete it and prepare again")
     paths = [folder / shard_name(split, number, count) for split, count in plan.items() for number in range(count)]
     strangers = [path for path in found if plans[path] != plan or path not in paths]
     if strangers:
@@ -106,19 +114,20 @@ def damaged_shards(folder: Path) -> Iterator[tuple[str, str | None]]:
             yield path.name, None if sha256_of(path) == entry.sha256 else "its bytes have changed: prepare it again"
 
 
-def _entry(path: Path, split: str, file: h5py.File) -> ShardEntry:
+def _entry(shard: Shard) -> ShardEntry:
+    mean, std = (np.round(shard.attribute(name, list[float]), 4).tolist() for name in ("latent_mean", "latent_std"))
     return ShardEntry(
-        file=path.name,
-        split=split,
-        episodes=len(file["episode_length"]),
-        frames=len(file["latents"]),
-        latent_mean=tuple(np.round(file.attrs["latent_mean"], 4).tolist()),
-        latent_std=tuple(np.round(file.attrs["latent_std"], 4).tolist()),
-        sha256=sha256_of(path),
+        file=shard.path.name,
+        split=shard.split,
+        episodes=len(shard.episodes),
+        frames=shard.frames,
+        latent_mean=tuple(mean),
+        latent_std=tuple(std),
+        sha256=sha256_of(shard.path),
     )
 
 
 def _plan_of(path: Path) -> dict[str, int]:
     """How many shards of each split the plan of this one has."""
-    with opened(path) as file:
-        return dict(json.loads(file.attrs["shards"]))
+    with Shard(path) as shard:
+        return dict(shard.content("shards", list[tuple[str, int]]))

@@ -19,8 +19,8 @@ from lssvwm_datasets.errors import DamagedRecording, LssvwmError, UnreadableNow,
 from lssvwm_datasets.files import remove_partial_files, written_whole
 from lssvwm_datasets.frames import FrameParts
 from lssvwm_datasets.parallel import ahead, run_units, run_units_on_ray
+from lssvwm_datasets.shard_file import Shard
 from lssvwm_datasets.shard_writer import ShardWriter
-from lssvwm_datasets.shards import opened, read_shard_table
 from lssvwm_datasets.sources import Recording
 
 LISTED = 10  # recordings named in a message
@@ -65,7 +65,7 @@ def write_shards(jobs: list[ShardJob], processes: int, executor: str = "processe
     missing = [job for job in jobs if job not in done]
     require_space(folder, missing)
     for job in done:
-        yield WrittenShard(job, sum(episode.length for episode in read_shard_table(job.path)[1]), new=False)
+        yield WrittenShard(job, _frames_of(job.path), new=False)
     unfinished: list[UnfinishedShard] = []
     try:
         if executor == "ray":
@@ -153,9 +153,14 @@ def _decoded_ahead(frames: FrameParts) -> FrameParts:
     return FrameParts(lambda: ahead(frames, 2), frames.length)
 
 
+def _frames_of(path: Path) -> int:
+    with Shard(path) as shard:
+        return shard.frames
+
+
 def _is_of_plan(job: ShardJob) -> bool:
-    with opened(job.path) as file:
-        found = file.attrs.get("plan")
+    with Shard(job.path) as shard:
+        found = shard.attribute("plan", str)
     if found != job.plan:
         raise LssvwmError(
             f"{job.path}: made from other recordings, options or another autoencoder; "

@@ -330,6 +330,9 @@ def test_kinds_of_poses_are_kept_and_old_shards_have_those_of_their_names(tmp_pa
     assert open_shards(tmp_path, "train").header == header
     with h5py.File(next(tmp_path.glob("*.h5")), "r+") as file:
         del file.attrs["pose_kinds"]
+    old_index = json.loads((tmp_path / "dataset.json").read_text())
+    del old_index["pose_kinds"]
+    (tmp_path / "dataset.json").write_text(json.dumps(old_index))
     old = open_shards(tmp_path, "train").header
     assert old == HEADER
     assert kinds_of(old.pose_names, old.pose_kinds) == ("x", "y")

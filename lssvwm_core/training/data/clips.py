@@ -6,11 +6,9 @@ rows of NaN where a condition is unknown (dropped, or an action on a reversed st
 clips.
 """
 
-import os
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -80,7 +78,6 @@ class ClipDataset(Dataset[Batch]):
         self.shards, self.streams, self.sampling, self.shapes = shards, streams, sampling, shapes
         self.seed, self.process = seed, process
         self.lengths = np.array([episode.length for episode in shards.episodes])
-        self._files: dict[tuple[int, str], h5py.File] = {}
         longest = max(frames for _, _, frames in shapes)
         there = int(self.lengths.max())
         if longest > (2 * there if "pose" in streams and sampling.fold > 0 else there):
@@ -137,17 +134,7 @@ class ClipDataset(Dataset[Batch]):
             rows[first:] = np.nan
 
     def _rows(self, episode: StoredEpisode, name: str, start: int, count: int) -> NDArray[Any]:
-        """Rows of a dataset; files are opened once in each process, after any fork."""
-        key = (os.getpid(), str(episode.shard))
-        first = episode.start + start
-        try:
-            if key not in self._files:
-                self._files[key] = h5py.File(episode.shard, "r")
-            return self._files[key][name][first : first + count]
-        except OSError as error:
-            raise LssvwmError(
-                f"{episode.shard}: damaged shard, episode {episode.id} ({error}); prepare again"
-            ) from error
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_files": {}}
+        rows = self.shards.read(episode, name, start, start + count)
+        if rows is None:
+            raise LssvwmError(f"{episode.shard}: holds no {name}; the model needs them")
+        return rows

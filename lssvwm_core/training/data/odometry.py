@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lssvwm_datasets.poses import Plane, plane_of
-from lssvwm_datasets.shards import ShardSet, opened
+from lssvwm_datasets.shards import ShardSet
 
 LAGS = 4  # actions that a step depends on: at the maze's 4 Hz, turns coast for one or two
 EPISODES = 100  # at most
@@ -25,9 +25,9 @@ def fit_odometry(shards: ShardSet) -> Odometry:
         return ()
     lagged, motions = [], []
     for episode in itertools.islice(shards.episodes, EPISODES):
-        rows = slice(episode.start, episode.start + episode.length)
-        with opened(episode.shard) as file:
-            actions, poses = file["actions"][rows], file["poses"][rows]
+        actions, poses = shards.read(episode, "actions"), shards.read(episode, "poses")
+        assert actions is not None  # every shard has them
+        assert poses is not None  # the header names them
         padded = np.pad(actions, ((LAGS - 1, 0), (0, 0)))
         lags = [padded[LAGS - 1 - lag : len(padded) - lag] for lag in range(LAGS)]
         lagged.append(np.concatenate(lags, axis=1)[1:])
