@@ -52,6 +52,12 @@ def prepare(
             help="Recordings to leave out: a file with a name on each line, or `known` for those known to be bad."
         ),
     ] = None,
+    max_memory: Annotated[
+        str, typer.Option(help="What each process may hold of a recording in memory; one that needs more is skipped.")
+    ] = "2GB",
+    accept_quality: Annotated[
+        bool, typer.Option("--accept-quality", help="Go on where the autoencoder loses much of the pictures.")
+    ] = False,
     shard_size: Annotated[int, typer.Option(min=1, help="Recordings in each shard.")] = 16,
     keep_frames: Annotated[
         str, typer.Option(help="Which episodes keep their exact frames beside the latents: validation, all or none.")
@@ -77,8 +83,10 @@ def prepare(
 
     An interrupted run goes on where it stopped when the command is given again.
     """
+    from dataclasses import replace
+
     from lssvwm_datasets.errors import LssvwmError
-    from lssvwm_datasets.format import ReaderOptions, parse_size
+    from lssvwm_datasets.format import ReaderOptions, parse_bytes, parse_size
     from lssvwm_datasets.sources import SPLITS, find_recordings
 
     if split is not None and split not in SPLITS:
@@ -86,7 +94,9 @@ def prepare(
     if executor not in EXECUTORS:
         raise LssvwmError(f"--executor {executor}: expected one of {', '.join(EXECUTORS)}")
     name, source = _format_and_source(format, source)
-    options = ReaderOptions(parse_size(size) if size else None, action_offset, _names_to_skip(skip_list))
+    options = ReaderOptions(
+        parse_size(size) if size else None, action_offset, _names_to_skip(skip_list), parse_bytes(max_memory)
+    )
     if executor == "ray":  # its workers have other working directories
         source = source.resolve()
     recordings = find_recordings(source, name, options)
@@ -99,13 +109,14 @@ def prepare(
 
     from lssvwm_core.device import pick_device
     from lssvwm_core.prepare.plan import copy_autoencoder, part_of, plan_shards
+    from lssvwm_core.prepare.quality import measure_reconstruction, require_quality
     from lssvwm_core.resolve import resolve_autoencoder
 
     folder = resolve_autoencoder(autoencoder)
     planned = plan_shards(
         recordings,
         out,
-        folder if dry_run else copy_autoencoder(folder, out),
+        folder,
         shard_size=shard_size,
         splits=(split,) if split else SPLITS,
         keep_frames=keep_frames,
@@ -116,9 +127,18 @@ def prepare(
     if device != "cpu" and jobs == "auto":
         processes = min(processes, GPU_PROCESSES)
     chosen = part_of(planned, part) if part else planned
+    if dry_run or not all(job.path.exists() for job in planned):
+        reconstruction = measure_reconstruction(recordings, folder, planned[0].device)
+        say(f"{autoencoder} reconstructs them at {reconstruction}")
+        if not (accept_quality or dry_run):
+            require_quality(reconstruction, autoencoder, source)
+        chosen = [replace(job, reconstruction_psnr=reconstruction.psnr) for job in chosen]
     if dry_run:
         _show_estimate(chosen, processes, out, json)
-    elif not chosen:
+        return
+    kept = copy_autoencoder(folder, out)
+    chosen = [replace(job, autoencoder=kept) for job in chosen]
+    if not chosen:
         say(f"{out}: part {part} has nothing to do; there are {len(planned)} shards")
     else:
         _write(chosen, processes, executor, out)
@@ -212,6 +232,7 @@ def _tell_index(out: Path, json: bool) -> None:
     say(
         f"{out}: {index.episodes} episodes, {index.frames} frames in {len(index.shards)} shards, "
         f"{len(index.skipped)} recordings skipped"
+        + (f"; reconstructed at {index.reconstruction_psnr:.2f} dB" if index.reconstruction_psnr is not None else "")
     )
     if json:
         show_json({name: value for name, value in asdict(index).items() if name != "tables"})
@@ -246,6 +267,7 @@ def _show_estimate(chosen: "list[ShardJob]", processes: int, out: Path, json: bo
         "processes": processes,
         "decoded_frames_per_second": decode and round(decode, 1),
         "encoded_frames_per_second": encode and round(encode, 1),
+        "reconstruction_psnr": chosen[0].reconstruction_psnr if chosen else None,
         "seconds": seconds and round(seconds, 1),
     }
     if json:

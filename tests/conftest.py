@@ -15,6 +15,7 @@ os.environ.setdefault("MUJOCO_GL", "osmesa")  # as `lssvwm record` does
 os.environ.setdefault("LP_NUM_THREADS", "0")
 
 CLI = [sys.executable, "-m", "lssvwm_cli.app"]
+PREPARE = ("prepare", "maze", "--autoencoder", "autoencoder", "--accept-quality", "--shard-size", "1")
 SMALL_MODEL = ("model.width=64", "model.depth=2", "model.headdim=32", "model.d_state=16")
 
 
@@ -29,7 +30,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("workspace")
     small = AutoencoderConfig("small", latent_channels=8, widths=(16, 16, 32), decoder_blocks=1)
     save_autoencoder(folder / "autoencoder", Autoencoder(small))
-    lssvwm(folder, "prepare", "maze", "--autoencoder", "autoencoder", "--shard-size", "1", "--jobs", "2")
+    lssvwm(folder, *PREPARE, "--jobs", "2")
     lssvwm(folder, *train_command("test", 4))
     return folder
 

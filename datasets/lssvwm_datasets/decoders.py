@@ -88,9 +88,10 @@ def _contents(file: BinaryIO, most_pixels: int) -> tuple[dict[str, Any], list[in
         if not container.streams.video:
             raise ValueError("no video stream")
         stream = container.streams.video[0]
-        packets = [packet for packet in container.demux(stream) if packet.size > 0]
+        demuxed: Any = container  # PyAV's stubs say that it might be one to write
+        packets = [packet for packet in demuxed.demux(stream) if packet.size > 0]
         decoding = [packet.dts for packet in packets if packet.dts is not None]
-        shown = [packet.pts for packet in packets if not packet.is_discard]
+        shown: list[Any] = [packet.pts for packet in packets if not packet.is_discard]
         if not shown:
             raise ValueError("no frames")
         size = (stream.codec_context.height, stream.codec_context.width)
@@ -127,7 +128,8 @@ def _frames(file: BinaryIO, size: tuple[int, int], stamps: Sequence[int | None])
         stream.codec_context.options = {"err_detect": "explode"}  # no guesses at damaged blocks
         reformatter = VideoReformatter()
         failure: Exception | None = None
-        for packet in container.demux(stream):
+        demuxed: Any = container
+        for packet in demuxed.demux(stream):
             try:
                 decoded = packet.decode()
             except av.FFmpegError as error:
@@ -136,7 +138,8 @@ def _frames(file: BinaryIO, size: tuple[int, int], stamps: Sequence[int | None])
                 stamp = next(expected, None)
                 if frame.is_corrupt or (frame.height, frame.width) != size or stamp not in (None, frame.pts):
                     raise ValueError(f"frame at {frame.time} s is damaged")
-                yield reformatter.reformat(frame, format="rgb24").to_ndarray()
+                picture: Any = reformatter.reformat(frame, format="rgb24").to_ndarray()
+                yield picture
             if failure:
                 raise failure
 

@@ -33,7 +33,7 @@ def list_folder(root: Path, recursive: bool = True) -> Listing:
     for folder in root.resolve().parents:
         with contextlib.suppress(OSError):
             above.add(_identity(folder))
-    waiting, links = [root], []
+    waiting, links = [root], list[Path]()
     while waiting or links:
         folder = waiting.pop() if waiting else links.pop(0)
         try:

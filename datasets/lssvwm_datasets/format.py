@@ -87,6 +87,14 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(numbers[0]), int(numbers[-1])
 
 
+def parse_bytes(text: str) -> int:
+    """Bytes from `2GB`, `500MB` or `1.5` (gigabytes). Raises: LssvwmError."""
+    found = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,3})?) ?(MB|GB|TB|)", text.strip().upper())
+    if not found or float(found[1]) == 0:
+        raise LssvwmError(f"memory {text!r}: expected a number with its unit, such as 2GB or 500MB")
+    return int(float(found[1]) * {"MB": 10**6, "GB": 10**9, "TB": 10**12, "": 10**9}[found[2]])
+
+
 def find_singles(suffix: str, files: Sequence[Path]) -> list[Candidate]:
     """Recordings that are one file each."""
     return [Candidate(path, (path,)) for path in files if path.suffix == suffix]

@@ -108,6 +108,7 @@ class Index(ShardHeader):
         episodes, frames: of all shards together.
         skipped, notes: recordings that were left out, and what was odd about those that were not.
         tables: of the shards, by file.
+        reconstruction_psnr: dB, of frames of these recordings that were encoded and decoded.
     """
 
     format: str
@@ -121,6 +122,7 @@ class Index(ShardHeader):
     skipped: tuple[Skipped, ...] = ()
     notes: tuple[Note, ...] = ()
     tables: dict[str, EpisodeTable] = field(default_factory=dict)
+    reconstruction_psnr: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

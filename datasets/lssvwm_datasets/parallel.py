@@ -42,7 +42,9 @@ def run_units(
     while batch := list(itertools.islice(remaining, jobs * UNITS_PER_PROCESS)):
         pool = ProcessPoolExecutor(jobs, context, _start_worker, (os.getpid(), set_up_process))
         try:
-            for future in as_completed([pool.submit(work, unit) for unit in batch]):
+            with _nothing_from_the_working_folder():
+                futures = [pool.submit(work, unit) for unit in batch]  # starts the processes
+            for future in as_completed(futures):
                 yield future.result()
         except BrokenProcessPool as error:
             raise LssvwmError(
@@ -122,6 +124,20 @@ def ahead(items: Iterable[Unit], depth: int) -> Iterator[Unit]:
         while thread.is_alive():
             with contextlib.suppress(queue.Empty):
                 results.get(timeout=0.01)
+
+
+@contextlib.contextmanager
+def _nothing_from_the_working_folder() -> Iterator[None]:
+    """Processes started within import no module from there: to some, a user's json.py would be Python's own."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 def _start_worker(parent: int, set_up_process: Callable[[], None] | None) -> None:

@@ -91,7 +91,7 @@ class Shard:
             if name not in self._file:
                 return None
             rows = self._file[name][start:stop]
-        finite = np.isfinite(rows).reshape(len(rows), -1).all(axis=1) if name in FINITE else np.ones(1)
+        finite = np.isfinite(rows).all(axis=tuple(range(1, rows.ndim))) if name in FINITE else np.ones(1)
         if not finite.all():
             row = start + int(np.argmin(finite))
             raise LssvwmError(f"{self.path}: row {row} of {name} is not finite (NaN or infinite); {ADVICE}")
@@ -106,6 +106,10 @@ class Shard:
         if layout.max(initial=0) > 1:
             raise LssvwmError(f"{self.path}: layout {number} holds {layout.max()}, expected 0 and 1; {ADVICE}")
         return layout
+
+    def says(self, name: str) -> bool:
+        """Whether it has an attribute, as shards of earlier versions lack some."""
+        return name in self._file.attrs
 
     def attribute(self, name: str, shape: type[T]) -> T:
         """A text or a list of numbers. Raises: OSError; LssvwmError where it is missing or something else."""

@@ -101,10 +101,11 @@ def video_frames(path: Path, stretch: Stretch, options: ReaderOptions) -> FrameP
 def _answers(path: Path, stop: int, max_memory: int) -> Generator[Any, None, None]:
     """Yields what the container says, then arrays of the first `stop` frames. Raises: DamagedRecording; OSError."""
     process = _idle_or_new()
+    absolute = os.path.abspath(path)  # the process may have started in another working folder
     failed: dict[str, Any] = {}
     finished = False
     try:
-        process.ask({"path": str(path), "stop": stop, "most_pixels": max_memory // (3 * DECODER_FRAMES)})
+        process.ask({"path": absolute, "stop": stop, "most_pixels": max_memory // (3 * DECODER_FRAMES)})
         while "end" not in (answer := process.answer()):
             if not {"times", "shape"} & set(answer):
                 failed = answer
@@ -119,7 +120,7 @@ def _answers(path: Path, stop: int, max_memory: int) -> Generator[Any, None, Non
         else:
             process.end()
     if "damaged" in failed:
-        raise DamagedRecording(failed["damaged"])
+        raise DamagedRecording(f"{path}: {failed['damaged'].removeprefix(f'{absolute}: ')}")
     if "errno" in failed:
         raise OSError(failed["errno"], failed["reason"], str(path))
     if failed:

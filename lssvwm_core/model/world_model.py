@@ -66,7 +66,7 @@ class WorldModel(nn.Module):
     @property
     def mixers(self) -> list[Mixer]:
         """The mixers of all layers, in the order of their states."""
-        return [mixer for layer in self.layers for mixer in layer.mixers]  # type: ignore[union-attr,misc]
+        return [mixer for layer in self.layers for mixer in layer.mixers]  # type: ignore[union-attr]
 
     def initial_state(self, batch: int) -> ModelState:
         """The state before the first frame, for `batch` worlds side by side; on the model's device."""

@@ -19,44 +19,44 @@ class Message(msgspec.Struct, tag_field="do", forbid_unknown_fields=True, frozen
     """What all messages have in common."""
 
 
-class Seen(Message, tag="seen"):
+class Seen(Message, tag="seen", frozen=True):
     """One more picture may be sent."""
 
 
-class Key(Message, tag="key"):
+class Key(Message, tag="key", frozen=True):
     """Hold an action, or none; the stamp comes back with the picture that the action leads to."""
 
     action: int | None
     stamp: Annotated[float, msgspec.Meta(ge=-MAX_STAMP, le=MAX_STAMP)]
 
 
-class Set(Message, tag="set"):
+class Set(Message, tag="set", frozen=True):
     """Change one of `SETTINGS`."""
 
     name: str
     value: bool | int
 
 
-class Restart(Message, tag="restart"):
+class Restart(Message, tag="restart", frozen=True):
     """See a recording from one of its frames on, and forget all else."""
 
     episode: Number
     frame: Number
 
 
-class Save(Message, tag="save"):
+class Save(Message, tag="save", frozen=True):
     """Keep this moment, in place of what the slot held."""
 
     slot: str
 
 
-class Branch(Message, tag="branch"):
+class Branch(Message, tag="branch", frozen=True):
     """Keep this moment in a slot that is not taken yet."""
 
     slot: str
 
 
-class Load(Message, tag="load"):
+class Load(Message, tag="load", frozen=True):
     """Go back to a saved moment."""
 
     slot: str
@@ -101,10 +101,16 @@ def obey(session: Session, viewer: Viewer, message: Message) -> None:
         case Set():
             session.submit(lambda: SETTINGS[message.name].change(session, message.value))
         case Restart():
-            session.submit(lambda: game.restart(message.episode, message.frame) or "a new start")
+            session.submit(lambda: _done(lambda: game.restart(message.episode, message.frame), "a new start"))
         case Save():
-            session.submit(lambda: game.save(message.slot) or f"saved as {message.slot}")
+            session.submit(lambda: _done(lambda: game.save(message.slot), f"saved as {message.slot}"))
         case Branch():
-            session.submit(lambda: game.branch(message.slot) or f"branched as {message.slot}")
+            session.submit(lambda: _done(lambda: game.branch(message.slot), f"branched as {message.slot}"))
         case Load():
-            session.submit(lambda: game.load(message.slot) or f"back at {message.slot}")
+            session.submit(lambda: _done(lambda: game.load(message.slot), f"back at {message.slot}"))
+
+
+def _done(action: Callable[[], None], notice: str) -> str:
+    """What a command of the session is: something done, and the words for it."""
+    action()
+    return notice

@@ -40,6 +40,7 @@ def write_index(folder: Path) -> Index:
     notes: list[Note] = []
     tables: dict[str, EpisodeTable] = {}
     actions: dict[str, list[NDArray[np.float32]]] = {}
+    reconstructions: list[float] = []
     for path in paths:
         with Shard(path) as shard:
             header = header or shard.header
@@ -54,6 +55,8 @@ def write_index(folder: Path) -> Index:
                 tuple(episode.id for episode in shard.episodes), tuple(episode.length for episode in shard.episodes)
             )
             shards.append(_entry(shard))
+            if shard.says("reconstruction_psnr"):
+                reconstructions += shard.attribute("reconstruction_psnr", list[float])
     assert header is not None  # there are shards
     counts = sum(np.count_nonzero(rows, axis=0) for parts in actions.values() for rows in parts)
     index = Index(
@@ -69,6 +72,7 @@ def write_index(folder: Path) -> Index:
         skipped=tuple(skipped),
         notes=tuple(notes),
         tables=tables,
+        reconstruction_psnr=min(reconstructions, default=None),
     )
     write_json(folder / INDEX_FILE, asdict(index))
     return index

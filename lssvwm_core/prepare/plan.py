@@ -33,6 +33,7 @@ class ShardJob:
     device: str
     keep_frames: bool
     strict: bool
+    reconstruction_psnr: float | None = None  # dB, of the autoencoder on a sample of all recordings (`quality`)
 
     @property
     def plan(self) -> str:

@@ -104,6 +104,8 @@ def write_shard(job: ShardJob) -> WrittenShard | UnfinishedShard:
             ShardWriter(partial, job.header, job.split, job.plan, job.keep_frames) as writer,
         ):
             writer.file.attrs["shards"] = json.dumps(job.shards)
+            if job.reconstruction_psnr is not None:
+                writer.file.attrs["reconstruction_psnr"] = job.reconstruction_psnr
             for recording, episode in ahead(_episodes(job.recordings), 1):
                 try:
                     if isinstance(episode, DamagedRecording):

@@ -20,7 +20,8 @@ from lssvwm_core.diffusion import flow_loss
 from lssvwm_core.model.autoencoder import load_autoencoder
 from lssvwm_core.model.storage import AUTOENCODER_FOLDER
 from lssvwm_core.training.checkpoint import remove_left_overs
-from lssvwm_core.training.data.loader import Batch, batches_from, dataset_of
+from lssvwm_core.training.data.clips import Batch
+from lssvwm_core.training.data.loader import batches_from, dataset_of
 from lssvwm_core.training.run.config import RunConfig, save_run_config
 from lssvwm_core.training.run.folder import TEACHER_FOLDER, Run
 from lssvwm_core.training.run.lock import locked

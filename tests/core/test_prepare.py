@@ -1,10 +1,14 @@
 """Recordings to shards: alignment kept, kill -9 and continue, damage named."""
 
+import errno
 import json
+import re
 import shutil
 import signal
 import subprocess
 import time
+from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,16 +22,22 @@ from lssvwm_core.model.autoencoder import load_autoencoder
 from lssvwm_core.prepare.estimate import look_at_lengths, require_space
 from lssvwm_core.prepare.index import write_index
 from lssvwm_core.prepare.plan import ShardJob, copy_autoencoder, part_of, plan_shards
+from lssvwm_core.prepare.quality import measure_reconstruction
 from lssvwm_core.prepare.write import write_shards
 from lssvwm_datasets.errors import LssvwmError
+from lssvwm_datasets.index import read_index
 from lssvwm_datasets.shards import open_shards
 from lssvwm_datasets.sources import find_recordings, sample_recordings
-from tests.conftest import CLI, lssvwm
+from tests.conftest import CLI, PREPARE, lssvwm
+from tests.faults.faults import Fault, FaultEnvironment
 
 try:
     import resource
 except ImportError:
     resource = None
+
+
+SHIPPED = Path(str(resources.files("lssvwm_core") / "weights/maze-autoencoder"))
 
 
 @pytest.fixture
@@ -36,9 +46,6 @@ def folder(workspace: Path, tmp_path: Path) -> Path:
     shutil.copytree(workspace / "autoencoder", tmp_path / "autoencoder")
     shutil.copytree(sample_recordings(), tmp_path / "recordings/maze")
     return tmp_path
-
-
-PREPARE = ("prepare", "maze", "--autoencoder", "autoencoder", "--shard-size", "1")
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -79,7 +86,9 @@ def planned(folder: Path, **options: Any) -> list[ShardJob]:
     """The plan of `PREPARE` in `folder`, to be carried out in this process."""
     out = folder / "data/maze"
     recordings = find_recordings(folder / "recordings/maze", "maze")
-    return plan_shards(recordings, out, copy_autoencoder(folder / "autoencoder", out), shard_size=1, **options)
+    jobs = plan_shards(recordings, out, copy_autoencoder(folder / "autoencoder", out), shard_size=1, **options)
+    psnr = measure_reconstruction(recordings, folder / "autoencoder").psnr
+    return [replace(job, reconstruction_psnr=psnr) for job in jobs]
 
 
 def test_parts_joined_are_one_whole_run(workspace: Path, folder: Path) -> None:
@@ -214,6 +223,67 @@ def test_damaged_recordings_are_named_or_with_strict_refused(folder: Path) -> No
     assert [entry["id"] for entry in index["skipped"]] == ["train/0500001-500"]
     assert index["episodes"] == 3
     assert not list((folder / "data/maze").glob(".*"))
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_recordings_that_cannot_be_read_for_now_leave_their_shards_for_a_later_call(
+    fault_environment: FaultEnvironment, workspace: Path, folder: Path, jobs: str
+) -> None:
+    out, late = folder / "data/maze", "train-00001-of-00003.h5"
+    faulty = fault_environment(read=Fault(errno.EIO, "0500001-500.npz"))
+    error = lssvwm(folder, *PREPARE, "--jobs", jobs, fails=True, environment=faulty).stderr
+    assert "0500001-500.npz: cannot be read for now (Input/output error)" in error
+    assert "1 of 4 shards are unfinished" in error
+    finished = {path.name: path.stat().st_mtime_ns for path in out.glob("*.h5")}
+    assert sorted(finished) == [
+        name for name in sorted(contents(workspace / "data/maze")) if name not in (late, "dataset.json")
+    ]
+    assert not list(out.glob(".*"))
+    assert not (out / "dataset.json").exists()
+    assert (
+        "4 episodes, 2504 frames in 4 shards, 0 recordings skipped" in lssvwm(folder, *PREPARE, "--jobs", jobs).stderr
+    )
+    assert (out / late).read_bytes() == (workspace / "data/maze" / late).read_bytes()
+    assert {name: (out / name).stat().st_mtime_ns for name in finished} == finished
+
+
+def test_all_troubles_of_a_shard_are_told_at_once(fault_environment: FaultEnvironment, folder: Path) -> None:
+    faulty = fault_environment(open=Fault(errno.EACCES, "/train/"))
+    error = lssvwm(folder, *PREPARE, "--shard-size", "16", fails=True, environment=faulty).stderr
+    for number in range(3):
+        assert f"050000{number}-500.npz: cannot be read for now (Permission denied)" in error
+    assert "1 of 2 shards are unfinished" in error
+
+
+def test_an_autoencoder_that_loses_the_pictures_is_refused_before_anything_is_written(folder: Path) -> None:
+    command = [part for part in PREPARE if part != "--accept-quality"]
+    error = lssvwm(folder, *command, fails=True).stderr
+    assert re.search(
+        r"autoencoder reconstructs these recordings at \d+\.\d\d dB PSNR \(64 frames of 4 recordings\)", error
+    )
+    assert "lssvwm train-autoencoder recordings/maze" in error
+    assert "--accept-quality" in error
+    assert not (folder / "data").exists()
+    refused = float(re.search(r"at (\d+\.\d\d) dB", error)[1])
+    assert json.loads(lssvwm(folder, *command, "--dry-run", "--json").stdout)["reconstruction_psnr"] == refused
+    done = lssvwm(folder, *PREPARE, "--split", "validation").stderr
+    index = read_index(folder / "data/maze")
+    assert f"reconstructed at {index.reconstruction_psnr:.2f} dB" in done
+    assert index.reconstruction_psnr < 28
+
+
+def test_the_sample_that_is_measured_is_spread_over_the_recordings() -> None:
+    recordings = find_recordings(sample_recordings(), "maze")
+    whole = measure_reconstruction(recordings, SHIPPED)
+    assert (whole.frames, whole.recordings) == (64, 4)
+    assert whole.psnr > 30
+    assert measure_reconstruction(recordings, SHIPPED) == whole
+    alone = measure_reconstruction(recordings[:1], SHIPPED)
+    assert (alone.frames, alone.recordings) == (64, 1)
+    damaged = replace(recordings[1], path=Path("missing.npz"))
+    assert measure_reconstruction([recordings[0], damaged], SHIPPED).recordings == 1
+    with pytest.raises(LssvwmError, match="none of 1 recordings"):
+        measure_reconstruction([damaged], SHIPPED)
 
 
 def test_shards_of_other_recordings_are_never_mixed(folder: Path) -> None:

@@ -150,11 +150,13 @@ def vpt(
     frames: int = LENGTH,
     size: tuple[int, int] = (360, 640),
     ending: str = "\n",
+    options: bool = True,
 ) -> Expected:
     lines = [tick(t) for t in range(LENGTH)] if lines is None else lines
     write_video(folder / f"{name}.mp4", GREY * np.arange(frames) % 250, size)
     (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)) + ending)
-    (folder / f"{name}-options.json").write_text("{}")
+    if options:
+        (folder / f"{name}-options.json").write_text("{}")
     length = min(len(lines), frames)
     actions = np.zeros((length, len(VPT_COLUMNS)), np.float32)
     for t in range(1, length):  # line t - 1 led to frame t

@@ -48,7 +48,9 @@ def prepare(autoencoder: Path, tmp_path: Path) -> Callable[..., Result]:
 
     def run(*arguments: str) -> Result:
         folders = ("--autoencoder", str(autoencoder), "--out", str(tmp_path / "out"))
-        return CliRunner().invoke(app, ["prepare", *arguments, *folders, "--keep-frames", "all", "--jobs", "1"])
+        return CliRunner().invoke(
+            app, ["prepare", *arguments, *folders, "--keep-frames", "all", "--jobs", "1", "--accept-quality"]
+        )
 
     return run
 

@@ -17,6 +17,7 @@ from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.files import sha256_of
 from lssvwm_datasets.parallel import UNITS_PER_PROCESS, ahead, run_units, run_units_on_ray
 from lssvwm_datasets.shards import read_index
+from tests.datasets.layouts import LENGTH, teco_minecraft
 
 
 def double(number: int) -> int:
@@ -144,6 +145,30 @@ def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
     while any(Path("/proc", file.read_text()).exists() for file in files):
         assert time.monotonic() < deadline, "orphans go on working"
         time.sleep(0.1)
+
+
+SHADOWED = ("json", "socket", "selectors", "pickle", "tempfile", "av", "numpy", "struct", "queue")
+
+
+def test_helper_processes_import_nothing_from_the_working_folder(tmp_path: Path) -> None:
+    """A pool's workers, what they start, and decoders; the command itself is a script elsewhere, as `lssvwm` is."""
+    work, scripts = tmp_path / "work", tmp_path / "scripts"
+    work.mkdir()
+    scripts.mkdir()
+    for name in SHADOWED:
+        (work / f"{name}.py").write_text("raise SystemExit(f'{__file__} was imported')")
+    teco_minecraft(work / "train", "000000")
+    script = scripts / "command.py"
+    script.write_text(
+        "from pathlib import Path\n"
+        "from lssvwm_datasets.parallel import run_units\n"
+        "from lssvwm_datasets.video import count_frames\n"
+        "if __name__ == '__main__':\n"
+        "    print(*run_units(count_frames, [Path('train/000000.mp4')] * 3, 2))\n"
+    )
+    done = subprocess.run([sys.executable, script], cwd=work, capture_output=True, text=True, check=False, timeout=120)
+    assert done.stdout.split() == [str(LENGTH)] * 3, done.stderr
+    assert "PYTHONSAFEPATH" not in os.environ
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Shards from anywhere: links, bombs, flipped bits, wrong tables, no locks; and a bounded number of open files.
+"""Shards from anywhere: links, bombs, flipped bits, wrong tables, no locks; and a bounded number of open files."""
 
 import errno
 import json

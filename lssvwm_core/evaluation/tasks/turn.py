@@ -49,7 +49,7 @@ class Turn(Task):
         return rows
 
     def distance(self, episode: EncodedEpisode, world: "World") -> NDArray[np.float64]:
-        return np.arange(self.frames) + 1.0
+        return np.arange(1, self.frames + 1, dtype=np.float64)
 
     def judged(self) -> NDArray[np.bool_]:
         return np.arange(self.frames) == self.frames - 1

@@ -69,7 +69,7 @@ def test_a_vae_within_a_pipeline_is_found(folder: Path, tmp_path: Path) -> None:
 
 def test_prepare_train_and_rollout_with_a_vae(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(sample_recordings(), tmp_path / "recordings/maze")
-    lssvwm(tmp_path, "prepare", "maze", "--autoencoder", "tiny", "--shard-size", "1", "--jobs", "1")
+    lssvwm(tmp_path, "prepare", "maze", "--autoencoder", "tiny", "--accept-quality", "--shard-size", "1", "--jobs", "1")
     shards = open_shards(tmp_path / "data/maze", "validation")
     assert (shards.header.autoencoder, shards.header.latent_shape) == ("AutoencoderKL", (4, 8, 8))
     frames, stored = shards.read(shards.episodes[0], "frames"), shards.read(shards.episodes[0], "latents")
