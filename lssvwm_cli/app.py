@@ -44,7 +44,7 @@ app.command("rollout")(rollout.rollout)
 app.command("play")(play.play)
 app.command("eval")(evaluate.evaluate)
 app.command("compare")(compare.compare)
-app.command("bench")(bench.bench)
+app.add_typer(bench.app, name="bench")
 app.command("push-hub")(push_hub.push_hub)
 app.command("info")(info.info)
 

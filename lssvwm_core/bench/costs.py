@@ -20,11 +20,11 @@ class Point:
     frames: int
     seconds: float
     bytes: int | None = None
-    """Of the state (rollout), or at the peak of a step (training, CUDA only)."""
+    """The size of the state (rollout), or the peak of a step (training, CUDA only)."""
     flops: int | None = None
-    """Of matrix products (training)."""
+    """FLOPs of the matrix products (training)."""
     setting: str = ""
-    """Of what is compared only with its like (attention)."""
+    """Points are compared only with those of the same setting (attention)."""
 
     @property
     def label(self) -> str:
@@ -105,7 +105,7 @@ def share_of_peak(points: Sequence[Point], peak: float | None) -> dict[str, floa
 
 
 def ratios(points: Sequence[Point]) -> dict[str, float | str]:
-    """Of seconds: the longest over the one before it (doubling: 2 is linear) and over the first; of bytes likewise."""
+    """The longest's seconds over those of the one before it (doubling: 2 is linear) and of the first; bytes likewise."""
     if len(points) < 2:
         return {}
     first, before, last = points[0], points[-2], points[-1]

@@ -10,19 +10,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice, pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 
+from lssvwm_core.bench.costs import machine
 from lssvwm_core.evaluation.metrics import psnr, sharpness, ssim
 from lssvwm_core.evaluation.results import CEILING
 from lssvwm_core.evaluation.run import long_enough
 from lssvwm_core.evaluation.tasks import make_task
 from lssvwm_core.evaluation.tasks.task import Trial, make_trial
 from lssvwm_core.plots import Plot, save_plots
+from lssvwm_core.resolve import resolve_world
 from lssvwm_core.rollout import Rollout, episode_generator
 from lssvwm_core.sampling import Euler
+from lssvwm_core.training.run.folder import run_facts
 from lssvwm_core.video import Frames
-from lssvwm_core.world import World
+from lssvwm_core.world import World, load_world
+from lssvwm_datasets.files import write_json
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,7 @@ class QualityOptions:
     steps: tuple[int, ...] = (1, 2, 4, 8, 16)
     """Denoising steps a chunk."""
     shifts: tuple[float, ...] = (1.0,)
-    """Of the noise levels of the steps; 1: evenly spaced."""
+    """How the noise levels of the steps are spaced; 1: evenly."""
     context: int = 100
     """Frames seen first."""
     frames: int = 100
@@ -41,7 +47,7 @@ class QualityOptions:
 
 @dataclass(frozen=True)
 class Quality:
-    """Of one rollout, or the mean over some. Steps are 0 for the autoencoder alone, the ceiling of its worlds."""
+    """What was measured of a rollout, or the mean over some. Steps are 0 for the autoencoder alone, the ceiling of its worlds."""
 
     world: str
     steps: int
@@ -74,6 +80,39 @@ def bench_quality(worlds: Mapping[str, World], source: Path, options: QualityOpt
                 rollout = seen.branch(replace(world, sampler=sampler), episode_generator(options.seed, number))
                 frames, speed = _roll_out(rollout, trial)
                 yield _judge(name, steps, shift, trial, frames, speed)
+
+
+def load_worlds(names: Sequence[str | None], device: torch.device, chunk: int | None) -> dict[str, World]:
+    """The worlds to measure, by the names they are shown with. Raises: LssvwmError."""
+    worlds: dict[str, World] = {}
+    for name in names:
+        folder = resolve_world(name)
+        shown = run_facts(folder).name
+        worlds[str(name) if shown in worlds else shown] = load_world(folder, device).sampled_with(chunk=chunk)
+    return worlds
+
+
+def rollouts_of(options: QualityOptions, worlds: int) -> int:
+    """How many rollouts will be measured, where there are episodes enough; each world's ceiling counts as one."""
+    return options.episodes * worlds * (1 + len(settings(options)))
+
+
+def write_quality(
+    out: Path, worlds: Mapping[str, World], rollouts: Sequence[Quality], options: QualityOptions
+) -> tuple[dict[str, Any], str]:
+    """Write quality.json and its plot; returns the figures, and a table of them in Markdown."""
+    rows = summarise(rollouts)
+    figures = {
+        "bench": "quality",
+        **machine(next(iter(worlds.values())).device),
+        "options": asdict(options),
+        "defaults": {name: world.steps for name, world in worlds.items()},
+        "rows": [asdict(row) for row in rows],
+        "rollouts": [asdict(rollout) for rollout in rollouts],
+    }
+    write_json(out / "quality.json", figures)
+    plot(rows, out / "quality.png")
+    return figures, table(rows)
 
 
 def settings(options: QualityOptions) -> list[tuple[int, float]]:

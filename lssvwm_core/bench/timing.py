@@ -36,7 +36,7 @@ from lssvwm_datasets.sources import TRAIN
 from lssvwm_datasets.streams import STREAMS, columns_of
 
 LATENT_SHAPE = (32, 4, 4)  # of the shipped autoencoder
-POSE_NAMES = ("x", "y", "cos", "sin")
+POSE_NAMES = ("x", "y", "cos", "sin")  # a place on the ground and a heading, as most environments have
 COMPARED = ("ours", "mamba2", "mamba2-local", "causal-window", "causal-full")
 OBSERVED_AT_ONCE = 100  # frames
 MATMUL_SIDE = (1024, 8192)  # of matrices, on CPUs and GPUs
@@ -55,7 +55,7 @@ class BenchOptions:
     steps: int = 8
     """Denoising steps a chunk."""
     clip_frames: int = 800
-    """Of the training clips that set the window of causal-window."""
+    """Length of the training clips, which sets the window of causal-window."""
     model: dict[str, Any] = field(default_factory=dict)
     """Fields of the model that differ from the preset's."""
     compile: bool = False
