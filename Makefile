@@ -2,8 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 MINUTES ?= 2
+PIP_INSTALL = $(BIN)/pip install --quiet --constraint constraints.txt
 # the GPU kernels of the scan: without a GPU the tests run them in Triton's interpreter (Linux only)
-MAMBA_SSM = if [ "$$(uname -s)" = Linux ]; then $(BIN)/pip install --quiet setuptools wheel packaging ninja einops triton && \
+MAMBA_SSM = if [ "$$(uname -s)" = Linux ]; then $(PIP_INSTALL) setuptools wheel packaging ninja einops triton && \
 	MAMBA_FORCE_BUILD=TRUE MAMBA_SKIP_CUDA_BUILD=TRUE \
 	$(BIN)/pip install --quiet --no-build-isolation --no-deps mamba-ssm==2.3.2.post1; fi
 
@@ -15,7 +16,7 @@ demo: .venv/installed
 	cd demo && ../$(BIN)/lssvwm train --init-from maze-world --set train.learning_rate=1e-4 \
 		--minutes $(MINUTES) --steps 100000
 	cd demo && ../$(BIN)/lssvwm rollout --frames 800 --side-by-side --map --out video.mp4
-	@echo "The video is $(CURDIR)/demo/video.mp4 (left: the recording, right: the world's dream), its map demo/video.map.png"
+	@echo "The video is $(CURDIR)/demo/video.mp4 (left: the recording, right: what the world generates), its map demo/video.map.png"
 
 test: .venv/installed-dev
 	$(BIN)/ruff check .
@@ -27,13 +28,13 @@ format: .venv/installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-.venv/installed: pyproject.toml
+.venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --editable .
+	$(PIP_INSTALL) --editable .
 	touch $@
 
-.venv/installed-dev: pyproject.toml .venv/installed
-	$(BIN)/pip install --quiet --editable '.[dev,maze]'
+.venv/installed-dev: .venv/installed
+	$(PIP_INSTALL) --editable '.[dev,maze]'
 	$(MAMBA_SSM)
 	touch $@
 

@@ -105,7 +105,7 @@ def share_of_peak(points: Sequence[Point], peak: float | None) -> dict[str, floa
 
 
 def ratios(points: Sequence[Point]) -> dict[str, float | str]:
-    """The longest's seconds over those of the one before it (doubling: 2 is linear) and of the first; bytes likewise."""
+    """The last point's seconds over those of the one before it (doubling: 2 is linear) and of the first; bytes, too."""
     if len(points) < 2:
         return {}
     first, before, last = points[0], points[-2], points[-1]

@@ -47,7 +47,7 @@ class QualityOptions:
 
 @dataclass(frozen=True)
 class Quality:
-    """What was measured of a rollout, or the mean over some. Steps are 0 for the autoencoder alone, the ceiling of its worlds."""
+    """What was measured of a rollout, or the mean over some. Steps are 0 for the autoencoder alone, the ceiling."""
 
     world: str
     steps: int
