@@ -1,12 +1,13 @@
 # make demo: from recordings to an 800-frame video.   make test: lint, types, tests.
+# Both install the versions of constraints.txt, which the tests ran with.
 PYTHON ?= python3
 BIN := .venv/bin
+INSTALL = $(BIN)/pip install --quiet --constraint constraints.txt
 MINUTES ?= 2
-PIP_INSTALL = $(BIN)/pip install --quiet --constraint constraints.txt
 # the GPU kernels of the scan: without a GPU the tests run them in Triton's interpreter (Linux only)
-MAMBA_SSM = if [ "$$(uname -s)" = Linux ]; then $(PIP_INSTALL) setuptools wheel packaging ninja einops triton && \
+MAMBA_SSM = if [ "$$(uname -s)" = Linux ]; then $(INSTALL) setuptools wheel packaging ninja einops triton && \
 	MAMBA_FORCE_BUILD=TRUE MAMBA_SKIP_CUDA_BUILD=TRUE \
-	$(BIN)/pip install --quiet --no-build-isolation --no-deps mamba-ssm==2.3.2.post1; fi
+	$(INSTALL) --no-build-isolation --no-deps mamba-ssm; fi
 
 .PHONY: demo test format clean
 
@@ -30,11 +31,11 @@ format: .venv/installed-dev
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(PIP_INSTALL) --editable .
+	$(INSTALL) --editable .
 	touch $@
 
-.venv/installed-dev: .venv/installed
-	$(PIP_INSTALL) --editable '.[dev,maze]'
+.venv/installed-dev: pyproject.toml constraints.txt .venv/installed
+	$(INSTALL) --editable '.[dev,maze]'
 	$(MAMBA_SSM)
 	touch $@
 
