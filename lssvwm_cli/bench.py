@@ -6,257 +6,277 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lssvwm_cli.completion import presets, runs
 from lssvwm_cli.console import progress, say, show_json
 
 if TYPE_CHECKING:
     import torch
 
     from lssvwm_core.bench.costs import Point
-    from lssvwm_core.bench.timing import BenchOptions
+
+CLIPS, ROLLOUTS, SHORT = "100,200,400,800,1600,3200", "100,300,1000,3000,10000", "100,200,400,800"
 
 app = typer.Typer(
-    help="Measure costs against frames (the paper's figure 8) and quality against steps; every ratio is of one run.",
     no_args_is_help=True,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Measure costs against frames (the paper's figure 8), or quality against denoising steps; JSON and a plot.",
 )
 
-Preset = Annotated[str, typer.Option(help="The model that is measured: tiny, small or base.", autocompletion=presets)]
-Variants = Annotated[str, typer.Option(help="Models to compare, with commas. [default: ours and the baselines]")]
-Set = Annotated[
-    list[str] | None, typer.Option("--set", help="model.FIELD=VALUE, such as model.patch=1 for 16 tokens a frame.")
+Frames = Annotated[str, typer.Option(help="Numbers of frames to measure at, with commas between.")]
+Preset = Annotated[str, typer.Option(help="The model's preset: tiny, small or base.")]
+Variants = Annotated[
+    str, typer.Option(help="Models to compare, with commas between. [default: ours and four baselines]")
 ]
-Frames = Annotated[str, typer.Option(help="Numbers of frames to measure at, with commas; multiples of the chunk, 5.")]
-Repeats = Annotated[int, typer.Option(min=1, help="Measurements of each point; the median counts.")]
-Limit = Annotated[float, typer.Option(help="Leave out sizes of which one measurement takes more seconds than this.")]
-Compile = Annotated[bool, typer.Option("--compile/--no-compile", help="Compile the layers first (torch.compile).")]
-Data = Annotated[str | None, typer.Option(help="Folder of shards, or a hub id. [default: data/maze]")]
-Out = Annotated[Path, typer.Option(help="Folder of the figures, as JSON and as a plot.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="A field of the model, as model.FIELD=VALUE: model.patch=1 gives 16 tokens a frame."),
+]
+Repeats = Annotated[int, typer.Option(min=1, help="Measurements of each size; their median counts.")]
+Limit = Annotated[float, typer.Option(help="Leave out sizes that take more seconds than this.")]
+Compile = Annotated[bool, typer.Option("--compile/--no-compile", help="Compile the layers before measuring.")]
+Out = Annotated[Path, typer.Option(help="Folder to write the JSON file and the plot to.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the figures to stdout as JSON.")]
-
-CLIPS = "100,200,400,800,1600,3200"
-OUT = Path("bench")
 
 
 @app.command()
 def train(
+    frames: Frames = CLIPS,
     preset: Preset = "tiny",
     variants: Variants = "",
-    frames: Frames = CLIPS,
     set_: Set = None,
     compile_: Compile = False,
     repeats: Repeats = 3,
     limit: Limit = 60.0,
-    out: Out = OUT,
+    out: Out = Path("bench"),
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """A training step on a clip of so many frames, beside a large matrix product."""
-    from lssvwm_core.bench.timing import bench_train, matmul_speed
+    """Time a training step on clips of several lengths, and say how much of the device's speed it reaches."""
+    from lssvwm_core.bench.subject import COMPARED, Subject
+    from lssvwm_core.bench.timing import Timing, matmul_speed
+    from lssvwm_core.bench.train import bench_train
     from lssvwm_core.device import pick_device
+    from lssvwm_core.process import keep_freed_memory
 
-    where = pick_device(device)
-    options = _options(frames, preset, set_, repeats, limit, variants=variants, compile=compile_)
-    _measure("train", bench_train(options, where), options, where, out, json, peak=lambda: matmul_speed(where))
+    keep_freed_memory()
+    where, counts, names = pick_device(device), _numbers("--frames", frames), _names(variants) or COMPARED
+    model = _model_fields(set_)
+    points = bench_train(Subject(preset, model), names, counts, Timing(repeats, limit), where, compile_)
+    options = {"frames": counts, "preset": preset, "variants": names, "model": model, "compile": compile_}
+    options |= {"repeats": repeats, "limit": limit}
+    _tell(_all(points), options, where, out / "train", json, peak=matmul_speed(where))
 
 
 @app.command()
 def rollout(
+    frames: Frames = ROLLOUTS,
     preset: Preset = "tiny",
     variants: Variants = "",
-    frames: Frames = "100,300,1000,3000,10000",
-    steps: Annotated[int, typer.Option(min=1, help="Denoising steps a chunk.")] = 8,
+    steps: Annotated[int, typer.Option(min=1, help="Denoising steps for each chunk.")] = 8,
     set_: Set = None,
     compile_: Compile = False,
     repeats: Repeats = 3,
     limit: Limit = 60.0,
-    out: Out = OUT,
+    out: Out = Path("bench"),
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """A generated frame, and the state's bytes, after so many frames."""
-    from lssvwm_core.bench.timing import bench_rollout
+    """Time a generated frame after several numbers of frames, and measure the state that is carried along."""
+    from lssvwm_core.bench.rollout import bench_rollout
+    from lssvwm_core.bench.subject import COMPARED, Subject
+    from lssvwm_core.bench.timing import Timing
     from lssvwm_core.device import pick_device
 
-    where = pick_device(device)
-    options = _options(frames, preset, set_, repeats, limit, variants=variants, compile=compile_, steps=steps)
-    _measure("rollout", bench_rollout(options, where), options, where, out, json)
+    where, counts, names = pick_device(device), _numbers("--frames", frames), _names(variants) or COMPARED
+    model = _model_fields(set_)
+    points = bench_rollout(Subject(preset, model), names, counts, Timing(repeats, limit), where, steps, compile_)
+    options = {"frames": counts, "preset": preset, "variants": names, "steps": steps, "model": model}
+    options |= {"compile": compile_, "repeats": repeats, "limit": limit}
+    _tell(_all(points), options, where, out / "rollout", json)
 
 
 @app.command()
 def scan(
-    preset: Preset = "tiny",
     frames: Frames = CLIPS,
+    preset: Preset = "tiny",
     set_: Set = None,
     repeats: Repeats = 3,
     limit: Limit = 60.0,
-    out: Out = OUT,
+    out: Out = Path("bench"),
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """The scan alone over the tokens of so many frames, beside the recurrence as a loop."""
-    from lssvwm_core.bench.timing import bench_scan
+    """Time the state-space scan alone, forward and backward, beside the recurrence as a loop."""
+    from lssvwm_core.bench.scan import bench_scan
+    from lssvwm_core.bench.subject import Subject
+    from lssvwm_core.bench.timing import Timing
     from lssvwm_core.device import pick_device
 
-    where, options = pick_device(device), _options(frames, preset, set_, repeats, limit)
-    _measure("scan", bench_scan(options, where), options, where, out, json)
+    where, counts, model = pick_device(device), _numbers("--frames", frames), _model_fields(set_)
+    points = bench_scan(Subject(preset, model), counts, Timing(repeats, limit), where)
+    options = {"frames": counts, "preset": preset, "model": model, "repeats": repeats, "limit": limit}
+    _tell(_all(points), options, where, out / "scan", json)
 
 
 @app.command()
 def attention(
+    frames: Frames = SHORT,
     preset: Preset = "tiny",
-    frames: Frames = "100,200,400,800",
     set_: Set = None,
     repeats: Repeats = 3,
     limit: Limit = 60.0,
-    out: Out = OUT,
+    out: Out = Path("bench"),
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Frame-local attention by each of the ways to compute it."""
-    from lssvwm_core.bench.timing import bench_attention
+    """Time frame-local attention, computed in several ways beside each other."""
+    from lssvwm_core.bench.attention import bench_attention
+    from lssvwm_core.bench.subject import Subject
+    from lssvwm_core.bench.timing import Timing
     from lssvwm_core.device import pick_device
 
-    where, options = pick_device(device), _options(frames, preset, set_, repeats, limit)
-    _measure("attention", bench_attention(options, where), options, where, out, json)
+    where, counts, model = pick_device(device), _numbers("--frames", frames), _model_fields(set_)
+    points = bench_attention(Subject(preset, model), counts, Timing(repeats, limit), where)
+    options = {"frames": counts, "preset": preset, "model": model, "repeats": repeats, "limit": limit}
+    _tell(_all(points), options, where, out / "attention", json)
 
 
 @app.command()
 def data(
-    data: Data = None,
-    frames: Frames = "100,200,400,800",
+    frames: Frames = SHORT,
+    data: Annotated[
+        str | None, typer.Option(help="Shards to read, or a hub id user/name. [default: data/maze]")
+    ] = None,
     repeats: Repeats = 3,
     limit: Limit = 60.0,
-    out: Out = OUT,
+    out: Out = Path("bench"),
     json: Json = False,
 ) -> None:
-    """Reading a random clip of so many frames from shards."""
-    from lssvwm_core.bench.timing import bench_data
+    """Time reading one random clip from shards, for clips of several lengths."""
+    from lssvwm_core.bench.data import bench_data
+    from lssvwm_core.bench.timing import Timing
     from lssvwm_core.device import pick_device
     from lssvwm_core.resolve import resolve_data
 
-    options = _options(frames, "tiny", None, repeats, limit)
-    _measure("data", bench_data(options, resolve_data(data)), options, pick_device("cpu"), out, json)
+    folder, counts = resolve_data(data), _numbers("--frames", frames)
+    options = {"frames": counts, "data": str(folder), "repeats": repeats, "limit": limit}
+    _tell(_all(bench_data(folder, counts, Timing(repeats, limit))), options, pick_device("cpu"), out / "data", json)
 
 
 @app.command()
 def quality(
     checkpoint: Annotated[
         list[str] | None,
-        typer.Option(help="A world; given again, another beside it. [default: the latest run]", autocompletion=runs),
+        typer.Option(help="A world; given again, another beside it. [default: the latest run, else the shipped world]"),
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="Held-out shards or recordings. [default: data/maze, else the samples]")
+        str | None,
+        typer.Option(help="Held-out shards or recordings, or a hub id. [default: data/maze, else the samples]"),
     ] = None,
-    steps: Annotated[str, typer.Option(help="Denoising steps a chunk, with commas.")] = "1,2,4,8,16",
-    shifts: Annotated[str, typer.Option(help="Schedules of the steps: 1 is even, 3 finer at high noise.")] = "1",
-    context: Annotated[int, typer.Option(min=1, help="Frames seen first.")] = 100,
-    frames: Annotated[int, typer.Option(min=1, help="Frames to generate, back along the context's poses.")] = 100,
-    episodes: Annotated[int, typer.Option(min=1, help="Validation episodes, at most.")] = 4,
+    steps: Annotated[str, typer.Option(help="Denoising steps for each chunk, with commas between.")] = "1,2,4,8,16",
+    shifts: Annotated[
+        str, typer.Option(help="Schedules of noise levels, with commas: 1 is even, 3 finer at high noise.")
+    ] = "1",
+    context: Annotated[int, typer.Option(min=1, help="Frames that the world sees first.")] = 100,
+    frames: Annotated[int, typer.Option(min=1, help="Frames to generate.")] = 100,
+    episodes: Annotated[int, typer.Option(min=1, help="Validation episodes to measure at most.")] = 4,
     chunk: Annotated[int | None, typer.Option(help="Frames generated together. [default: the model's first]")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the rollouts.")] = 0,
-    out: Out = OUT,
+    out: Out = Path("bench"),
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """PSNR, SSIM, sharpness and speed of retrieval against denoising steps."""
-    from lssvwm_core.bench.quality import QualityOptions, bench_quality, load_worlds, rollouts_of, write_quality
+    """Measure PSNR, SSIM, sharpness and speed of rollouts on retrieval, against denoising steps."""
+    from lssvwm_core.bench import quality as core
     from lssvwm_core.device import pick_device
-    from lssvwm_core.resolve import resolve_data
+    from lssvwm_core.resolve import resolve_data, resolve_world
+    from lssvwm_core.training.run.folder import run_facts
+    from lssvwm_core.world import load_world
+    from lssvwm_datasets.files import write_json
 
-    options = QualityOptions(
-        _numbers("--steps", steps, int), _numbers("--shifts", shifts, float), context, frames, episodes, seed
+    options = core.QualityOptions(
+        _numbers("--steps", steps), _numbers("--shifts", shifts, float), context, frames, episodes, seed
     )
-    worlds, rollouts = load_worlds(checkpoint or [None], pick_device(device), chunk), []
-    with progress("Measuring quality", rollouts_of(options, len(worlds)), "rollouts") as update:
-        for measured in bench_quality(worlds, resolve_data(data, samples=True), options):
-            rollouts.append(measured)
-            update(len(rollouts), f"{measured.world}, {measured.steps} steps: {measured.psnr:.2f} dB")
-    figures, table = write_quality(out, worlds, rollouts, options)
+    source, where, worlds = resolve_data(data, samples=True), pick_device(device), {}
+    for named in checkpoint or [None]:
+        folder = resolve_world(named)
+        name = run_facts(folder).name
+        worlds[str(named) if name in worlds else name] = load_world(folder, where).sampled_with(chunk=chunk)
+    rollouts, total = [], options.episodes * len(worlds) * (1 + len(core.settings(options)))
+    with progress("Measuring quality", total, "rollouts") as update:
+        for rollout in core.bench_quality(worlds, source, options):
+            rollouts.append(rollout)
+            update(len(rollouts), f"{rollout.world}, {rollout.steps} steps: {rollout.psnr:.2f} dB")
+    figures, rows = core.figures(worlds, rollouts, options, where), core.summarise(rollouts)
+    write_json(out / "quality.json", figures)
+    core.plot(rows, out / "quality.png")
+    say(core.table(rows))
+    say(f"{out / 'quality'}.json, .png")
     if json:
         show_json(figures)
-        return
-    say(table)
-    say(f"{out / 'quality.json'}, .png")
 
 
-def _options(
-    frames: str, preset: str, overrides: list[str] | None, repeats: int, limit: float, variants: str = "", **more: Any
-) -> "BenchOptions":
-    """What a benchmark of costs is asked for. Raises: LssvwmError."""
-    from lssvwm_core.bench.timing import COMPARED, BenchOptions
-    from lssvwm_core.model.variants import VARIANTS
-    from lssvwm_core.presets import PRESETS
-    from lssvwm_datasets.errors import LssvwmError
-
-    counts = _numbers("--frames", frames, int)
-    if any(count % 5 for count in counts):
-        raise LssvwmError(f"--frames {frames}: expected numbers of frames, multiples of the chunk, 5")
-    names = tuple(filter(None, variants.split(","))) or COMPARED
-    unknown = [name for name in names if name not in VARIANTS]
-    if unknown or preset not in PRESETS:
-        expected = f"--variants of {', '.join(VARIANTS)} and --preset of {', '.join(PRESETS)}"
-        raise LssvwmError(f"{', '.join(unknown) or preset}: unknown; expected {expected}")
-    options = BenchOptions(counts, preset, names, repeats, limit, model=_model_fields(overrides or []), **more)
-    try:
-        options.config()
-    except (ValueError, TypeError) as error:
-        raise LssvwmError(f"--set {' '.join(overrides or [])}: {error}") from error
-    return options
+def _all(points: "Iterable[Point]") -> "list[Point]":
+    """Say each point as it is measured."""
+    found = []
+    for point in points:
+        found.append(point)
+        size = f", {point.bytes:,} bytes" if point.bytes else ""
+        say(f"{point.label:>41} {point.frames:>6} frames: {1000 * point.seconds:10.1f} ms{size}")
+    return found
 
 
-def _measure(
-    what: str,
-    measured: "Iterable[Point]",
-    options: "BenchOptions",
+def _tell(
+    points: "list[Point]",
+    options: dict[str, Any],
     device: "torch.device",
     out: Path,
     json: bool,
-    peak: Any = None,
+    peak: float | None = None,
 ) -> None:
-    """Measure, showing each point, and write the figures; `peak` gives the device's, measured last."""
-    from dataclasses import asdict
-
+    """Write OUT.json, then draw OUT.png, and say the ratios."""
     from lssvwm_core.bench.costs import plot, summary
     from lssvwm_datasets.files import write_json
 
-    points = []
-    for point in measured:
-        points.append(point)
-        size = f", {point.bytes:,} bytes" if point.bytes else ""
-        say(f"{point.label:>41} {point.frames:>6} frames: {1000 * point.seconds:10.1f} ms{size}")
-    figures = summary(what, points, asdict(options), device, peak() if peak else None)
-    write_json(out / f"{what}.json", figures)
-    plot(what, points, out / f"{what}.png")
+    figures = summary(out.name, points, options, device, peak)
+    write_json(out.with_name(f"{out.name}.json"), figures)
+    plot(out.name, points, out.with_name(f"{out.name}.png"))
     if json:
         show_json(figures)
         return
     for name, found in figures["ratios"].items():
         say(f"{name}: " + "  ".join(f"{ratio} = {value}" for ratio, value in found.items()))
-    say(f"{out / what}.json, .png")
+    say(f"{out}.json, .png")
 
 
-def _model_fields(overrides: list[str]) -> dict[str, Any]:
+def _model_fields(overrides: list[str] | None) -> dict[str, Any]:
     """Raises: LssvwmError for overrides of anything but the model."""
     from lssvwm_core.training.run.config import parse_override
     from lssvwm_datasets.errors import LssvwmError
 
     fields = {}
-    for section, name, value in map(parse_override, overrides):
+    for section, name, value in map(parse_override, overrides or []):
         if section != "model":
             raise LssvwmError(f"--set {section}.{name}: bench sets fields of the model alone, as model.patch=1")
         fields[name] = value
     return fields
 
 
-def _numbers(option: str, text: str, kind: type[int] | type[float]) -> tuple[Any, ...]:
-    """Numbers with commas, ascending. Raises: LssvwmError."""
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, text.split(",")))
+
+
+def _numbers(option: str, text: str, kind: type[int] | type[float] = int) -> tuple[Any, ...]:
+    """Numbers with commas between, ascending. Raises: LssvwmError."""
+    import math
+
     from lssvwm_datasets.errors import LssvwmError
 
     try:
         numbers = sorted({kind(part) for part in text.split(",")})
     except ValueError:
         numbers = []
-    if not numbers or not 0 < numbers[0] <= numbers[-1] < float("inf"):
+    if not numbers or not all(0 < number < math.inf for number in numbers):
         raise LssvwmError(f"{option} {text}: expected numbers above 0, with commas between")
     return tuple(numbers)

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from lssvwm_core.bench.timing import step_seconds
+from lssvwm_core.bench.train import step_seconds
 from lssvwm_core.evaluation.comparison import write_comparison
 from lssvwm_core.evaluation.features import latent_features
 from lssvwm_core.evaluation.frame_metrics import LPIPS, load_frame_metrics

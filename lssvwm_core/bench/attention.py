@@ -1,11 +1,12 @@
-"""Ways to compute frame-local attention (paper, equation 6), beside each other.
+"""What frame-local attention costs (paper, equation 6), computed in several ways beside each other.
 
 windows      ours: the window of each chunk as a batch of dense attention
 dense mask   one attention over the whole clip with a mask
 flex         FlexAttention with a cached block mask, compiled
 """
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import torch
@@ -13,11 +14,34 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
-from lssvwm_core.device import why_not_compiled
+from lssvwm_core.bench.costs import Point
+from lssvwm_core.bench.subject import Subject, check_frames
+from lssvwm_core.bench.timing import Measure, Timing
+from lssvwm_core.device import training_precision, why_not_compiled
 from lssvwm_core.model.attention import windowed_attention
 from lssvwm_core.model.config import ModelConfig
 
 Way = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def bench_attention(subject: Subject, frames: Sequence[int], timing: Timing, device: torch.device) -> Iterator[Point]:
+    """Attention of one layer of the preset by each way to compute it, in training's precision. Raises: LssvwmError."""
+    config = subject.config()
+    check_frames(frames, config)
+    shape = (config.grid[0] * config.grid[1], config.width // config.headdim, config.headdim)
+    dtype = torch.bfloat16 if training_precision(device) == "bf16" else torch.float32
+    measures: dict[tuple[str, str], dict[int, Measure]] = {}
+    for chunk, count in itertools.product(config.chunk_sizes, frames):
+        inputs = torch.randn(3, 1, count, *shape, device=device, dtype=dtype).unbind(0)
+        for name, way in ways(config, chunk, count, device).items():
+            for backward in (False, True):
+                if backward and name == "flex" and device.type == "cpu":
+                    continue  # it has none on CPUs
+                setting = f"chunk {chunk}, {'forward and backward' if backward else 'forward'}"
+                measures.setdefault((name, setting), {})[count] = partial(_attend, way, inputs, backward)
+    for (name, setting), by_frames in sorted(measures.items(), key=lambda item: item[0][1]):
+        for count, seconds in timing.medians(by_frames, device):
+            yield Point(name, count, seconds, setting=setting)
 
 
 def ways(config: ModelConfig, chunk: int, frames: int, device: torch.device) -> dict[str, Way]:
@@ -64,3 +88,10 @@ def _sequence(query: Tensor, key: Tensor, value: Tensor, attend: Callable[..., T
     """(B, T, S, heads, d) as one sequence of T · S tokens."""
     q, k, v = (rows.flatten(1, 2).transpose(1, 2) for rows in (query, key, value))
     return attend(q, k, v).transpose(1, 2).unflatten(1, query.shape[1:3])
+
+
+def _attend(way: Way, inputs: Sequence[Tensor], backward: bool) -> None:
+    leaves = [tensor.detach().requires_grad_(backward) for tensor in inputs]
+    mixed = way(*leaves)
+    if backward:
+        mixed.backward(torch.ones_like(mixed))

@@ -20,11 +20,11 @@ class Point:
     frames: int
     seconds: float
     bytes: int | None = None
-    """The size of the state (rollout), or the peak of a step (training, CUDA only)."""
+    """The size of the state (rollouts), or the peak of memory within a step (training, on CUDA only)."""
     flops: int | None = None
-    """FLOPs of the matrix products (training)."""
+    """Those of the step's matrix products (training)."""
     setting: str = ""
-    """Points are compared only with those of the same setting (attention)."""
+    """What makes it comparable only with points of the same setting (attention)."""
 
     @property
     def label(self) -> str:

@@ -22,13 +22,10 @@ from lssvwm_core.evaluation.run import long_enough
 from lssvwm_core.evaluation.tasks import make_task
 from lssvwm_core.evaluation.tasks.task import Trial, make_trial
 from lssvwm_core.plots import Plot, save_plots
-from lssvwm_core.resolve import resolve_world
 from lssvwm_core.rollout import Rollout, episode_generator
 from lssvwm_core.sampling import Euler
-from lssvwm_core.training.run.folder import run_facts
 from lssvwm_core.video import Frames
-from lssvwm_core.world import World, load_world
-from lssvwm_datasets.files import write_json
+from lssvwm_core.world import World
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,7 @@ class QualityOptions:
     steps: tuple[int, ...] = (1, 2, 4, 8, 16)
     """Denoising steps a chunk."""
     shifts: tuple[float, ...] = (1.0,)
-    """How the noise levels of the steps are spaced; 1: evenly."""
+    """Schedules of the noise levels of the steps; 1 is evenly spaced."""
     context: int = 100
     """Frames seen first."""
     frames: int = 100
@@ -47,7 +44,7 @@ class QualityOptions:
 
 @dataclass(frozen=True)
 class Quality:
-    """What was measured of a rollout, or the mean over some. Steps are 0 for the autoencoder alone, the ceiling."""
+    """How good one rollout is, or the mean over some. The autoencoder alone, the ceiling of its worlds, has 0 steps."""
 
     world: str
     steps: int
@@ -57,7 +54,7 @@ class Quality:
     sharpness: float
     """Mean gradient magnitude over the truth's."""
     frames_per_second: float
-    """Generated and decoded; the median chunk's. 0 for the autoencoder."""
+    """Frames generated and decoded in a second, by the median chunk; 0 for the autoencoder."""
 
 
 def bench_quality(worlds: Mapping[str, World], source: Path, options: QualityOptions) -> Iterator[Quality]:
@@ -82,39 +79,6 @@ def bench_quality(worlds: Mapping[str, World], source: Path, options: QualityOpt
                 yield _judge(name, steps, shift, trial, frames, speed)
 
 
-def load_worlds(names: Sequence[str | None], device: torch.device, chunk: int | None) -> dict[str, World]:
-    """The worlds to measure, by the names they are shown with. Raises: LssvwmError."""
-    worlds: dict[str, World] = {}
-    for name in names:
-        folder = resolve_world(name)
-        shown = run_facts(folder).name
-        worlds[str(name) if shown in worlds else shown] = load_world(folder, device).sampled_with(chunk=chunk)
-    return worlds
-
-
-def rollouts_of(options: QualityOptions, worlds: int) -> int:
-    """How many rollouts will be measured, where there are episodes enough; each world's ceiling counts as one."""
-    return options.episodes * worlds * (1 + len(settings(options)))
-
-
-def write_quality(
-    out: Path, worlds: Mapping[str, World], rollouts: Sequence[Quality], options: QualityOptions
-) -> tuple[dict[str, Any], str]:
-    """Write quality.json and its plot; returns the figures, and a table of them in Markdown."""
-    rows = summarise(rollouts)
-    figures = {
-        "bench": "quality",
-        **machine(next(iter(worlds.values())).device),
-        "options": asdict(options),
-        "defaults": {name: world.steps for name, world in worlds.items()},
-        "rows": [asdict(row) for row in rows],
-        "rollouts": [asdict(rollout) for rollout in rollouts],
-    }
-    write_json(out / "quality.json", figures)
-    plot(rows, out / "quality.png")
-    return figures, table(rows)
-
-
 def settings(options: QualityOptions) -> list[tuple[int, float]]:
     """(steps, shift) of each rollout; one step has no levels to shift."""
     return [(steps, shift) for steps in options.steps for shift in (options.shifts if steps > 1 else (1.0,))]
@@ -129,6 +93,20 @@ def summarise(rollouts: Sequence[Quality]) -> list[Quality]:
         speed = statistics.median(each.frames_per_second for each in of)
         rows.append(Quality(world, steps, shift, psnr_, ssim_, sharpness_, speed))
     return sorted(rows, key=lambda row: (row.world == CEILING, row.world, row.shift, row.steps))
+
+
+def figures(
+    worlds: Mapping[str, World], rollouts: Sequence[Quality], options: QualityOptions, device: torch.device
+) -> dict[str, Any]:
+    """The content of the JSON file."""
+    return {
+        "bench": "quality",
+        **machine(device),
+        "options": asdict(options),
+        "defaults": {name: world.steps for name, world in worlds.items()},
+        "rows": [asdict(row) for row in summarise(rollouts)],
+        "rollouts": [asdict(rollout) for rollout in rollouts],
+    }
 
 
 def table(rows: Sequence[Quality]) -> str:

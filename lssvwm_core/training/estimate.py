@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from lssvwm_core.bench.timing import step_seconds
+from lssvwm_core.bench.train import step_seconds
 from lssvwm_core.device import training_precision
 from lssvwm_core.model.config import ModelConfig
 from lssvwm_core.model.variants import parameters

@@ -5,25 +5,28 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
 
-from lssvwm_cli.bench import quality as bench_quality_command
-from lssvwm_core.bench import timing as bench
+from lssvwm_cli.app import app
+from lssvwm_core.bench import timing
 from lssvwm_core.bench.attention import ways
 from lssvwm_core.bench.costs import Point, plot, ratios
 from lssvwm_core.bench.quality import Quality, summarise, table
-from lssvwm_core.bench.timing import BenchOptions, bench_rollout
+from lssvwm_core.bench.rollout import bench_rollout
+from lssvwm_core.bench.subject import COMPARED, Subject
+from lssvwm_core.bench.timing import Timing
 from lssvwm_core.device import training_precision
+from lssvwm_core.model.variants import VARIANTS
 from lssvwm_core.presets import preset
 from lssvwm_core.training.step.cost import step_cost
-from lssvwm_datasets.errors import LssvwmError
 from tests.conftest import lssvwm
 
 
 @pytest.mark.parametrize("what", ["train", "scan", "attention", "data"])
 def test_every_bench_writes_json_and_a_plot(workspace: Path, tmp_path: Path, what: str) -> None:
     few = ("--frames", "10,20", "--repeats", "1", "--out", str(tmp_path), "--json")
-    only_ours = ("--variants", "ours") if what == "train" else ()
-    figures = json.loads(lssvwm(workspace, "bench", what, *few, *only_ours).stdout)
+    one = ("--variants", "ours") if what == "train" else ()
+    figures = json.loads(lssvwm(workspace, "bench", what, *few, *one).stdout)
     assert json.loads((tmp_path / f"{what}.json").read_text()) == figures
     assert {point["frames"] for point in figures["points"]} == {10, 20}
     assert all(point["seconds"] > 0 for point in figures["points"])
@@ -46,10 +49,10 @@ def test_training_is_set_beside_ours_and_beside_a_matrix_product(workspace: Path
 
 
 def test_only_full_attention_grows_in_bytes(tmp_path: Path) -> None:
-    options = BenchOptions((10, 40), variants=("ours", "mamba2", "causal-window", "causal-full"), repeats=1, steps=1)
-    points = list(bench_rollout(options, torch.device("cpu")))
+    names = ("ours", "mamba2", "causal-window", "causal-full")
+    points = list(bench_rollout(Subject(), names, (10, 40), Timing(1), torch.device("cpu"), steps=1))
     grown = {}
-    for name in options.variants:
+    for name in names:
         first, last = (point for point in points if point.name == name)
         assert (first.frames, last.frames) == (10, 40)
         assert first.bytes
@@ -71,9 +74,9 @@ def test_ratios_are_of_the_last_two_and_of_the_ends() -> None:
 
 
 def test_sizes_beyond_the_limit_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "_timed", lambda measure, device: measure())
+    monkeypatch.setattr(timing, "timed", lambda measure, device: measure())
     measures = {10: lambda: 1.0, 20: lambda: 5.0, 40: lambda: 1.0}
-    found = dict(bench._interleaved(measures, BenchOptions((10, 20, 40), limit=2.0), torch.device("cpu")))  # type: ignore[arg-type]
+    found = dict(Timing(limit=2.0).medians(measures, torch.device("cpu")))  # type: ignore[arg-type]
     assert found == {10: 1.0}
 
 
@@ -119,17 +122,40 @@ def test_quality_that_cannot_be_measured_is_told(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("steps", "shifts"), [("1,x", "1"), ("0", "1"), ("1", "0"), ("1", "inf"), ("1", "nan")])
-def test_bad_numbers_are_told(steps: str, shifts: str) -> None:
-    with pytest.raises(LssvwmError, match="expected numbers above 0"):
-        bench_quality_command(steps=steps, shifts=shifts, device="cpu")
-
-
 @pytest.mark.parametrize(
-    ("what", "option"), [("data", "--steps"), ("scan", "--variants"), ("train", "--steps"), ("quality", "--preset")]
+    ("option", "text"), [("--steps", "1,x"), ("--steps", "0"), ("--shifts", "0"), ("--shifts", "nan")]
 )
-def test_options_that_do_not_apply_are_refused(tmp_path: Path, what: str, option: str) -> None:
-    assert "No such option" in lssvwm(tmp_path, "bench", what, option, "1", fails=True).stderr
+def test_bad_numbers_are_told(option: str, text: str, tmp_path: Path) -> None:
+    wrong = lssvwm(tmp_path, "bench", "quality", option, text, fails=True)
+    assert f"{option} {text}: expected numbers above 0" in wrong.stderr
+
+
+OPTIONS = {
+    "train": {"frames", "preset", "variants", "set", "compile", "repeats", "limit", "out", "device", "json"},
+    "rollout": {"frames", "preset", "variants", "steps", "set", "compile", "repeats", "limit", "out", "device", "json"},
+    "scan": {"frames", "preset", "set", "repeats", "limit", "out", "device", "json"},
+    "attention": {"frames", "preset", "set", "repeats", "limit", "out", "device", "json"},
+    "data": {"frames", "data", "repeats", "limit", "out", "json"},
+    "quality": {
+        *("checkpoint", "data", "steps", "shifts", "context", "frames", "episodes", "chunk", "seed"),
+        *("out", "device", "json"),
+    },
+}
+
+
+def test_each_benchmark_has_the_options_that_apply_to_it_and_no_others() -> None:
+    commands = typer.main.get_command(app).commands["bench"].commands  # type: ignore[attr-defined]
+    found = {
+        name: {option.opts[0].removeprefix("--") for option in command.params if option.opts[0] != "--help"}
+        for name, command in commands.items()
+    }
+    assert found == OPTIONS
+
+
+def test_the_models_that_are_measured_fit_the_shipped_world() -> None:
+    expected = preset("tiny", (32, 4, 4), pose_names=("x", "y", "cos", "sin"), depth=2)
+    assert Subject(model={"depth": 2}).config() == expected
+    assert set(COMPARED) <= set(VARIANTS)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 import torch
 
-from lssvwm_core.bench.timing import BenchOptions, bench_train
+from lssvwm_core.bench.subject import Subject
+from lssvwm_core.bench.timing import Timing
+from lssvwm_core.bench.train import bench_train
 from lssvwm_core.environment import describe
 from lssvwm_core.model.autoencoder import load_autoencoder
 from lssvwm_core.plots import Plot, save_plots
@@ -83,7 +85,7 @@ def plot(folder: Path) -> object:
 
 def time_training(_: Path) -> object:
     small = {"width": 32, "depth": 1, "headdim": 16, "d_state": 16}
-    return list(bench_train(BenchOptions((5,), variants=("ours",), repeats=1, model=small), CPU))
+    return list(bench_train(Subject(model=small), ("ours",), (5,), Timing(1), CPU))
 
 
 def write(folder: Path) -> object:
