@@ -47,6 +47,15 @@ def uncomputed() -> contextlib.AbstractContextManager[Any]:
     return FakeTensorMode()
 
 
+def storage_key(tensor: torch.Tensor) -> int:
+    """A number that tensors have in common when they share their memory, also where it has no content.
+
+    Where torch does not number its storages, it is their address, which content must have for that.
+    """
+    storage = tensor.untyped_storage()
+    return int(getattr(storage, "_cdata", 0)) or storage.data_ptr()
+
+
 def _cpu_info(field: str) -> str:
     """A field of the first core; empty where there is no such field or no such file."""
     try:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lssvwm_core.model import storage
 from lssvwm_core.model.storage import AUTOENCODER_FOLDER
-from lssvwm_core.model.tensors import is_finite, problems, read_header, read_tensors, specs_of, write_tensors
+from lssvwm_core.model.tensors import is_finite, write_tensors
 from lssvwm_core.model.world_model import WorldModel
 from lssvwm_core.sampling import Sampler
 from lssvwm_core.training.run.folder import MODEL_FOLDER, STATE_FOLDER, Run
@@ -87,7 +87,7 @@ def restore_weights(checkpoint: Path, model: WorldModel, ema: WorldModel) -> Non
     """Restore the weights, before they are shared out. Raises: LssvwmError when a file is missing or damaged."""
     with _advised(checkpoint):
         storage.load_weights(checkpoint / MODEL_FOLDER, ema)
-        _fill(model, checkpoint / STATE_FOLDER / WEIGHTS_FILE)
+        storage.fill(checkpoint / STATE_FOLDER / WEIGHTS_FILE, model)
 
 
 def restore_optimizer(checkpoint: Path, optimizer: torch.optim.Optimizer) -> int:
@@ -99,14 +99,6 @@ def restore_optimizer(checkpoint: Path, optimizer: torch.optim.Optimizer) -> int
         if step != int(checkpoint.name):
             raise LssvwmError(f"{state / PROGRESS_FILE}: step is {step}, expected {int(checkpoint.name)}")
         return step
-
-
-def _fill(model: WorldModel, path: Path) -> None:
-    specs = specs_of(model.state_dict())
-    differing = problems(read_header(path), specs)
-    if differing:
-        raise LssvwmError(f"{path}: does not fit the model: {'; '.join(differing[:3])} ({len(differing)} in all)")
-    model.load_state_dict(read_tensors(path, specs))
 
 
 def _write_optimizer(path: Path, state: dict[str, Any]) -> None:

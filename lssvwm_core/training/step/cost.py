@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from lssvwm_core.compat import uncomputed
+from lssvwm_core.compat import storage_key, uncomputed
 from lssvwm_core.device import autocast
 from lssvwm_core.diffusion import flow_loss
 from lssvwm_core.model.config import ModelConfig
@@ -102,7 +102,7 @@ class _Saved:
         self.layer: nn.Module | None = None
         self.kept: dict[int, tuple[nn.Module | None, int]] = {}
         self.alive: list[Tensor] = []  # so that no two storages have one address
-        self.weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+        self.weights = {storage_key(parameter) for parameter in model.parameters()}
         for layer in model.layers:
             layer.register_forward_pre_hook(lambda module, _: self._enter(module))
             layer.register_forward_hook(lambda *_: self._enter(None))
@@ -111,9 +111,9 @@ class _Saved:
         self.layer = layer
 
     def keep(self, tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in self.weights:
-            self.kept.setdefault(storage._cdata, (self.layer, storage.nbytes()))
+        key = storage_key(tensor)
+        if key not in self.weights:
+            self.kept.setdefault(key, (self.layer, tensor.untyped_storage().nbytes()))
             self.alive.append(tensor)
         return tensor
 
