@@ -1,6 +1,7 @@
 """One small pipeline for all tests: real samples, a random autoencoder, shards, and a barely trained tiny world."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -59,3 +60,12 @@ def lssvwm(
 @pytest.fixture(scope="session")
 def run_cli() -> Callable[..., subprocess.CompletedProcess[str]]:
     return lssvwm
+
+
+@pytest.fixture
+def golden_copy(tmp_path: Path) -> Path:
+    """A folder with data/maze and runs/test as version 0.1 wrote them; the run has a link `last`."""
+    golden = Path(__file__).parent / "golden"
+    for name in ("data", "runs"):
+        shutil.copytree(golden / name, tmp_path / name, symlinks=True)
+    return tmp_path
