@@ -1,11 +1,45 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from lssvwm_core.model import attention, mamba
+from lssvwm_core.model.address import PoseAddress
 from lssvwm_core.model.config import ModelConfig
+from lssvwm_core.model.frame_codec import FrameCodec
+from lssvwm_core.model.odometer import Odometer
 from lssvwm_core.model.world_model import WorldModel
+from tests.shapes import checked
+
+SHAPES = [
+    (WorldModel, "forward", {"latents": "B T C h w", "noise_levels": "B T", "return.0": "B T C h w"}),
+    (mamba.BlockScan, "forward", {"x": "B T h w D", "return.0": "B T h w D"}),
+    (attention.FrameAttention, "forward", {"x": "B T h w D", "return.0": "B T h w D"}),
+    (attention.CausalAttention, "forward", {"x": "B T h w D", "return.0": "B T h w D"}),
+    (PoseAddress, "forward", {"poses": "B T P", "return.0": "B T n", "return.1": "B T n"}),
+    (Odometer, "forward", {"poses": "B T P", "actions": "B T A", "return.0": "B T P"}),
+    (FrameCodec, "encode", {"frames": "N H W 3", "return": "N C h w"}),
+    (FrameCodec, "decode", {"latents": "N C h w", "return": "N H W 3"}),
+    (attention, "windowed_attention", {"query": "B T S heads d", "keys": "B K S heads d", "return": "B T S heads d"}),
+    (attention, "rotate", {"x": "B T S heads d", "angles": "T S pairs", "return": "B T S heads d"}),
+    (mamba, "causal_convolution", {"x": "b l c", "tail": "b k c", "return.0": "b l c", "return.1": "b k c"}),
+    (
+        mamba,
+        "ssd_scan",
+        {"x": "b l heads p", "dt": "b l heads", "B": "b l groups n", "C": "b l groups n", "D": "heads"}
+        | {"initial_state": "b heads p n", "return.0": "b l heads p", "return.1": "b heads p n"},
+    ),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shapes_are_those_that_are_told() -> Iterator[None]:
+    """Every call of a public function in these tests is checked."""
+    with pytest.MonkeyPatch.context() as patch:
+        for owner, name, shapes in SHAPES:
+            patch.setattr(owner, name, checked(getattr(owner, name), shapes))
+        yield
 
 
 def _randomised(module: nn.Module, seed: int = 0) -> nn.Module:
