@@ -17,10 +17,8 @@ def leaves_encoding_to_the_locale(call: ast.Call) -> bool:
         return False
     if isinstance(call.func, ast.Name):
         return call.func.id == "open" and "b" not in _mode(call, 1)
-    if (
-        not isinstance(call.func, ast.Attribute)
-        or (isinstance(call.func.value, ast.Name)
-        and call.func.value.id in LIBRARIES)
+    if not isinstance(call.func, ast.Attribute) or (
+        isinstance(call.func.value, ast.Name) and call.func.value.id in LIBRARIES
     ):
         return False
     if call.func.attr in ("read_text", "write_text"):
@@ -28,7 +26,16 @@ def leaves_encoding_to_the_locale(call: ast.Call) -> bool:
     return call.func.attr == "open" and "b" not in _mode(call, 0)
 
 
-LIBRARIES = ("schema", "files", "os", "av", "Image", "archive")  # whose functions of these names are others
+LIBRARIES = (
+    "schema",
+    "files",
+    "os",
+    "av",
+    "Image",
+    "archive",
+    "h5a",
+    "h5o",
+)  # whose functions of these names are others
 
 
 def _mode(call: ast.Call, place: int) -> str:

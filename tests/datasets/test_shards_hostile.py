@@ -230,6 +230,7 @@ told = 0
 for place in rng.choice(len(whole), 400, replace=False):
     flipped = bytearray(whole)
     flipped[place] ^= 1 << rng.integers(8)
+    shard.unlink()  # HDF5 would show the content it has already, were it the same file
     shard.write_bytes(flipped)
     try:
         assert content(folder) == expected, f"wrong rows without a word: byte {place}"
@@ -247,7 +248,7 @@ def test_a_flipped_bit_is_told_or_changes_nothing(tmp_path: Path) -> None:
         [sys.executable, "-c", FLIPS, str(tmp_path), "0"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 20, "most of so small a file is unused room of its chunks"
+    assert int(done.stdout) > 100
 
 
 TROUBLE = """
