@@ -46,7 +46,9 @@ def flow_loss(
     chunk: int,
 ) -> Tensor:
     """Mean squared error of the velocity over the noised frames of each clip, then over the clips."""
-    velocity, _ = model(add_noise(latents, noise, noise_levels), noise_levels, conditions, chunk=chunk)
+    velocity, _ = model(
+        add_noise(latents, noise, noise_levels), noise_levels, conditions, chunk=chunk, remember=latents
+    )
     return velocity_error(velocity, noise - latents, noise_levels)
 
 

@@ -98,7 +98,7 @@ class Rollout:
         if self._sampled is None:
             raise ValueError("nothing was sampled since the last commit")
         chunk, self._sampled = self._sampled, None
-        self.world.observe(self.state, chunk.latents, chunk.conditions)
+        self.world.observe(self.state, chunk.latents, chunk.conditions, generated=True)
         self._remember(chunk.latents, chunk.conditions)
 
     def run(self, conditions: Conditions) -> Iterator[Chunk]:

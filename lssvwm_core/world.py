@@ -24,6 +24,7 @@ from lssvwm_core.model import storage
 from lssvwm_core.model.autoencoder import load_autoencoder
 from lssvwm_core.model.config import ModelConfig, with_current_names
 from lssvwm_core.model.frame_codec import FrameCodec
+from lssvwm_core.model.recall import GENERATED_NOISE
 from lssvwm_core.model.state import ModelState
 from lssvwm_core.model.world_model import WorldModel
 from lssvwm_core.resolve import resolve_world
@@ -87,7 +88,11 @@ class World:
 
     @torch.inference_mode()
     def observe(
-        self, state: ModelState, frames: NDArray[np.generic] | Tensor, conditions: Mapping[str, Tensor] | None = None
+        self,
+        state: ModelState,
+        frames: NDArray[np.generic] | Tensor,
+        conditions: Mapping[str, Tensor] | None = None,
+        generated: bool = False,
     ) -> None:
         """Commit frames and what led to them to `state`.
 
@@ -97,6 +102,7 @@ class World:
         Args:
             frames: uint8 frames (T, H, W, 3) or (B, T, H, W, 3), or latents (T, C, h, w) or (B, T, C, h, w).
             conditions: a row for each frame; streams that are left out are unknown.
+            generated: the world made these frames itself: a memory by least squares trusts them less.
 
         Raises: ValueError for shapes that do not fit the state or each other.
         """
@@ -105,7 +111,7 @@ class World:
         if led and led.frames != latents.shape[1]:
             raise ValueError(f"{latents.shape[1]} frames, but {led.frames} rows of conditions")
         for chunk, start, stop in self._pieces(latents.shape[1]):
-            self._commit(state, latents[:, start:stop], led[start:stop], chunk)
+            self._commit(state, latents[:, start:stop], led[start:stop], chunk, GENERATED_NOISE if generated else 1.0)
 
     def generate(self, state: ModelState, conditions: Mapping[str, Tensor], rng: Generators) -> Tensor:
         """Sample the next chunk, (B, chunk, C, h, w) latents, and commit it.
@@ -113,7 +119,7 @@ class World:
         `rng` is a CPU generator, or one for each world of the batch: same seed, same frames, whatever the batch.
         """
         latents = self.sample(state, conditions, rng)
-        self.observe(state, latents, conditions)
+        self.observe(state, latents, conditions, generated=True)
         return latents
 
     def generate_frames(
@@ -188,11 +194,13 @@ class World:
         step = max(1, OBSERVE_FRAMES // self.chunk) * self.chunk
         return pieces + [(self.chunk, start, min(start + step, frames)) for start in range(rest, frames, step)]
 
-    def _commit(self, state: ModelState, latents: Tensor, conditions: Conditions, chunk: int) -> None:
+    def _commit(
+        self, state: ModelState, latents: Tensor, conditions: Conditions, chunk: int, write_noise: float
+    ) -> None:
         latents = latents.to(self.device, torch.float32)
         clean = torch.zeros(latents.shape[:2], device=self.device)
         with autocast(self.device, fastest_precision(self.device)):
-            _, new_state = self.model(latents, clean, conditions.to(self.device), state, chunk)
+            _, new_state = self.model(latents, clean, conditions.to(self.device), state, chunk, latents, write_noise)
         state.mixers, state.frames_seen = new_state.mixers, new_state.frames_seen
 
 

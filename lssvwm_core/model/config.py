@@ -46,6 +46,12 @@ class ModelConfig:
     """Channels of a head, in the scan and in the attention."""
     pose_address: bool = True
     """Poses enter B and C of the scan: a frame is written and looked up by where it was seen from."""
+    recall: int = 0
+    """n, addresses of the memory by least squares: about as many as frames to be kept apart. 0: there is none."""
+    recall_lengths: tuple[float, float] = (0.1, 1.0)
+    """Shortest and longest scale of its features, in the units of poses."""
+    recall_ridge: float = 1e-3
+    """How much it smooths: λ of ridge regression."""
     mlp_ratio: float = 3
     """Hidden width of the MLP over D."""
     patch: int = 1
@@ -85,6 +91,13 @@ class ModelConfig:
         if self.action_scaling and len(self.action_scaling) != len(self.action_names):
             raise ValueError(f"action_scaling has {len(self.action_scaling)} rows for {len(self.action_names)} actions")
         kinds_of(self.pose_names, self.pose_kinds)  # raises where they do not fit
+        shortest, longest = self.recall_lengths
+        if self.recall < 0 or self.recall % 2 or (self.recall and not self.pose_names):
+            raise ValueError(f"recall is {self.recall}; expected an even number, and 0 where there are no poses")
+        if not 0 < shortest <= longest or not self.recall_ridge > 0:
+            raise ValueError(
+                f"recall_lengths {self.recall_lengths} must ascend from above 0, and recall_ridge lie above 0"
+            )
         if self.odometry:
             self._check_odometry()
         if not self.chunk_sizes or not all(1 <= chunk <= self.frame_window for chunk in self.chunk_sizes):

@@ -14,12 +14,14 @@ from lssvwm_core.model.config import ModelConfig
 from lssvwm_core.model.layer import Layer, adaptive_norm
 from lssvwm_core.model.mixer import Mixer, MixerContext
 from lssvwm_core.model.odometer import Odometer
+from lssvwm_core.model.recall import Recall, Recollection
 from lssvwm_core.model.state import ModelState, state_name
 from lssvwm_datasets.poses import kinds_of
 from lssvwm_datasets.streams import STREAMS
 
 NOISE_FREQUENCIES = 64
 COMPILED_SHAPES = 64  # of a layer: stages, chunk sizes, first frames
+LEAST_LEVEL = 0.1  # below it a recollection no longer tells the velocity: little noise is left to be told
 POSE_PERIODS = (32.0, 16.0, 8.0, 4.0, 2.0)  # of the Fourier features, in the pose's units
 
 
@@ -43,12 +45,21 @@ class WorldModel(nn.Module):
             }
         )
         self.layers = nn.ModuleList(Layer(config, index) for index in range(config.depth))
-        reckons = config.odometry and any(mixer.uses_poses for mixer in self.mixers)
+        reckons = config.odometry and (config.recall or any(mixer.uses_poses for mixer in self.mixers))
         kinds = kinds_of(config.pose_names, config.pose_kinds)
         self.odometer = Odometer(config.odometry, len(config.action_names), kinds) if reckons else None
         self.final_modulation = nn.Linear(width, 2 * width)
         self.project = nn.Linear(width, channels)
-        for linear in (self.final_modulation, self.project):
+        self.recall: Recall | None = None
+        zeroed = [self.final_modulation, self.project]
+        if config.recall:
+            self.recall = Recall(
+                len(config.pose_names), config.latent_shape, config.recall, config.recall_lengths, config.recall_ridge
+            )
+            self.embed_recollection = nn.Linear(channels + 1, width)  # and its novelty
+            self.gate = nn.Linear(width, channels)
+            zeroed += [self.embed_recollection, self.gate]
+        for linear in zeroed:
             nn.init.zeros_(linear.weight)
             nn.init.zeros_(linear.bias)
 
@@ -78,6 +89,8 @@ class WorldModel(nn.Module):
         if self.odometer is not None:
             state.mixers.append(self.odometer.initial_state(batch))
             state.unknown_as_nan = frozenset(state_name(len(mixers), name) for name in state.mixers[-1])
+        if self.recall is not None:
+            state.mixers.append(self.recall.initial_state(batch))
         return state
 
     def forward(
@@ -87,6 +100,8 @@ class WorldModel(nn.Module):
         conditions: Mapping[str, Tensor],
         state: ModelState | None = None,
         chunk: int | None = None,
+        remember: Tensor | None = None,
+        write_noise: float = 1.0,
     ) -> tuple[Tensor, ModelState]:
         """Predict the velocity (noise - clean) of T frames that follow `state`.
 
@@ -97,6 +112,9 @@ class WorldModel(nn.Module):
                 as for a stream that is left out.
             state: what came before; None at the start. It is left unchanged.
             chunk: frames generated together; the config's first chunk size when None.
+            remember: (B, T, C, h, w) the clean latents, for the memory by least squares: a frame is recalled from the
+                chunks before its own. None: it is recalled from `state` alone, and nothing is remembered.
+            write_noise: of what is remembered, see `recall`; 1 for recorded frames.
 
         Returns: velocities (B, T, C, h, w) float32 and the state after these frames, as if they were clean.
 
@@ -107,16 +125,23 @@ class WorldModel(nn.Module):
         self._check(latents, conditions, chunk)
         state = self.initial_state(batch) if state is None else state
 
-        x = self.embed(patchify(latents, self.config.patch)) + self.position  # (B, T, h, w, D)
+        noisy = patchify(latents, self.config.patch)
+        x = self.embed(noisy) + self.position  # (B, T, h, w, D)
         c = self.noise_embedding(noise_features(noise_levels))  # (B, T, D)
         for name, stream in self.streams.items():
             c = c + stream(conditions.get(name), (batch, frames))
         x, c = x.float(), c.float()  # the residual stream
 
-        poses, reckoned = conditions.get("pose"), []
+        poses, others = conditions.get("pose"), state.mixers[len(self.mixers) :]  # the states beside the mixers'
         if self.odometer is not None:
-            poses, odometer_state = self.odometer(poses, conditions.get("action"), state.mixers[-1], frames)
-            reckoned = [odometer_state]
+            poses, others[0] = self.odometer(poses, conditions.get("action"), others[0], frames)
+        recollection = None
+        if self.recall is not None:
+            if remember is None:
+                recollection = self.recall.read(others[-1], poses, frames)
+            else:
+                recollection, others[-1] = self.recall(others[-1], poses, remember, chunk, write_noise)
+            x = x + self._embedded(recollection)
         seen = state.frames_seen if state.growth else min(state.frames_seen, self.config.frame_window)
         steady = self.training or (frames == chunk and seen == self.config.frame_window)  # shapes worth compiling
         context = MixerContext(seen, chunk, poses)
@@ -132,8 +157,26 @@ class WorldModel(nn.Module):
             new_mixers += own
 
         shift, scale = self.final_modulation(F.silu(c)).float()[:, :, None, None].chunk(2, dim=-1)
-        velocity = self.project(adaptive_norm(x, shift, scale)).float()
-        return unpatchify(velocity, self.config.patch), state.after(new_mixers + reckoned, frames)
+        hidden = adaptive_norm(x, shift, scale)
+        velocity = self.project(hidden).float()
+        if recollection is not None:
+            velocity = velocity + self.gate(hidden).float() * self._recalled_velocity(noisy, noise_levels, recollection)
+        return unpatchify(velocity, self.config.patch), state.after(new_mixers + others, frames)
+
+    def _embedded(self, recollection: Recollection) -> Tensor:
+        """What is recalled, and how new the place is, as a part of the tokens (B, T, h, w, D)."""
+        recalled = patchify(recollection.latents, self.config.patch)
+        novelty = recollection.novelty[:, :, None, None, None].expand(*recalled.shape[:-1], 1)
+        return self.embed_recollection(torch.cat([recalled, novelty], dim=-1)).float()
+
+    def _recalled_velocity(self, noisy: Tensor, noise_levels: Tensor, recollection: Recollection) -> Tensor:
+        """The velocity of frames that are as they are recalled, (B, T, h, w, C · patch²): a way past the layers.
+
+        They are too narrow to carry a frame; the gate decides where it is to be trusted. 0 where nothing is known.
+        """
+        level = noise_levels[:, :, None, None, None].clamp(min=LEAST_LEVEL)
+        known = 1 - recollection.novelty[:, :, None, None, None]
+        return known * (noisy - patchify(recollection.latents, self.config.patch)) / level
 
     def _check(self, latents: Tensor, conditions: Mapping[str, Tensor], chunk: int) -> None:
         if chunk not in self.config.chunk_sizes:

@@ -51,17 +51,25 @@ class Distillation:
         places = torch.searchsorted(schedule, noise_levels.contiguous())  # 0: clean
         levels = schedule[places]
         noisy = add_noise(latents, noise, levels)
-        target = self.target(noisy, self.sampler.steps - places, conditions, chunk)
-        velocity, _ = model(noisy, levels, conditions, chunk=chunk)
+        target = self.target(noisy, self.sampler.steps - places, conditions, chunk, latents)
+        velocity, _ = model(noisy, levels, conditions, chunk=chunk, remember=latents)
         return velocity_error(velocity, target, levels)
 
     @torch.no_grad()
-    def target(self, noisy: Tensor, taken: Tensor, conditions: Mapping[str, Tensor], chunk: int) -> Tensor:
+    def target(
+        self,
+        noisy: Tensor,
+        taken: Tensor,
+        conditions: Mapping[str, Tensor],
+        chunk: int,
+        latents: Tensor | None = None,
+    ) -> Tensor:
         """The mean velocity of the teacher on its way over one step of the student, 0 for clean frames.
 
         Args:
             noisy: (B, T, C, h, w).
             taken: (B, T) how many steps of the student lead to each frame's noise level; all of them: it is clean.
+            latents: (B, T, C, h, w) the clean ones, for a memory by least squares.
         """
         span = self.teacher_sampler.steps // self.sampler.steps
         schedule = noisy.new_tensor(self.teacher_sampler.levels())
@@ -70,7 +78,7 @@ class Distillation:
 
         def velocity(x: Tensor, level: Level) -> Tensor:
             levels = torch.as_tensor(level).flatten(1)  # (B, T)
-            found: Tensor = self.teacher(x, levels, conditions, chunk=chunk)[0]
+            found: Tensor = self.teacher(x, levels, conditions, chunk=chunk, remember=latents)[0]
             return found * noised[:, :, None, None, None]
 
         def level(step: int) -> Tensor:

@@ -83,7 +83,7 @@ class Oracle:
     def __init__(self, clean):
         self.clean, self.calls = clean, []
 
-    def __call__(self, x, noise_levels, conditions, state=None, chunk=None):
+    def __call__(self, x, noise_levels, conditions, state=None, chunk=None, remember=None):
         self.calls.append((noise_levels, conditions, state, chunk))
         return (x - self.clean) / noise_levels[:, :, None, None, None].clamp(min=1e-6), "the next state"
 

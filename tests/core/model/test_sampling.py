@@ -15,7 +15,7 @@ class Oracle:
     def __init__(self, clean):
         self.clean, self.calls = clean, []
 
-    def __call__(self, x, noise_levels, conditions, state=None, chunk=None):
+    def __call__(self, x, noise_levels, conditions, state=None, chunk=None, remember=None):
         self.calls.append((noise_levels, conditions, state, chunk))
         return (x - self.clean) / noise_levels[:, :, None, None, None].clamp(min=1e-6), "the next state"
 
@@ -75,7 +75,7 @@ class Curved:
     def __init__(self, noise):
         self.noise = noise
 
-    def __call__(self, x, noise_levels, conditions, state=None, chunk=None):
+    def __call__(self, x, noise_levels, conditions, state=None, chunk=None, remember=None):
         return 2 * self.noise * noise_levels[:, :, None, None, None], state
 
 

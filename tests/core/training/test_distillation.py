@@ -36,7 +36,15 @@ class Gaussian(nn.Module):
         t = torch.as_tensor(t, dtype=torch.float64)
         return (t - (1 - t) * SPREAD**2) / ((1 - t) ** 2 * SPREAD**2 + t**2)
 
-    def forward(self, x: Tensor, levels: Tensor, conditions: object, state: object = None, chunk: int = 1):
+    def forward(
+        self,
+        x: Tensor,
+        levels: Tensor,
+        conditions: object,
+        state: object = None,
+        chunk: int = 1,
+        remember: object = None,
+    ):
         self.asked.append(levels)
         return x * self.slope(levels)[:, :, None, None, None], None
 
@@ -48,7 +56,15 @@ class Student(nn.Module):
         super().__init__()
         self.teacher_steps, self.steps = teacher_steps, steps
 
-    def forward(self, x: Tensor, levels: Tensor, conditions: object, state: object = None, chunk: int = 1):
+    def forward(
+        self,
+        x: Tensor,
+        levels: Tensor,
+        conditions: object,
+        state: object = None,
+        chunk: int = 1,
+        remember: object = None,
+    ):
         return x * mean_slope(levels, self.teacher_steps, self.steps)[:, :, None, None, None], None
 
 

@@ -1,0 +1,148 @@
+"""A memory by least squares: what was seen from a pose comes back when the pose does, as exactly as addresses allow.
+
+The state of a scan adds what it sees, x ⊗ B, so that memories of neighbouring poses blur each other. Here the same
+addresses, random Fourier features φ of the pose (Rahimi and Recht, 2007), are fitted to what was seen from them: W
+minimises Σ |v - φW|² / R + λ |W|² over all frames v so far. That is kept up to date exactly, at a fixed size and cost,
+by recursive least squares (a Kalman filter with constant weights):
+
+    K = PΦᵀ (R + ΦPΦᵀ)⁻¹        W += K (V - ΦW)        P -= KΦP        for a chunk with addresses Φ and latents V
+
+P, the inverse of λ + ΣφᵀΦ / R, also says how well a place is known: the novelty λ·φPφᵀ is 1 where nothing like it was
+seen, and falls with every look. R is the noise of what is written: what a world made itself counts for less than what
+was recorded. In the literature: recursive least squares, the mesa layer (von Oswald et al., 2023), ridge read-outs.
+
+Nothing here is learnt by gradients, and none flow through it: addresses are fixed when the model is made.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+RecallState = dict[str, Tensor]
+
+GENERATED_NOISE = 4.0  # R of frames that a world made itself: what was really seen is not overwritten by them
+BLOCK_FRAMES = 256  # solved together at most: bounds time and memory of a long context
+
+
+class Recollection(NamedTuple):
+    """What the memory says of frames before they are seen.
+
+    Attributes:
+        latents: (B, T, C, h, w) float32; zeros where nothing is known.
+        novelty: (B, T) float32 in [0, 1]: 1 where nothing like the pose was seen, or where the pose is unknown.
+    """
+
+    latents: Tensor
+    novelty: Tensor
+
+
+class Recall(nn.Module):
+    """The memory of a world: frames by the poses that they were seen from.
+
+    Args:
+        columns: P, of a pose.
+        latent_shape: (C, h, w) of a frame.
+        addresses: n, features of a pose; about as many as there are frames to be kept apart. Even.
+        lengths: shortest and longest scale of the features, in the pose's units.
+        ridge: λ.
+    """
+
+    frequencies: Tensor
+
+    def __init__(
+        self,
+        columns: int,
+        latent_shape: tuple[int, int, int],
+        addresses: int,
+        lengths: tuple[float, float] = (0.1, 1.0),
+        ridge: float = 1e-3,
+    ) -> None:
+        super().__init__()
+        self.latent_shape, self.addresses, self.ridge = latent_shape, addresses, ridge
+        shortest, longest = (math.log(length) for length in lengths)
+        scales = torch.empty(addresses // 2).uniform_(shortest, longest).exp()
+        self.register_buffer("frequencies", torch.randn(columns, addresses // 2) / scales)
+
+    def initial_state(self, batch: int) -> RecallState:
+        """The memory that has seen nothing: `covariance` P (B, n, n) and `weights` W (B, n, C·h·w), both float64."""
+        eye = torch.eye(self.addresses, dtype=torch.float64, device=self.frequencies.device) / self.ridge
+        values = math.prod(self.latent_shape)
+        return {
+            "covariance": eye.repeat(batch, 1, 1),
+            "weights": eye.new_zeros(batch, self.addresses, values),
+        }
+
+    @torch.no_grad()
+    def forward(
+        self, state: RecallState, poses: Tensor | None, latents: Tensor, chunk: int, noise: float = 1.0
+    ) -> tuple[Recollection, RecallState]:
+        """What is known of each frame before its chunk is seen, and the memory when all of them were.
+
+        Frames are recalled from `state` and from the chunks before their own, as if one chunk after another were read
+        and then written; a clip in pieces of whole chunks gives what it gives as a whole.
+
+        Args:
+            poses: (B, T, P); rows of NaN are unknown: such frames are neither recalled nor remembered. None: all are.
+            latents: (B, T, C, h, w) clean latents, to be remembered.
+            noise: R of these frames; 1 for recorded ones.
+        """
+        batch, frames = latents.shape[:2]
+        addresses = self._addresses(poses, batch, frames)  # (B, T, n)
+        values = latents.double().flatten(2)  # (B, T, C·h·w)
+        recalled, novelty = [], []
+        step = max(1, BLOCK_FRAMES // chunk) * chunk
+        for start in range(0, frames, step):
+            rows = slice(start, start + step)
+            known, new, state = self._block(state, addresses[:, rows], values[:, rows], chunk, noise)
+            recalled.append(known)
+            novelty.append(new)
+        found = torch.cat(recalled, dim=1).unflatten(2, self.latent_shape)
+        return Recollection(found.float(), torch.cat(novelty, dim=1).float()), state
+
+    @torch.no_grad()
+    def read(self, state: RecallState, poses: Tensor | None, frames: int) -> Recollection:
+        """What is known of the poses (B, T, P), none of which is remembered."""
+        batch = len(state["weights"])
+        addresses = self._addresses(poses, batch, frames)
+        spread = addresses @ state["covariance"]
+        novelty = self._novelty(addresses, (spread * addresses).sum(dim=-1))
+        return Recollection((addresses @ state["weights"]).unflatten(2, self.latent_shape).float(), novelty.float())
+
+    def _block(
+        self, state: RecallState, addresses: Tensor, values: Tensor, chunk: int, noise: float
+    ) -> tuple[Tensor, Tensor, RecallState]:
+        """One block of frames, solved at once: the Cholesky factor L of R + ΦPΦᵀ orders the frames in time.
+
+        Row i of L says how frame i follows from those before it; within a chunk, no frame knows of another.
+        """
+        covariance, weights = state["covariance"], state["weights"]
+        spread = covariance @ addresses.mT  # PΦᵀ (B, n, T)
+        prior = addresses @ spread  # ΦPΦᵀ
+        factor = torch.linalg.cholesky(
+            prior + noise * torch.eye(prior.shape[-1], dtype=prior.dtype, device=prior.device)
+        )
+        errors = values - addresses @ weights
+        white = torch.linalg.solve_triangular(factor, errors, upper=False)  # what is new in each frame
+        number = torch.arange(addresses.shape[1], device=addresses.device) // chunk
+        before = factor * (number[:, None] > number)  # of earlier chunks
+        recalled = addresses @ weights + before @ white
+        left = prior.diagonal(dim1=-2, dim2=-1) - before.square().sum(dim=-1)
+        gain = torch.linalg.solve_triangular(factor, spread.mT, upper=False)  # (B, T, n)
+        covariance = covariance - gain.mT @ gain
+        after = {"covariance": (covariance + covariance.mT) / 2, "weights": weights + gain.mT @ white}
+        return recalled, self._novelty(addresses, left), after
+
+    def _addresses(self, poses: Tensor | None, batch: int, frames: int) -> Tensor:
+        """(B, T, n) float64 of length 1; zeros where a pose is unknown."""
+        if poses is None:
+            return torch.zeros(batch, frames, self.addresses, dtype=torch.float64, device=self.frequencies.device)
+        known = ~poses.isnan().any(dim=-1, keepdim=True)
+        angles = poses.nan_to_num(0.0).double() @ self.frequencies.double()
+        return torch.cat([angles.cos(), angles.sin()], dim=-1) * known * (2 / self.addresses) ** 0.5
+
+    def _novelty(self, addresses: Tensor, variance: Tensor) -> Tensor:
+        """λ·φPφᵀ, kept within [0, 1]; 1 for unknown poses."""
+        unknown = addresses.abs().amax(dim=-1) == 0
+        return (self.ridge * variance).clamp(0, 1).masked_fill(unknown, 1.0)
