@@ -5,6 +5,6 @@ from lssvwm_cli.console import show
 
 def info() -> None:
     """Versions, devices, and which backends are used and why, as Markdown for a bug report."""
-    from lssvwm_core.environment import describe
+    from lssvwm_core.installation import describe
 
     show(describe())

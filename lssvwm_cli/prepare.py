@@ -128,7 +128,9 @@ def prepare(
         processes = min(processes, GPU_PROCESSES)
     chosen = part_of(planned, part) if part else planned
     if dry_run or not all(job.path.exists() for job in planned):
-        reconstruction = measure_reconstruction(recordings, folder, planned[0].device)
+        reconstruction = measure_reconstruction(
+            [recording for job in planned for recording in job.recordings], folder, planned[0].device
+        )
         say(f"{autoencoder} reconstructs them at {reconstruction}")
         if not (accept_quality or dry_run):
             require_quality(reconstruction, autoencoder, source)

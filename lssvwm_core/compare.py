@@ -75,7 +75,7 @@ SCALES = {
 
 @dataclass(frozen=True)
 class Budget:
-    """Of each variant's training: steps, minutes on this machine, or flops (of matrix products, forward and back)."""
+    """What each training may take: steps, minutes on this machine, or flops (of matrix products, forward and back)."""
 
     kind: str
     amount: float
@@ -226,7 +226,7 @@ def planned_steps(config: RunConfig, header: ShardHeader, budget: Budget, device
 
 
 def stage_cost(config: RunConfig, header: ShardHeader, stage: Stage, kind: str, device: torch.device) -> float:
-    """Of one training step, in minutes or flops, the mean over the model's chunk sizes; 1 for steps."""
+    """What one training step takes, in minutes or flops, the mean over the model's chunk sizes; 1 for steps."""
     if kind == "steps":
         return 1.0
     model = build_model(config, header).config

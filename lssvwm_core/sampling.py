@@ -15,6 +15,7 @@ from torch import Tensor
 from lssvwm_core.model.state import ModelState
 from lssvwm_core.model.world_model import WorldModel
 
+MOST_STEPS = 1000
 DEFAULT_STEPS = 4  # of a world that was not distilled to fewer: the knee (docs/memory.md)
 
 Level = float | Tensor  # a noise level in [0, 1]; a tensor where it differs between frames, (B, T, 1, 1, 1)
@@ -48,8 +49,10 @@ class Euler:
     shift: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or not self.shift > 0:
-            raise ValueError(f"{self.steps} steps with a shift of {self.shift}; expected at least 1, and above 0")
+        if not 1 <= self.steps <= MOST_STEPS or not 0 < self.shift < float("inf"):
+            raise ValueError(
+                f"{self.steps} steps with a shift of {self.shift}; expected 1 to {MOST_STEPS}, and above 0"
+            )
 
     def levels(self) -> tuple[float, ...]:
         even = torch.linspace(1, 0, self.steps + 1).tolist()

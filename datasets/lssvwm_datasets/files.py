@@ -35,9 +35,12 @@ def written_whole(path: Path) -> Iterator[Path]:
     a killed run's last process may still be writing when the next run begins. What dead processes left of this file is
     removed. The file is there, empty, when the block begins; others may read it as the umask says.
 
-    Raises: OSError naming `path` and what the system said, also where a writer in the block hides that.
+    Raises: LssvwmError where something is there that is no file; OSError naming `path` and what the system said, also
+    where a writer in the block hides that.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not path.is_file():  # a folder, a pipe, a device: nothing to be replaced
+        raise LssvwmError(f"{path}: there is something that is no file; choose another name")
     before, after = _partial_name(path)
     partial = path.with_name(f"{before}{os.getpid()}{after}")
     _remove_left_overs(path)

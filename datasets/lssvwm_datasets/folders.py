@@ -72,6 +72,6 @@ def _is_folder(entry: "os.DirEntry[str]", listing: Listing) -> bool:
 
 
 def _identity(folder: Path) -> tuple[int, int]:
-    """Of a folder, whatever it is called."""
+    """What a folder is, whatever it is called."""
     found = folder.stat()
     return found.st_dev, found.st_ino

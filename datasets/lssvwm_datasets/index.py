@@ -92,7 +92,7 @@ class Note:
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of one column of actions over the train split."""
+    """Mean and deviation of a column of actions over the train split."""
 
     mean: float
     std: float

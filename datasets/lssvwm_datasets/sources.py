@@ -67,8 +67,11 @@ class Recording:
         """
         if name := next((name for name in self.options.skip if name in self.id), None):
             raise DamagedRecording(f"{self.path}: on the skip list ({name})")
+        episode = None
         for episode in self._told(lambda: self.format.read(self.path, self.id, self.options)):
             yield replace(_shifted(episode, self.options.action_offset), frames=self._told_frames(episode.frames))
+        if episode is None:
+            raise DamagedRecording(f"{self.path}: holds no episode")
 
     def check_access(self) -> None:
         """Raises: UnreadableNow when one of its files cannot be opened; whether it is damaged is not looked at."""

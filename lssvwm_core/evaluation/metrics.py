@@ -53,7 +53,7 @@ def _blur(images: Tensor) -> Tensor:
 
 
 def frechet_distance(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
-    """Of two sets of features, (N, d) and (M, d), each taken as a Gaussian; N and M at least 2."""
+    """The distance of two sets of features, (N, d) and (M, d), each taken as a Gaussian; N and M at least 2."""
     (mean_a, cov_a), (mean_b, cov_b) = ((x.mean(axis=0), np.cov(x, rowvar=False)) for x in (a, b))
     values, vectors = np.linalg.eigh(cov_a)
     root_a = vectors * np.sqrt(np.maximum(values, 0)) @ vectors.T

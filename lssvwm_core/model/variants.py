@@ -56,7 +56,7 @@ def training_fields(name: str) -> dict[str, Any]:
 
 @functools.cache
 def parameters(config: ModelConfig) -> int:
-    """Of a model with this config, without making one."""
+    """How many parameters a model with this config has, without making one."""
     with torch.device("meta"):
         return sum(parameter.numel() for parameter in WorldModel(config).parameters())
 

@@ -53,7 +53,7 @@ def look_at_lengths(recordings: list[Recording], seconds: float = LOOK_SECONDS) 
 
 
 def bytes_on_disk(jobs: list[ShardJob], lengths: Lengths) -> int:
-    """Of the shards that `jobs` will write; HDF5 fills its last chunk up."""
+    """The bytes of the shards that `jobs` will write; HDF5 fills its last chunk up."""
     total = 0
     for job in jobs:
         header = job.header

@@ -50,7 +50,7 @@ class Estimate:
 
     parameters: int
     tokens: int
-    """Of a frame."""
+    """Tokens of a frame."""
     precision: str
     checkpointing: bool
     stages: tuple[StageEstimate, ...]

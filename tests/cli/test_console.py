@@ -135,7 +135,7 @@ def test_every_error_is_one_line(
     def fail() -> str:
         raise error
 
-    monkeypatch.setattr("lssvwm_core.environment.describe", fail)
+    monkeypatch.setattr("lssvwm_core.installation.describe", fail)
     monkeypatch.setattr(sys, "stdout", sys.stdout)  # which a broken pipe replaces
     assert run(["info"]) == code
     shown = capsys.readouterr().err.removeprefix("\n")  # Typer's, of an EOFError

@@ -19,7 +19,7 @@ import torch
 from lssvwm_core.bench.subject import Subject
 from lssvwm_core.bench.timing import Timing
 from lssvwm_core.bench.train import bench_train
-from lssvwm_core.environment import describe
+from lssvwm_core.installation import describe
 from lssvwm_core.model.autoencoder import load_autoencoder
 from lssvwm_core.plots import Plot, save_plots
 from lssvwm_core.prepare.encode import encode_frames

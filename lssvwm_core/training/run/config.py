@@ -84,7 +84,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class DistillConfig:
-    """Of a run whose model is a student: it learns to make in fewer steps what its teacher makes."""
+    """For a run whose model is a student: it learns to make in fewer steps what its teacher makes."""
 
     teacher: str
     """Its name; the run keeps a copy."""

@@ -124,9 +124,12 @@ def starting_model(
         model = build_model(config, shards.header, scaling, odometry)
     if initial is None or run.last is not None:
         return model, None
-    if replace(initial.config, odometry=model.config.odometry) != model.config:
+    given = {"odometry": model.config.odometry}
+    if not initial.config.recall:  # a memory can be added to a world that has none
+        given |= {name: getattr(model.config, name) for name in ("recall", "recall_lengths", "recall_ridge")}
+    if replace(initial.config, **given) != model.config:
         raise LssvwmError(f"{init_from}: its model differs from this run's; give the same preset and --set model.…")
-    model.load_state_dict(initial.state_dict())
+    model.load_state_dict(model.state_dict() | initial.state_dict())
     return model, initial if config.distill else None
 
 

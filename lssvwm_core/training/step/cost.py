@@ -47,7 +47,7 @@ GPUS = {  # by the makers' data sheets
 
 @dataclass(frozen=True)
 class StepCost:
-    """Of one step on one process.
+    """What one step costs, on one process.
 
     Attributes:
         flops: of matrix products, forward and backward.
@@ -122,7 +122,7 @@ class _Saved:
 
 
 def flops_a_frame(config: ModelConfig) -> float:
-    """Of training on one frame, without computing anything again; mean over the model's chunk sizes."""
+    """The FLOPs of training on one frame, without computing anything again; mean over the model's chunk sizes."""
     chunks = config.chunk_sizes
     frames = 20 * max(config.frame_window, *chunks)  # as long as clips are
     frames += -frames % max(chunks)
@@ -130,7 +130,7 @@ def flops_a_frame(config: ModelConfig) -> float:
 
 
 def peak_tflops(device_name: str) -> float | None:
-    """Of a GPU by its name, such as `NVIDIA H100 80GB HBM3`; None for one that is not in the table."""
+    """The peak of a GPU by its name, such as `NVIDIA H100 80GB HBM3`; None for one that is not in the table."""
     name = device_name.removeprefix("NVIDIA ").removeprefix("GeForce ")
     fitting = [known for known in GPUS if f"{name} ".replace("-", " ").startswith(f"{known} ")]
     return GPUS[max(fitting, key=len)].tflops if fitting else None
