@@ -57,14 +57,14 @@ PRESETS = {
         learning_rate=5e-4,
         patch=1,
         tokens_a_side=8,
-        model={"width": 384, "depth": 6, "mlp_ratio": 4, "block_sizes": ((4, 4), (1, 1), (2, 2), (1, 1))},
+        model={"width": 384, "depth": 6, "mlp_ratio": 4.0, "block_sizes": ((4, 4), (1, 1), (2, 2), (1, 1))},
     ),
     "base": Preset(
         stages=PAPER_STAGES,
         learning_rate=2e-4,
         patch=1,
         tokens_a_side=8,
-        model={"width": 768, "depth": 12, "mlp_ratio": 4, "block_sizes": ((4, 4), (1, 1), (2, 2), (1, 1))},
+        model={"width": 768, "depth": 12, "mlp_ratio": 4.0, "block_sizes": ((4, 4), (1, 1), (2, 2), (1, 1))},
     ),
 }
 

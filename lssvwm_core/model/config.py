@@ -52,7 +52,7 @@ class ModelConfig:
     """Shortest and longest scale of its features, in the units of poses."""
     recall_ridge: float = 1e-3
     """How much it smooths: λ of ridge regression."""
-    mlp_ratio: float = 3
+    mlp_ratio: float = 3.0
     """Hidden width of the MLP over D."""
     patch: int = 1
     """Cells of the latent along one side of a token."""

@@ -111,7 +111,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(workspace: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "--data", "nowhere"], "lssvwm prepare maze --out nowhere"),
+        (["train", "--data", "nowhere"], "nowhere: no such folder; expected shards (from lssvwm prepare)"),
         (["train", "--name", "x", "--set", "model.width=65"], "must be a multiple of headdim"),
         (["train", "--name", "x", "--set", "model.block_sizes=[[3, 3]]"], "block size 3x3 does not divide"),
         (["train", "--name", "x", "--clip-frames", "22"], "expected a multiple of the chunk, 5"),

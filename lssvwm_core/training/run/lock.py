@@ -42,10 +42,11 @@ class Holder:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder, which is made where it is not there.
+    """Hold the lock of a folder, which is made where it is not there; one that stays empty is removed again.
 
     Raises: LssvwmError naming the process that holds it already; OSError.
     """
+    made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK_FILE
     never_elsewhere = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # no link's target, no pipe
@@ -61,6 +62,9 @@ def locked(folder: Path) -> Iterator[None]:
     finally:
         _held.discard(descriptor)
         os.close(descriptor)
+        if made and os.listdir(folder) == [LOCK_FILE]:  # what was to be done there was refused
+            path.unlink()
+            folder.rmdir()
 
 
 def _take(path: Path, descriptor: int) -> None:
