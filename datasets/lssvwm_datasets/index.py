@@ -38,7 +38,10 @@ class ShardHeader:
         kinds_of(self.pose_names, self.pose_kinds)  # raises where they do not fit
         sizes = (*self.frame_size, *self.latent_shape)
         if not (min(sizes) > 0 and max(sizes) <= LARGEST_SIDE and 0 < self.fps < math.inf):
-            raise ValueError(f"frames of {self.frame_size} and latents of {self.latent_shape} at {self.fps} Hz")
+            raise ValueError(
+                f"frames of {self.frame_size} and latents of {self.latent_shape} at {self.fps} Hz; expected sides of 1 to "
+                f"{LARGEST_SIDE}, and a rate above 0"
+            )
 
     @property
     def continuous_actions(self) -> list[int]:

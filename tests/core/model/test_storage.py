@@ -60,7 +60,7 @@ BOMBS = [
     ("model", {"frame_window": HUGE, "chunk_sizes": [HUGE]}, "frame_window is 10000000"),
     ("model", {"chunk_sizes": [HUGE]}, r"chunk sizes \(10000000,\) must lie within 1..10"),
     ("model", {"action_names": ["a"] * 1000, "odometry": []}, "does not fit its config"),
-    ("data", {"latent_shape": [4, HUGE, HUGE]}, "data: .*latents of"),
+    ("data", {"latent_shape": [4, HUGE, HUGE]}, r"latents of .*expected sides of 1 to 16384.* - at \$\.data"),
 ]
 MALFORMED = [
     ("model", {"depth": "2"}, "Expected int, got str - at .*depth"),
