@@ -199,7 +199,8 @@ def quality(
         _numbers("--steps", steps), _numbers("--shifts", shifts, float), context, frames, episodes, seed
     )
     source, where, worlds = resolve_data(data, samples=True), pick_device(device), {}
-    for named in checkpoint or [None]:
+    names: list[str | None] = [*checkpoint] if checkpoint else [None]
+    for named in names:
         folder = resolve_world(named)
         name = run_facts(folder).name
         worlds[str(named) if name in worlds else name] = load_world(folder, where).sampled_with(chunk=chunk)

@@ -166,7 +166,7 @@ def test_the_models_that_are_measured_fit_the_shipped_world() -> None:
         (("--variants", "mamba3"), "expected"),
         (("--preset", "x"), "expected"),
         (("--set", "train.steps=3"), "bench sets fields of the model alone"),
-        (("--set", "model.widht=3"), "unknown model fields widht"),
+        (("--set", "model.widht=3"), "[model] has no field 'widht'"),
         (("--set", "model.width=3"), "width 3 must be a multiple of headdim"),
     ],
 )

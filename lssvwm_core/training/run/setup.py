@@ -124,7 +124,7 @@ def starting_model(
         model = build_model(config, shards.header, scaling, odometry)
     if initial is None or run.last is not None:
         return model, None
-    given = {"odometry": model.config.odometry}
+    given: dict[str, Any] = {"odometry": model.config.odometry}
     if not initial.config.recall:  # a memory can be added to a world that has none
         given |= {name: getattr(model.config, name) for name in ("recall", "recall_lengths", "recall_ridge")}
     if replace(initial.config, **given) != model.config:
