@@ -39,8 +39,8 @@ class ShardHeader:
         sizes = (*self.frame_size, *self.latent_shape)
         if not (min(sizes) > 0 and max(sizes) <= LARGEST_SIDE and 0 < self.fps < math.inf):
             raise ValueError(
-                f"frames of {self.frame_size} and latents of {self.latent_shape} at {self.fps} Hz; expected sides of 1 to "
-                f"{LARGEST_SIDE}, and a rate above 0"
+                f"frames of {self.frame_size} and latents of {self.latent_shape} at {self.fps} Hz; expected sides of 1 "
+                f"to {LARGEST_SIDE}, and a rate above 0"
             )
 
     @property

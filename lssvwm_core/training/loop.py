@@ -99,7 +99,9 @@ def train(
     config = replace(config, train=replace(config.train, precision=precision))
     lock = locked(run.folder) if accelerator.is_main_process else contextlib.nullcontext()
     with lock, lost_processes_told(run, accelerator):
-        yield from _steps(_start(run, config, accelerator, init_from, make_sample), minutes, stop)
+        with torch.random.fork_rng(devices=[]):  # whoever draws numbers in this process too is not disturbed
+            job = _start(run, config, accelerator, init_from, make_sample)
+        yield from _steps(job, minutes, stop)
 
 
 def _start(

@@ -119,6 +119,8 @@ def test_data_of_another_kind_is_refused(workspace: Path, tmp_path: Path) -> Non
     for shard in data.glob("*.h5"):
         with h5py.File(shard, "a") as file:
             file.attrs["action_names"] = json.dumps(["a", "b", "c", "d", "e", "f"])
+    index = json.loads((data / "dataset.json").read_text())
+    (data / "dataset.json").write_text(json.dumps(index | {"action_names": ["a", "b", "c", "d", "e", "f"]}))
     run, config = open_run(tmp_path / "run", load_run_config(tmp_path / "run/config.toml"), resume=True)
     with pytest.raises(LssvwmError, match="actions"):
         list(train(run, replace(config, data=str(data)), CPU))
