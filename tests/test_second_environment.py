@@ -46,7 +46,7 @@ def command(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def prepare(command: Command) -> None:
     command("record", "toy", "--episodes", "3", "--steps", "60", "--jobs", "1")
-    command("prepare", "toy", "--autoencoder", "autoencoder", "--jobs", "1")
+    command("prepare", "toy", "--autoencoder", "autoencoder", "--accept-quality", "--jobs", "1")
 
 
 def test_a_toy_environment_from_recording_to_play(command: Command) -> None:
