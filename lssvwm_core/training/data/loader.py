@@ -4,8 +4,11 @@ The others send arrays through pipes and not through shared memory, of which con
 wrong in them is sent too, and raised in the training process as it is.
 """
 
+import contextlib
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 import torch
@@ -52,20 +55,63 @@ def batches_from(dataset: ClipDataset, first: int, workers: int) -> Iterator[Bat
     advice = f"fewer processes that read clips may help: --set train.workers=0 (now {workers})"
     try:
         received = iter(loader)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
         raise LssvwmError(f"no processes can be started to read clips ({error}); {advice}") from error
-    while True:
+    with _deaths_told_on_reading() as reading:
+        while True:
+            try:
+                with reading():
+                    found = next(received, None)
+            except RuntimeError as error:  # DataLoader's word for a process that died
+                raise LssvwmError(
+                    f"a process that reads clips has died ({str(error).splitlines()[0]}); {advice}"
+                ) from error
+            if found is None:
+                return
+            if isinstance(found, Exception):
+                raise found
+            yield _received(found)
+
+
+@contextlib.contextmanager
+def _deaths_told_on_reading() -> Iterator[Callable[[], contextlib.AbstractContextManager[None]]]:
+    """Keeps what DataLoader says of a process that died until the next batch is read.
+
+    DataLoader tells it by an exception from a signal handler, which would otherwise come out of whatever the training
+    is doing at that moment: a step, a sample, a checkpoint half written. Yields a context in which a batch is read.
+    """
+    told = signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
+    if not callable(told) or threading.current_thread() is not threading.main_thread():
+        yield contextlib.nullcontext  # no handler, or none that could be exchanged from here
+        return
+    deaths: list[RuntimeError] = []
+    is_reading = False
+
+    def handler(number: int, frame: FrameType | None) -> None:
         try:
-            found = next(received, None)
-        except RuntimeError as error:  # DataLoader's word for a process that died
-            raise LssvwmError(
-                f"a process that reads clips has died ({str(error).splitlines()[0]}); {advice}"
-            ) from error
-        if found is None:
-            return
-        if isinstance(found, Exception):
-            raise found
-        yield _received(found)
+            told(number, frame)
+        except RuntimeError as error:
+            if is_reading:
+                raise
+            deaths.append(error)
+
+    @contextlib.contextmanager
+    def reading() -> Iterator[None]:
+        nonlocal is_reading
+        is_reading = True
+        try:
+            if deaths:
+                raise deaths[0]
+            yield
+        finally:
+            is_reading = False
+
+    signal.signal(signal.SIGCHLD, handler)
+    try:
+        yield reading
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, told)
 
 
 class _Sendable(Dataset[Any]):

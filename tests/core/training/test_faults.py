@@ -5,6 +5,7 @@ The run is one that version 0.1 left (tests/golden): it goes on with today's cod
 
 import errno
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -20,12 +21,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lssvwm_core.resolve import latest_run
+from lssvwm_core.training.data.clips import ClipDataset, ClipSampling
+from lssvwm_core.training.data.loader import batches_from
 from lssvwm_core.training.loop import Finished, train
 from lssvwm_core.training.run.config import load_run_config
 from lssvwm_core.training.run.folder import Run
 from lssvwm_core.training.run.setup import open_run
 from lssvwm_core.world import World
 from lssvwm_datasets.errors import LssvwmError
+from lssvwm_datasets.shards import open_shards
 from tests.conftest import CLI, lssvwm
 from tests.faults.faults import Fault, FaultEnvironment
 
@@ -141,6 +145,22 @@ def test_a_worker_that_dies_or_fails_ends_the_training_in_a_line(
     assert "Traceback" not in error
     assert "a process that reads clips has died" in error
     assert "--set train.workers=0" in error
+
+
+@pytest.mark.parametrize("clips", [1, 200], ids=["between two messages", "within a message"])
+def test_a_death_is_told_where_the_next_batch_is_read(clips: int, golden_copy: Path) -> None:
+    shards = open_shards(golden_copy / "data/maze", "train")
+    dataset = ClipDataset(shards, ("action",), ClipSampling(), [(100, clips, 40)], seed=1)
+    batches = batches_from(dataset, 0, workers=1)
+    next(batches)
+    [process] = multiprocessing.active_children()
+    assert process.pid
+    time.sleep(0.3)  # until it waits for the pipe to be emptied
+    os.kill(process.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    time.sleep(0.1)  # here a step or a sample would be under way
+    with pytest.raises(LssvwmError, match=r"a process that reads clips has died.*train\.workers=0"):
+        list(batches)
 
 
 def test_the_sample_of_a_killed_training_is_made_up_for(golden_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
