@@ -29,6 +29,7 @@ FORMATS = {  # ffmpeg's options by suffix
     ".mp4": ["-f", "mp4", "-vcodec", "libx264", "-pix_fmt", "yuv420p", "-crf", "16", "-movflags", "+faststart"],
     ".gif": ["-f", "gif", "-vcodec", "gif", "-pix_fmt", "pal8", "-vf", PALETTE],
 }
+PATIENCE = 300.0  # seconds in which ffmpeg must take frames, or finish a file
 LAST_WORDS = 3  # lines of ffmpeg's that an error repeats
 CAPTION_HEIGHT = 20  # pixels
 MAP_PIXELS = 2000  # along a side of a map, at most
@@ -42,8 +43,9 @@ class VideoWriter:
     The encoder is an ffmpeg process. It is started with the first frame, whose size is the video's.
     """
 
-    def __init__(self, path: Path, partial: Path, fps: float) -> None:
-        self._path, self._partial, self._fps = path, partial, fps
+    def __init__(self, path: Path, partial: Path, fps: float, patience: float) -> None:
+        self._path, self._partial, self._fps, self._patience = path, partial, fps, patience
+        self._was_too_slow = False
         self._encoder: subprocess.Popen[bytes] | None = None
         self._said: deque[bytes] = deque(maxlen=LAST_WORDS)
         self._listener = threading.Thread(target=self._listen, daemon=True)
@@ -56,22 +58,24 @@ class VideoWriter:
             if self._encoder is None:
                 self._encoder = self._start(even.shape[1], even.shape[0])
             assert self._encoder.stdin is not None
-            try:
-                self._encoder.stdin.write(even.data)
-            except OSError as error:
-                raise self._failure() from error
+            with self._in_time():
+                try:
+                    self._encoder.stdin.write(even.data)
+                except OSError as error:
+                    raise self._failure() from error
 
     def finish(self) -> None:
         """Wait until the encoder has written everything. Raises: LssvwmError when it has not."""
         if self._encoder is None:
             raise LssvwmError(f"{self._path}: the video was not written, as it would have no frames")
         assert self._encoder.stdin is not None
-        try:
-            self._encoder.stdin.close()
-        except OSError as error:
-            raise self._failure() from error
-        if self._encoder.wait() or not self._partial.is_file() or not self._partial.stat().st_size:
-            raise self._failure()
+        with self._in_time():
+            try:
+                self._encoder.stdin.close()
+            except OSError as error:
+                raise self._failure() from error
+            if self._encoder.wait() or not self._partial.is_file() or not self._partial.stat().st_size:
+                raise self._failure()
 
     def stop(self) -> None:
         """End the encoder where it still runs, whatever it has written."""
@@ -82,6 +86,21 @@ class VideoWriter:
                 self._encoder.stdin.close()
             self._encoder.wait()
             self._listener.join()
+
+    @contextmanager
+    def _in_time(self) -> Iterator[None]:
+        """Ends an encoder that does not answer: one that was stopped would hold up whoever writes for ever."""
+
+        def give_up() -> None:
+            self._was_too_slow = True
+            self._encoder.kill()  # type: ignore[union-attr]
+
+        timer = threading.Timer(self._patience, give_up)
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def _start(self, width: int, height: int) -> "subprocess.Popen[bytes]":
         size, rate = f"{width}x{height}", str(Fraction(self._fps).limit_denominator())
@@ -113,24 +132,29 @@ class VideoWriter:
         code = self._encoder.wait()
         self._listener.join()
         end = f"exit code {code}" if code >= 0 else f"signal {-code}"
+        if self._was_too_slow:
+            return LssvwmError(
+                f"{self._path}: the video was not written: ffmpeg did not answer for {self._patience:g} seconds"
+            )
         lines = (re.sub(r"^\[.* @ .*?\] ", "", line.decode(errors="replace").strip()) for line in self._said)
         words = "; ".join(filter(None, lines))
         return LssvwmError(f"{self._path}: the video was not written: ffmpeg ended with {end}: {words or 'no message'}")
 
 
 @contextmanager
-def video_writer(path: Path, fps: float) -> Iterator[VideoWriter]:
+def video_writer(path: Path, fps: float, patience: float = PATIENCE) -> Iterator[VideoWriter]:
     """A video that appears under its name only when it is whole; its suffix says what it is.
 
     .mp4: H.264, yuv420p, plays everywhere. .gif: for pages, with a palette of the first frames' colours.
-    Raises: LssvwmError for other suffixes, without frames, and when ffmpeg fails, with what it said.
+    An ffmpeg that does not answer for `patience` seconds is ended. Raises: LssvwmError for other suffixes, without
+    frames, and when ffmpeg fails, with what it said.
     """
     if path.suffix not in FORMATS:
         raise LssvwmError(f"{path}: expected a name that ends in {' or '.join(FORMATS)}")
     if not (math.isfinite(fps) and fps > 0):
         raise LssvwmError(f"{path}: a video cannot have {fps} frames a second; expected a number above 0")
     with written_whole(path) as partial:
-        writer = VideoWriter(path, partial, fps)
+        writer = VideoWriter(path, partial, fps, patience)
         try:
             yield writer
             writer.finish()

@@ -14,6 +14,7 @@ MAX_VIDEOS = 100
 MAX_BYTES = 2 * 2**30  # of all videos together
 FRAMES_BETWEEN_CHECKS = 20
 UPSCALE = 4
+PATIENCE = 60.0  # seconds that the game waits for an ffmpeg that was stopped; on a busy machine one may need half of it
 
 
 class Recorder:
@@ -40,7 +41,7 @@ class Recorder:
             raise LssvwmError(f"{self._limit()}; remove some to record more")
         name = datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f.mp4")
         self._frames = 0
-        self._video = self._open.enter_context(video_writer(self.folder / name, self.fps))
+        self._video = self._open.enter_context(video_writer(self.folder / name, self.fps, PATIENCE))
         return ""
 
     def append(self, frame: NDArray[np.uint8]) -> str:

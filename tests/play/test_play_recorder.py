@@ -1,5 +1,8 @@
 """A video that cannot be written, or must not be, is told and given up; the next one is another matter."""
 
+import signal
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +18,22 @@ from tests.play.conftest import Watcher
 FRAME = np.zeros((64, 64, 3), np.uint8)
 
 
-def kill_encoder(writes: Recorder) -> None:
+def encoder_of(writes: Recorder) -> "subprocess.Popen[bytes]":
     assert writes._video is not None
     assert writes._video._encoder is not None
-    writes._video._encoder.kill()
-    writes._video._encoder.wait()
+    return writes._video._encoder
+
+
+def kill_encoder(writes: Recorder) -> None:
+    encoder_of(writes).kill()
+    encoder_of(writes).wait()
+
+
+def stop_encoder(writes: Recorder) -> None:
+    """It stays there and answers no more, as on a disk that hangs; from now on nobody waits long for it."""
+    encoder_of(writes).send_signal(signal.SIGSTOP)
+    assert writes._video is not None
+    writes._video._patience = 0.5
 
 
 def videos(folder: Path) -> list[Path]:
@@ -57,13 +71,28 @@ def test_an_encoder_that_dies_is_told_and_leaves_nothing(tmp_path: Path) -> None
     assert len(videos(tmp_path)) == 1
 
 
-def test_the_game_goes_on_without_its_encoder(session: Session) -> None:
+def test_an_encoder_that_answers_no_more_is_given_up(tmp_path: Path) -> None:
+    for call in ("append", "stop"):
+        writes = Recorder(tmp_path, 4)
+        writes.start()
+        writes.append(FRAME)
+        encoder = encoder_of(writes)
+        stop_encoder(writes)
+        with pytest.raises(LssvwmError, match=r"the video was not written: ffmpeg did not answer for 0\.5 seconds"):
+            writes.stop() if call == "stop" else writes.append(FRAME)
+        assert encoder.poll() == -signal.SIGKILL
+        assert not writes.running
+        assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("end", [kill_encoder, stop_encoder])
+def test_the_game_goes_on_without_its_encoder(end: Callable[[Recorder], None], session: Session) -> None:
     watcher = Watcher()
     session.join(watcher)
     session.submit(lambda: session.record(True))
     begun = watcher.wait_for(lambda picture: picture.status["recording"]).status["frames"]
     watcher.wait_for(lambda picture: picture.status["frames"] > begun + 1)
-    kill_encoder(session._recorder)
+    end(session._recorder)
     told = watcher.wait_for(lambda picture: "ffmpeg" in picture.status["notice"])
     watcher.wait_for(lambda picture: picture.status["frames"] > told.status["frames"] + 2)
     assert not watcher.seen[-1].status["recording"]
