@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 from lssvwm_datasets.errors import LssvwmError
 
+FOLDER_SUFFIX = ".folder"
 KEPT_BYTES = 220  # of a file's name in its hidden name, which may have 255
 SUFFIX_LENGTH = 16  # a longer one tells no writer its format
 PROBE_BYTES = 2**20
@@ -111,6 +113,20 @@ def _make_readable(file: Path, mode: int) -> None:
             raise
 
 
+@contextlib.contextmanager
+def hidden_folder(partial: Path) -> Iterator[Path]:
+    """A folder beside what `written_whole` yields, for writers with temporary files of their own; removed at the end.
+
+    What dead processes left of it is removed with their other left-overs.
+    """
+    folder = partial.with_name(partial.name + FOLDER_SUFFIX)
+    folder.mkdir(exist_ok=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _partial_name(path: Path) -> tuple[str, str]:
     """What the hidden name has before and after the process's id; a long name is shortened to leave room for these."""
     suffix = path.suffix if len(path.suffix) <= SUFFIX_LENGTH else ""
@@ -124,9 +140,10 @@ def _remove_left_overs(path: Path) -> None:
     before, after = _partial_name(path)
     with contextlib.suppress(OSError):  # they are in nobody's way
         for name in os.listdir(path.parent):
-            pid = name.removeprefix(before).removesuffix(after)
-            if name == before + pid + after and pid.isdecimal() and not _lives(int(pid)):
-                path.with_name(name).unlink()
+            pid, left = name.removeprefix(before).partition(".")[0], path.with_name(name)
+            names = (before + pid + after, before + pid + after + FOLDER_SUFFIX)
+            if name in names and pid.isdecimal() and not _lives(int(pid)):
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def _lives(pid: int) -> bool:

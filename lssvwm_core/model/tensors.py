@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lssvwm_datasets.errors import LssvwmError
-from lssvwm_datasets.files import written_whole
+from lssvwm_datasets.files import hidden_folder, written_whole
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 DTYPES = {
@@ -59,7 +59,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     """Write a file that appears whole or not at all, readable as the umask says."""
     with written_whole(path) as partial:
         stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        save_file(stored, partial, dict(metadata))
+        with hidden_folder(partial) as folder:  # save_file's own temporary file would outlive a kill
+            save_file(stored, folder / path.name, dict(metadata))
+            os.replace(folder / path.name, partial)
 
 
 def read_header(path: Path) -> Header:

@@ -73,9 +73,13 @@ def test_what_a_killed_writer_left_goes_with_the_next_write(tmp_path: Path) -> N
     others = [tmp_path / f".{name}.partial{suffix}" for name, suffix in ((f"a.{ended.pid}", ".txt"), ("a [b] ×.x", ""))]
     for file in (left, living, *others):
         file.touch()
+    folders = [file.with_name(file.name + ".folder") for file in (left, living)]
+    for folder in folders:
+        folder.mkdir()
+        (folder / ".tmpAbC").touch()
     write_text(path, "×\n")
     assert path.read_bytes() == "×\n".encode()
-    assert set(tmp_path.iterdir()) == {path, living, *others}
+    assert set(tmp_path.iterdir()) == {path, living, *others, folders[1]}
 
 
 @pytest.mark.parametrize(
