@@ -73,16 +73,11 @@ def evaluate(
     autoencoder's own ceiling. Per-frame figures are kept in OUT/episodes.
     """
     from lssvwm_core.device import pick_device
-    from lssvwm_core.evaluation.features import i3d_features, latent_features
-    from lssvwm_core.evaluation.frame_metrics import LPIPS, load_frame_metrics
-    from lssvwm_core.evaluation.report import markdown, write_report
-    from lssvwm_core.evaluation.results import EVALUATIONS, Measures, load_results
+    from lssvwm_core.evaluation.report import markdown
     from lssvwm_core.evaluation.run import EvalOptions
-    from lssvwm_core.evaluation.run import evaluate as run_evaluation
     from lssvwm_core.evaluation.tasks import make_task
-    from lssvwm_core.model.storage import weights_sha256
+    from lssvwm_core.evaluation.world_evaluation import WorldEvaluation, load_measures
     from lssvwm_core.resolve import resolve_data, resolve_world
-    from lssvwm_core.training.run.folder import run_facts, trained_frames
     from lssvwm_core.world import load_world
 
     wanted = make_task(task, context, frames)
@@ -92,25 +87,21 @@ def evaluate(
     wanted = wanted.for_world(world)
     source = resolve_data(data, world.header.dataset, samples=True)
     streams = tuple(filter(None, conditions.split(","))) or tuple(world.model.config.streams)
-    metrics = load_frame_metrics(where, {LPIPS.name: lpips_weights})
-    features = i3d_features(fvd_weights, where) if fvd_weights else latent_features(world.autoencoder, where)
-    measures = Measures(features, *metrics)
-    name = run_facts(folder).name
-    out = out or EVALUATIONS / f"{wanted.name}-{name.replace('/', '-')}"
-    identity = {"weights": weights_sha256(folder), "data": str(source.resolve()), "frechet": features.name}
-    say(f"world: {folder}\ndata: {source}\nreport: {out}")
     options = EvalOptions(wanted, episodes, seed, seeds, batch, streams, videos)
-    evaluation = run_evaluation(world, source, options, measures, identity, out)
-    start = next(evaluation)
+    measures = load_measures(world, where, lpips_weights, fvd_weights)
+    evaluation = WorldEvaluation(folder, world, source, options, measures)
+    out = out or evaluation.default_out
+    say(f"world: {folder}\ndata: {source}\nreport: {out}")
+    running = evaluation.run(out)
+    start = next(running)
     try:
         with progress(f"Evaluating {wanted.name}", start.total, "frames", start.done) as update:
-            for now in evaluation:
+            for now in running:
                 update(now.done, "")
     except KeyboardInterrupt:
         say(f"\nstopped; the episodes done so far are in {out}, and the same command goes on from there")
         raise
-    facts = {"data": str(source), "steps": world.steps, "chunk": world.chunk, "seed": seed, "seeds": seeds}
-    figures = write_report(out, wanted, load_results(out), name, trained_frames(folder), measures, facts)
+    figures = evaluation.report(out)
     if json:
         show_json(figures)
     else:

@@ -18,13 +18,9 @@ import torch
 
 from lssvwm_core.bench.train import step_seconds
 from lssvwm_core.evaluation.comparison import write_comparison
-from lssvwm_core.evaluation.features import latent_features
-from lssvwm_core.evaluation.frame_metrics import LPIPS, load_frame_metrics
-from lssvwm_core.evaluation.report import write_report
-from lssvwm_core.evaluation.results import Measures, load_results
-from lssvwm_core.evaluation.run import EvalOptions, evaluate
+from lssvwm_core.evaluation.run import EvalOptions
 from lssvwm_core.evaluation.tasks import TASKS, Task, make_task
-from lssvwm_core.model.storage import weights_sha256
+from lssvwm_core.evaluation.world_evaluation import WorldEvaluation, load_measures
 from lssvwm_core.model.variants import parameters, training_fields, variant
 from lssvwm_core.presets import Stage
 from lssvwm_core.training.loop import train
@@ -207,14 +203,12 @@ class Comparison:
     def _evaluate(self, name: str, task: Task, device: torch.device) -> Iterator[tuple[int, str]]:
         folder, out = Run(self.out / "runs" / name).world, self.out / task.name / name
         world = load_world(folder, device)
-        features = latent_features(world.autoencoder, device)
-        measures = Measures(features, *load_frame_metrics(device, {LPIPS.name: self.lpips_weights}))
         options = EvalOptions(task, self.scale.episodes, self.seed, batch=self.batch, videos=1, cut=name == "ours")
-        identity = {"weights": weights_sha256(folder), "data": str(self.data.resolve()), "frechet": features.name}
-        for progress in evaluate(world, self.data, options, measures, identity, out):
+        measures = load_measures(world, device, self.lpips_weights)
+        evaluation = WorldEvaluation(folder, world, self.data, options, measures)
+        for progress in evaluation.run(out):
             yield progress.done, ""
-        trained = max(stage.frames for stage in self.scale.stages)
-        write_report(out, task, load_results(out), name, trained, measures, {"seed": self.seed})
+        evaluation.report(out)
 
 
 def planned_steps(config: RunConfig, header: ShardHeader, budget: Budget, device: torch.device) -> list[int]:
