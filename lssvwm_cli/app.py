@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
@@ -51,6 +50,8 @@ app.command("info")(info.info)
 
 def _show_version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version
+
         show(f"lssvwm {version('lssvwm')}")
         raise typer.Exit
 

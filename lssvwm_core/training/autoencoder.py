@@ -1,6 +1,7 @@
 """Trains an autoencoder on the frames of recordings and reports its PSNR on mazes it has not seen."""
 
 import copy
+import logging
 import math
 import time
 from collections.abc import Iterator
@@ -27,6 +28,8 @@ from lssvwm_datasets.episode import Episode
 from lssvwm_datasets.errors import DamagedRecording, LssvwmError
 from lssvwm_datasets.files import write_json
 from lssvwm_datasets.sources import TRAIN, VALIDATION, Recording
+
+logger = logging.getLogger(__name__)
 
 REPORT_EVERY = 100  # steps
 EVALUATE_BATCH = 256  # frames
@@ -140,7 +143,10 @@ def _train(
 
 
 def gather_frames(recordings: list[Recording], split: str, max_frames: int) -> NDArray[np.uint8]:
-    """(N, H, W, 3) uint8 frames, spread evenly over the recordings of a split. Raises: LssvwmError."""
+    """(N, H, W, 3) uint8 frames, spread evenly over the recordings of a split; says which are skipped as damaged.
+
+    Raises: LssvwmError.
+    """
     chosen = [recording for recording in recordings if recording.split == split]
     share = max(1, max_frames // max(1, len(chosen)))
     parts = []
@@ -148,8 +154,8 @@ def gather_frames(recordings: list[Recording], split: str, max_frames: int) -> N
         try:
             for episode in recording.episodes():
                 parts.append(_spread(episode, share))
-        except DamagedRecording:
-            continue  # `prepare` reports damaged recordings
+        except DamagedRecording as error:
+            logger.warning("skipped %s", error)
     if not parts:
         raise LssvwmError(f"no readable recordings in the {split} split; record some with: lssvwm record maze")
     if len({part.shape[1:] for part in parts}) > 1:
