@@ -2,8 +2,8 @@
 
     h_t = exp(dt_t A) h_{t-1} + dt_t x_t ⊗ B_t          y_t = h_t C_t + D x_t
 
-`reference` is the recurrence itself, the oracle of the tests; `torch` computes it in chunks by matrix products on any
-device; `mamba_ssm` runs the Triton kernels of the mamba-ssm package on CUDA.
+`reference` computes this recurrence token by token, and the tests compare the other backends with it; `torch` computes
+it in chunks by matrix products, on any device; `mamba_ssm` runs the Triton kernels of the mamba-ssm package on CUDA.
 """
 
 import functools
@@ -58,7 +58,7 @@ def ssd_scan(
     return_final_state: bool = False,
     backend: str = "auto",
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Scan a sequence of any length l >= 1.
+    """Compute the scan over a sequence of any length l >= 1.
 
     Args:
         x: (b, l, heads, p) values.
@@ -66,7 +66,7 @@ def ssd_scan(
         A: (heads,) negative decay rates.
         B, C: (b, l, groups, n) input and output maps; `groups` divides `heads`.
         D: (heads,) skip weights.
-        initial_state: (b, heads, p, n); zeros when None.
+        initial_state: (b, heads, p, n), the state before the first token; zeros when None.
         backend: one of `BACKENDS`; `auto` is mamba_ssm on CUDA where it is installed, else torch.
 
     Returns: y (b, l, heads, p) of x's dtype, and with `return_final_state` the state (b, heads, p, n), float32 (float64
@@ -86,21 +86,21 @@ def ssd_scan(
 
 
 def choose_backend(device_type: str) -> tuple[str, str]:
-    """The backend that `auto` is on a kind of device, and why."""
+    """The backend that `auto` chooses for a device type ("cpu", "cuda"), and the reason in words."""
     if device_type != "cuda":
         return "torch", f"the device is {device_type}"
     missing = mamba_ssm_backend.why_unavailable()
     return ("torch", missing) if missing else ("mamba_ssm", "CUDA and mamba-ssm are there")
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # the log is no part of a compiled graph
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # logging cannot be compiled
 def _auto(device_type: str) -> str:
     return _pick(device_type)
 
 
 @functools.cache
 def _pick(device_type: str) -> str:
-    """The backend for a kind of device; says once which and why."""
+    """The backend for a device type; logs the choice and its reason once."""
     name, reason = choose_backend(device_type)
     logger.info("scan backend: %s (%s)", name, reason)
     return name

@@ -1,7 +1,7 @@
 """The Triton kernels of the mamba-ssm package, on CUDA.
 
-A mamba-ssm built without its CUDA extensions (the wheel that installs everywhere) fails to import as a whole, though
-its Triton kernels work; they are then imported without it.
+A mamba-ssm that was built without its CUDA extensions cannot be imported as a package, although its Triton kernels
+work. The module with the kernels is then imported without the package around it.
 """
 
 import functools
@@ -17,7 +17,7 @@ CHUNK = 128  # tokens
 
 
 def scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, initial_state: Tensor | None) -> tuple[Tensor, Tensor]:
-    """See `lssvwm_core.scan.ssd_scan`; without the D term. Raises: ImportError when mamba-ssm is not usable."""
+    """As `lssvwm_core.scan.ssd_scan`, without the D term. Raises: ImportError when mamba-ssm is not usable."""
     inputs = [tensor.contiguous() for tensor in (x, dt.float(), A.float(), B.to(x.dtype), C.to(x.dtype))]
     if initial_state is not None:
         inputs.append(initial_state.float().contiguous())
@@ -35,7 +35,7 @@ def _run_kernels(
 def _compiled_scan(
     x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, initial_state: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The kernels as one node of a compiled graph, which torch.compile does not look into."""
+    """The kernels as a single operation, which torch.compile calls without tracing into it."""
     return _run_kernels(x, dt, A, B, C, initial_state)
 
 
@@ -49,7 +49,7 @@ def _(
 
 @torch.library.custom_op("lssvwm::mamba_scan_backward", mutates_args=())
 def _compiled_backward(gradients: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
-    """Runs the forward kernels again: which tensors they keep for their backward is mamba-ssm's own affair."""
+    """Gradients of the inputs. The forward kernels run again: what they save for their backward pass is not public."""
     leaves = [tensor.detach().requires_grad_() for tensor in inputs]
     with torch.enable_grad():
         outputs = _run_kernels(*leaves)
@@ -74,7 +74,7 @@ _compiled_scan.register_autograd(_gradients, setup_context=_keep_inputs)
 
 
 def why_unavailable() -> str | None:
-    """None when the kernels import, else the reason in words."""
+    """None when the kernels can be imported, else the reason in words."""
     try:
         _kernels()
     except ImportError as error:

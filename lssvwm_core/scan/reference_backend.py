@@ -1,11 +1,11 @@
-"""The recurrence, token by token: slow, plain, right in float64."""
+"""The recurrence, computed token by token: slow and simple. In float64 it is the reference of the tests."""
 
 import torch
 from torch import Tensor
 
 
 def scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, initial_state: Tensor | None) -> tuple[Tensor, Tensor]:
-    """See `lssvwm_core.scan.ssd_scan`; without the D term."""
+    """As `lssvwm_core.scan.ssd_scan`, without the D term."""
     heads = x.shape[2]
     work = torch.promote_types(x.dtype, torch.float32)
     values, dt, A = x.to(work), dt.to(work), A.to(work)

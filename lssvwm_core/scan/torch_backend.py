@@ -1,18 +1,18 @@
 """The scan in chunks, by matrix products (Mamba-2, section 6), on any device.
 
-Inside a chunk the outputs are a masked product of every pair of tokens; between chunks only states travel, all of them
-combined by one matrix product. Large products run in x's dtype; decays and states stay in float32.
+Within a chunk, the outputs are a masked matrix product over all pairs of tokens. Between chunks, only the states are
+passed on, and one matrix product computes them all. Large products run in x's dtype; decays and states stay in float32.
 """
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-CHUNK = 64  # tokens at most; the fastest on CPUs
+CHUNK = 64  # most tokens in a chunk; measured to be the fastest on CPUs
 
 
 def scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, initial_state: Tensor | None) -> tuple[Tensor, Tensor]:
-    """See `lssvwm_core.scan.ssd_scan`; without the D term."""
+    """As `lssvwm_core.scan.ssd_scan`, without the D term."""
     b, length, heads, p = x.shape
     groups, n = B.shape[2:]
     work = torch.promote_types(x.dtype, torch.float32)
@@ -25,7 +25,7 @@ def scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, initial_state: 
         return padded.unflatten(1, (chunks, q)).transpose(2, 3)
 
     dt = chunked(dt.to(work)[..., None]).squeeze(-1)  # (b, chunks, heads, q)
-    log_decay = (dt * A.to(work)[:, None]).cumsum(dim=-1)  # from the chunk's start up to and with each token
+    log_decay = (dt * A.to(work)[:, None]).cumsum(dim=-1)  # from the chunk's start up to and including each token
     X, B, C = chunked(x), chunked(B.to(x.dtype)), chunked(C.to(x.dtype))
     per_group = heads // groups
 
@@ -50,20 +50,26 @@ def scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, initial_state: 
 
 
 def _chunk(length: int) -> int:
-    """Tokens a chunk: what divides the length, for padding is dearer than chunks a little short."""
+    """Tokens in a chunk: one that divides the length where possible, as padding costs more than shorter chunks."""
     if length <= CHUNK:
         return length
     return next((q for q in range(CHUNK, CHUNK // 2, -1) if length % q == 0), CHUNK)
 
 
 def _states_between_chunks(initial_state: Tensor, added: Tensor, log_decay: Tensor) -> Tensor:
-    """(b, heads, p, n), (b, chunks, heads, p, n), (b, chunks, heads) -> states (b, chunks + 1, heads, p, n)."""
+    """The state before each chunk and after the last one, (b, chunks + 1, heads, p, n).
+
+    Args:
+        initial_state: (b, heads, p, n).
+        added: (b, chunks, heads, p, n), what each chunk adds to the state at its end.
+        log_decay: (b, chunks, heads), the logarithm of each chunk's decay.
+    """
     chunks = added.shape[1]
     if chunks == 1:
         only = log_decay[:, 0, :, None, None].exp() * initial_state + added[:, 0]
         return torch.stack([initial_state, only], dim=1)
     sources = torch.cat([initial_state[:, None], added], dim=1).transpose(1, 2)  # (b, heads, chunks + 1, p, n)
-    # Each span is summed on its own: differences of running sums would blur small decays after large ones.
+    # Each span is summed separately: differences of running sums would lose small decays after large ones to rounding.
     after = torch.ones(chunks + 1, chunks + 1, dtype=torch.bool, device=added.device).tril(-1)  # [i, j]: i after j
     steps = F.pad(log_decay.transpose(1, 2), (1, 0))[..., None]  # (b, heads, chunks + 1, 1)
     spans = steps.masked_fill(~after, 0.0).cumsum(dim=-2)  # [i, j]: from chunk j's end to chunk i's
