@@ -97,7 +97,7 @@ def write_shard(job: ShardJob) -> WrittenShard | UnfinishedShard:
 
     Raises: LssvwmError in strict mode at a damaged recording.
     """
-    encode = functools.partial(encode_frames, _autoencoder(job.autoencoder, job.device))
+    encode = functools.partial(encode_frames, _autoencoder(job.autoencoder, job.header.autoencoder_sha256, job.device))
     try:
         with (
             written_whole(job.path) as partial,
@@ -172,5 +172,6 @@ def _is_of_plan(job: ShardJob) -> bool:
 
 
 @functools.lru_cache(maxsize=1)
-def _autoencoder(folder: Path, device: str) -> FrameCodec:
+def _autoencoder(folder: Path, sha256: str, device: str) -> FrameCodec:
+    """Loaded once for the shards of a process; other weights at the same place are another autoencoder."""
     return load_autoencoder(folder).to(device)

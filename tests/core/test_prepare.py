@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from lssvwm_core.model.autoencoder import load_autoencoder
+from lssvwm_core.model.autoencoder import Autoencoder, AutoencoderConfig, load_autoencoder, save_autoencoder
 from lssvwm_core.prepare.estimate import look_at_lengths, require_space
 from lssvwm_core.prepare.index import write_index
 from lssvwm_core.prepare.plan import ShardJob, copy_autoencoder, part_of, plan_shards
@@ -108,6 +108,21 @@ def test_parts_joined_are_one_whole_run(workspace: Path, folder: Path) -> None:
     assert not (out / "dataset.json").exists()
     assert "4 episodes, 2504 frames in 4 shards" in lssvwm(folder, "index", "data/maze").stderr
     assert contents(out) == contents(workspace / "data/maze")
+
+
+def test_other_weights_at_the_same_place_are_another_autoencoder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also for a process that has written shards before."""
+    monkeypatch.chdir(folder)
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        autoencoder = Autoencoder(AutoencoderConfig("other", latent_channels=8, widths=(16, 16, 16), decoder_blocks=1))
+        save_autoencoder(folder / "autoencoder", autoencoder)
+        [*_, job] = planned(Path())
+        [written] = write_shards([job], 1)
+        with h5py.File(written.job.path) as file, torch.inference_mode():
+            latents = load_autoencoder(Path("autoencoder")).encode(torch.from_numpy(file["frames"][:2]))
+            np.testing.assert_allclose(file["latents"][:2], latents, atol=0.01)
+        shutil.rmtree("data")
 
 
 def test_a_missing_split_is_missed_too(folder: Path) -> None:
