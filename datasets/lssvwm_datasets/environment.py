@@ -1,7 +1,8 @@
 """What the toolkit knows about an environment: one record, from which recording, rollouts, scores and play are driven.
 
 Adding an environment is a module with such a record and a line in `environments.ENVIRONMENTS`; `lssvwm record`,
-`prepare`, `rollout`, `eval turn` and `play` then know it. Its actions are discrete: one column each, one of them 1.
+`prepare`, `rollout`, `eval turn` and `play` then know it. What an agent can do in a step is a move, by its number: a row
+of the action's columns. Where the record names no moves, each column is one of its own (one-hot).
 """
 
 from collections.abc import Callable, Mapping
@@ -23,14 +24,14 @@ class Explorer(Protocol):
     """An agent that sees much of the world."""
 
     def act(self, pose: Pose, /) -> int:
-        """The number of the next action at `pose`."""
+        """The number of the next move at `pose`."""
 
 
 @dataclass(frozen=True)
 class FullTurn:
-    """The action that turns the agent on the spot, and how many frames of it bring the first view back."""
+    """The move that turns the agent on the spot, and how many frames of it bring the first view back."""
 
-    action: str
+    move: str
     frames: int
 
 
@@ -41,14 +42,16 @@ class Environment:
     Attributes:
         name: by which commands know it; also the default `dataset` of its shards.
         title: its name for people.
-        action_names: one column an action.
+        action_names: columns of its actions.
+        action_units: one a column: `one-hot`, `binary`, `degrees`; empty: one-hot.
+        moves: {name: {column: value}} what can be chosen in a step; columns left out are 0. Empty: each column alone, 1.
         pose_names: columns of its recordings' poses; empty where they have none.
         pose_kinds: what each of these columns is (`poses`); empty: what its name says.
         fps: frames a second of recorded time.
-        idle: the action that does nothing; it stands for keys that are let go.
-        keys: {key: action} for playing. Keys are letters, digits, and ArrowUp, ArrowDown, ArrowLeft, ArrowRight.
+        idle: the move that does nothing; it stands for keys that are let go.
+        keys: {key: move} for playing. Keys are letters, digits, and ArrowUp, ArrowDown, ArrowLeft, ArrowRight.
         explorer: (layout or None, random generator) -> an agent that explores; None where it cannot without a layout.
-        kinematics: (layout or None, pose, number of an action) -> the pose after it, stopped by the layout's walls.
+        kinematics: (layout or None, pose, number of a move) -> the pose after it, stopped by the layout's walls.
         full_turn: how the agent turns around.
         recorder: how new episodes are recorded.
         format: how its recordings are read, where no other dataset's format does.
@@ -67,19 +70,34 @@ class Environment:
     full_turn: FullTurn | None = None
     recorder: Recorder | None = None
     format: Format | None = None
+    action_units: tuple[str, ...] = ()
+    moves: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        turning = [self.full_turn.action] if self.full_turn else []
-        unknown = sorted({self.idle, *self.keys.values(), *turning} - set(self.action_names))
-        if unknown:
-            raise ValueError(f"{self.name}: no actions {', '.join(unknown)}; it has {', '.join(self.action_names)}")
+        columns = {column for move in self.moves.values() for column in move}
+        turning = [self.full_turn.move] if self.full_turn else []
+        for what, named, known in (
+            ("columns", columns, self.action_names),
+            ("moves", {self.idle, *self.keys.values(), *turning}, self.move_names),
+        ):
+            if unknown := sorted(named - set(known)):
+                raise ValueError(f"{self.name}: no {what} {', '.join(unknown)}; it has {', '.join(known)}")
+        if not self.action_units:
+            object.__setattr__(self, "action_units", ("one-hot",) * len(self.action_names))
+
+    @property
+    def move_names(self) -> tuple[str, ...]:
+        """What can be chosen in a step, in the order of the numbers."""
+        return tuple(self.moves) or self.action_names
+
+    @property
+    def move_rows(self) -> NDArray[np.float32]:
+        """(moves, A) the action of every move."""
+        moves = self.moves or {name: {name: 1.0} for name in self.action_names}
+        rows = [[move.get(column, 0.0) for column in self.action_names] for move in moves.values()]
+        return np.array(rows, np.float32)
 
     @property
     def plane(self) -> Plane | None:
         """Which columns of a pose tell where the agent stands on the ground and which way it looks; None: not all."""
         return plane_of(self.pose_names, self.pose_kinds)
-
-    @property
-    def action_units(self) -> tuple[str, ...]:
-        """One a column of its recordings' actions."""
-        return ("one-hot",) * len(self.action_names)

@@ -4,12 +4,14 @@ from typing import Protocol
 
 from lssvwm_datasets.environment import Environment
 from lssvwm_datasets.errors import LssvwmError
+from lssvwm_datasets.luanti.luanti import LUANTI
 from lssvwm_datasets.memory_maze.maze import MAZE
 
 ENVIRONMENTS = {
     environment.name: environment
     for environment in (
         MAZE,
+        LUANTI,
     )
 }  # fmt: skip
 

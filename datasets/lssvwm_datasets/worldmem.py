@@ -108,7 +108,7 @@ def _poses(path: Path, poses: NDArray[Any], length: int) -> NDArray[np.float64]:
 
 
 def _recognises(path: Path) -> bool:
-    return path.exists() and npz_keys(path.with_suffix(".npz")) >= {"actions", "poses"}
+    return path.exists() and npz_keys(path.with_suffix(".npz")) == {"actions", "poses"}
 
 
 FORMAT = Format(

@@ -1,0 +1,131 @@
+-- The server's half of lssvwm's recorder: commands come in a file of the world's folder, `command`, as
+-- `<number> <verb> <words>`. A verb that asks is answered in the file `reply`; `look` is answered in the picture, by a
+-- square whose colour is the number modulo 64.
+
+dofile(core.get_modpath("lssvwm_server") .. "/still.lua")
+
+local FOLDER = core.get_worldpath()
+local EYES = 1.625 -- above the position of a player, in nodes
+local SQUARE = 8 -- pixels
+local WIDE, USUAL = 125, 0 -- fields of view: the server sends what is in it; 0 is the settings' own
+
+local player, square
+local latest = ""
+
+local function colour(number)
+    local levels = { number % 4, math.floor(number / 4) % 4, math.floor(number / 16) % 4 }
+    return ("blank.png^[noalpha^[colorize:#%02x%02x%02x:255"):format(levels[1] * 85, levels[2] * 85, levels[3] * 85)
+end
+
+local function write(name, text)
+    local file = assert(io.open(FOLDER .. "/" .. name .. ".new", "wb"))
+    file:write(text)
+    file:close()
+    assert(os.rename(FOLDER .. "/" .. name .. ".new", FOLDER .. "/" .. name))
+end
+
+-- What a body meets in a node: 0 nothing, 1 a full block, 2 water, 3 a low plate, 4 harm.
+local function kind_of(id)
+    local name = core.get_name_from_content_id(id)
+    local node = core.registered_nodes[name]
+    if name == "ignore" or not node then
+        return 1
+    elseif (node.damage_per_second or 0) > 0 or core.get_item_group(name, "igniter") > 0 then
+        return 4
+    elseif node.liquidtype and node.liquidtype ~= "none" then
+        return 2
+    elseif not node.walkable then
+        return 0
+    elseif name == "default:snow" then
+        return 3
+    end
+    return 1
+end
+
+local verbs = {}
+
+-- Heights where a player could stand on a square grid, and the biome there: `x z height biome` a line; height -1: none.
+function verbs.survey(number, x, z, count, spacing)
+    local lines = {}
+    for i = 0, count - 1 do
+        for j = 0, count - 1 do
+            local px, pz = x + i * spacing, z + j * spacing
+            local height = core.get_spawn_level(px, pz)
+            local biome = core.get_biome_name(core.get_biome_data({ x = px, y = height or 8, z = pz }).biome)
+            lines[#lines + 1] = ("%d %d %d %s"):format(px, pz, height or -1, biome)
+        end
+    end
+    write("reply", number .. "\n" .. table.concat(lines, "\n"))
+end
+
+-- Generate a box.
+function verbs.generate(number, x1, y1, z1, x2, y2, z2)
+    core.emerge_area({ x = x1, y = y1, z = z1 }, { x = x2, y = y2, z = z2 }, function(_, _, remaining)
+        if remaining == 0 then
+            write("reply", number .. "\n")
+        end
+    end)
+end
+
+-- The kinds of a box's nodes, a byte each, x fastest, then y, then z.
+function verbs.dump(number, x1, y1, z1, x2, y2, z2)
+    local low, high = { x = x1, y = y1, z = z1 }, { x = x2, y = y2, z = z2 }
+    local voxels = VoxelManip(low, high)
+    local from, to = voxels:get_emerged_area()
+    local area = VoxelArea:new({ MinEdge = from, MaxEdge = to })
+    local ids, kinds, rows = voxels:get_data(), {}, {}
+    for z = z1, z2 do
+        for y = y1, y2 do
+            local row = {}
+            for index in area:iter(x1, y, z, x2, y, z) do
+                local id = ids[index]
+                kinds[id] = kinds[id] or string.char(kind_of(id))
+                row[#row + 1] = kinds[id]
+            end
+            rows[#rows + 1] = table.concat(row)
+        end
+    end
+    write("reply", number .. "\n" .. table.concat(rows))
+end
+
+-- Put the eyes somewhere; angles in radians, pitch downwards. `wide` opens the view for the loading of what is around.
+function verbs.look(number, x, y, z, pitch, yaw, wide)
+    player:set_fov(wide == 1 and WIDE or USUAL)
+    player:set_pos({ x = x, y = y - EYES, z = z })
+    player:set_look_vertical(pitch)
+    player:set_look_horizontal(yaw)
+    player:hud_change(square, "text", colour(number))
+end
+
+core.register_on_joinplayer(function(joined)
+    player = joined
+    still_player(player)
+    square = player:hud_add({
+        hud_elem_type = "image",
+        position = { x = 0, y = 1 },
+        alignment = { x = 1, y = -1 },
+        scale = { x = SQUARE, y = SQUARE },
+        text = colour(0),
+    })
+    write("reply", "joined\n")
+end)
+
+core.register_globalstep(function()
+    local file = player and io.open(FOLDER .. "/command", "rb")
+    if not file then
+        return
+    end
+    local text = file:read("*a")
+    file:close()
+    if text == latest then
+        return
+    end
+    latest = text
+    local words = text:split(" ")
+    local number, verb = tonumber(words[1]), words[2]
+    local values = {}
+    for index = 3, #words do
+        values[#values + 1] = tonumber(words[index])
+    end
+    verbs[verb](number, unpack(values))
+end)
