@@ -11,10 +11,12 @@ from lssvwm_cli.record import RECORDINGS
 
 if TYPE_CHECKING:
     from lssvwm_core.prepare.plan import ShardJob
+    from lssvwm_datasets.sources import Recording
 
 DATA = Path("data")
-SAMPLES = "maze"  # the format of the recordings that ship
+MAZE = "maze"
 EXECUTORS = ("processes", "ray")
+AUTO_MINUTES, AUTO_FRAMES = 30, 50_000  # of training an autoencoder where none that ships is good enough
 GPU_PROCESSES = 4  # decode beside each other for one GPU
 
 
@@ -23,18 +25,23 @@ def prepare(
         str,
         typer.Argument(
             metavar="[FORMAT]",
-            help="maze, minerl, vpt, teco, worldmem or another environment; without it, SOURCE is looked at.",
+            help="maze, luanti, minerl, vpt, teco, worldmem or another environment; without it, SOURCE is looked at.",
         ),
-    ] = SAMPLES,
+    ] = MAZE,
     source: Annotated[
         Path | None,
-        typer.Argument(help="Folder of recordings. [default: recordings/FORMAT; maze: else the shipped samples]"),
+        typer.Argument(
+            help="Folder of recordings. [default: recordings/FORMAT; maze, luanti: else the shipped samples]"
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write the shards to. [default: data/FORMAT]")] = None,
     autoencoder: Annotated[
-        str,
-        typer.Option(help="What encodes the frames: a shipped name, a folder or a hub id; a VAE of diffusers will do."),
-    ] = "maze-autoencoder",
+        str | None,
+        typer.Option(
+            help="What encodes the frames: a shipped name, a folder or a hub id; a VAE of diffusers will do. auto: the "
+            "best that ships, or one that is trained on the recordings first. [default: what ships for FORMAT]"
+        ),
+    ] = None,
     jobs: Annotated[str, typer.Option(help="Processes that work side by side; auto takes one for each core.")] = "auto",
     size: Annotated[
         str | None,
@@ -108,10 +115,15 @@ def prepare(
         out = out.resolve()
 
     from lssvwm_core.device import pick_device
+    from lssvwm_core.prepare.choice import AUTO, default_autoencoder
     from lssvwm_core.prepare.plan import copy_autoencoder, part_of, plan_shards
     from lssvwm_core.prepare.quality import measure_reconstruction, require_quality
     from lssvwm_core.resolve import resolve_autoencoder
 
+    device = str(pick_device(device))
+    if autoencoder == AUTO:
+        autoencoder = _best_autoencoder(recordings, dataset, source, device)
+    autoencoder = autoencoder or default_autoencoder(dataset)
     folder = resolve_autoencoder(autoencoder)
     planned = plan_shards(
         recordings,
@@ -120,7 +132,7 @@ def prepare(
         shard_size=shard_size,
         splits=(split,) if split else SPLITS,
         keep_frames=keep_frames,
-        device=str(pick_device(device)),
+        device=device,
         strict=strict,
     )
     processes = core_count(jobs)
@@ -150,6 +162,29 @@ def prepare(
             say(f"{out}: {len(chosen)} of {len(planned)} shards are here; with all parts done: lssvwm index {out}")
 
 
+def _best_autoencoder(recordings: "list[Recording]", dataset: str, source: Path, device: str) -> str:
+    """The best that ships; where that is not good enough, one that was or is trained on the recordings."""
+    import torch
+
+    from lssvwm_cli.train_autoencoder import train_and_show
+    from lssvwm_core.model.autoencoder import AutoencoderConfig
+    from lssvwm_core.prepare.choice import best_shipped, good_enough, trained_here
+    from lssvwm_core.training.autoencoder import AutoencoderTraining
+
+    name, reconstruction = best_shipped(recordings, device)
+    own = trained_here(dataset)
+    if good_enough(reconstruction):
+        return name
+    say(f"of the autoencoders that ship, {name} does best: {reconstruction}")
+    if own.exists():
+        say(f"{own} was trained on such recordings; to train it anew, remove it")
+    else:
+        say(f"training one on these recordings for {AUTO_MINUTES} minutes at most, into {own}")
+        training = AutoencoderTraining(minutes=AUTO_MINUTES, max_frames=AUTO_FRAMES)
+        train_and_show(recordings, own, AutoencoderConfig(name=own.name), training, torch.device(device))
+    return str(own)
+
+
 def _format_and_source(format: str, source: Path | None) -> tuple[str | None, Path]:
     """What the user means by one or two arguments; no format: it is to be found out. Raises: LssvwmError."""
     from lssvwm_datasets.errors import LssvwmError
@@ -162,10 +197,10 @@ def _format_and_source(format: str, source: Path | None) -> tuple[str | None, Pa
             )
         return None, Path(format)
     if source is None:
-        source = RECORDINGS / format
-        if format == SAMPLES and not source.is_dir():
-            source = sample_recordings()
-        say(f"source: {source}" + (" (the samples that ship with lssvwm)" if source == sample_recordings() else ""))
+        source, samples = RECORDINGS / format, sample_recordings(format)
+        if samples.is_dir() and not source.is_dir():
+            source = samples
+        say(f"source: {source}" + (" (the samples that ship with lssvwm)" if source == samples else ""))
     return format, source
 
 

@@ -13,7 +13,7 @@ RECORDINGS = Path("recordings")
 
 def record(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="The environment to record: maze, or another that is known.")
+        str, typer.Argument(metavar="NAME", help="The environment to record: maze, luanti, or another that is known.")
     ],
     episodes: Annotated[
         int, typer.Option(min=0, help="Training episodes to record, each in a world of its own.")
@@ -25,7 +25,10 @@ def record(
     steps: Annotated[int, typer.Option(min=1, help="Steps of each episode, which has one frame more.")] = 1000,
     size: Annotated[
         str | None,
-        typer.Option(help="Size of the worlds; for maze 9x9, 11x11, 13x13 or 15x15. [default: the smallest]"),
+        typer.Option(
+            help="For maze the size of the worlds: 9x9, 11x11, 13x13 or 15x15; for luanti that of the pictures: 64 or 128. "
+            "[default: the smallest]"
+        ),
     ] = None,
     out: Annotated[
         Path | None,

@@ -2,13 +2,20 @@
 
 import contextlib
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lssvwm_cli.console import progress, say
 from lssvwm_cli.record import RECORDINGS
 from lssvwm_cli.signals import Signals
+
+if TYPE_CHECKING:
+    import torch
+
+    from lssvwm_core.model.autoencoder import AutoencoderConfig
+    from lssvwm_core.training.autoencoder import AutoencoderTraining
+    from lssvwm_datasets.sources import Recording
 
 
 def train_autoencoder(
@@ -39,9 +46,7 @@ def train_autoencoder(
     from lssvwm_core.process import keep_freed_memory
     from lssvwm_core.resolve import resolve_model
     from lssvwm_core.training.autoencoder import AutoencoderTraining
-    from lssvwm_core.training.autoencoder import train_autoencoder as train
     from lssvwm_datasets.format import ReaderOptions, parse_size
-    from lssvwm_datasets.schema import read_text
     from lssvwm_datasets.sources import find_recordings
 
     keep_freed_memory()
@@ -49,9 +54,24 @@ def train_autoencoder(
     recordings = find_recordings(source, options=ReaderOptions(size=parse_size(size) if size else None))
     config = AutoencoderConfig(name=out.name, latent_channels=latent_channels)
     initial = resolve_model(init_from) if init_from else None
+    train_and_show(recordings, out, config, training, pick_device(device), initial)
+
+
+def train_and_show(
+    recordings: "list[Recording]",
+    out: Path,
+    config: "AutoencoderConfig",
+    training: "AutoencoderTraining",
+    device: "torch.device",
+    initial: Path | None = None,
+) -> None:
+    """Train, and show how it goes on; a signal ends it, and the process, with what was learnt written."""
+    from lssvwm_core.training.autoencoder import train_autoencoder as train
+    from lssvwm_datasets.schema import read_text
+
     signals = Signals()
     with contextlib.ExitStack() as noted, progress("Training", 100, "%") as update:
-        for report in train(recordings, out, config, training, pick_device(device), initial, signals):
+        for report in train(recordings, out, config, training, device, initial, signals):
             if report.psnr is None:
                 noted.enter_context(signals)  # from now on there is something to save
                 continue

@@ -9,7 +9,7 @@ from itertools import cycle
 import numpy as np
 from numpy.typing import NDArray
 
-from lssvwm_datasets.environments import environment_of
+from lssvwm_datasets.environments import environment_of, moves_of
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.shards import ShardHeader
 
@@ -26,7 +26,7 @@ class Controls:
 
 
 def parse_actions(text: str, names: tuple[str, ...]) -> list[int] | None:
-    """`forward*10,left*5` -> numbers of actions; None for `recorded` and `explore`. Raises: LssvwmError."""
+    """`forward*10,left*5` -> numbers of moves; None for `recorded` and `explore`. Raises: LssvwmError."""
     if text in (RECORDED, EXPLORE):
         return None
     numbers: list[int] = []
@@ -63,14 +63,14 @@ def plan_controls(
 
     Raises: LssvwmError for actions that the world does not have.
     """
-    count = len(header.action_names)
-    script = parse_actions(actions, header.action_names)
+    names, rows = moves_of(header)
+    script = parse_actions(actions, names)
     start = min(frames, len(recorded.actions)) if recorded is not None and actions == RECORDED else 0
     if recorded is not None and len(recorded.poses):
         columns = recorded.poses.shape[1]
     else:
         columns = 0 if pose is None else len(pose)
-    planned = Controls(np.zeros((frames, count), np.float32), np.full((frames, columns), np.nan, np.float32))
+    planned = Controls(np.zeros((frames, rows.shape[1]), np.float32), np.full((frames, columns), np.nan, np.float32))
     if start and recorded is not None:
         planned.actions[:start], planned.poses[:start] = recorded.actions[:start], recorded.poses[:start]
         pose = planned.poses[start - 1] if columns else None
@@ -83,16 +83,16 @@ def plan_controls(
         explorer = environment.explorer(layout, rng)
     kinematics = environment.kinematics if environment is not None and pose is not None else None
     listed = cycle(script) if script is not None else None
-    action = int(rng.integers(count))
+    move = int(rng.integers(len(names)))
     for frame in range(start, frames):
         if listed is not None:
-            action = next(listed)
+            move = next(listed)
         elif explorer is not None and pose is not None:
-            action = explorer.act(pose)
+            move = explorer.act(pose)
         elif rng.random() > STICKY:
-            action = int(rng.integers(count))
-        planned.actions[frame, action] = 1
-        pose = kinematics(layout, pose, action) if kinematics is not None and pose is not None else None
+            move = int(rng.integers(len(names)))
+        planned.actions[frame] = rows[move]
+        pose = kinematics(layout, pose, move) if kinematics is not None and pose is not None else None
         if pose is not None:
             planned.poses[frame] = pose
     return planned

@@ -95,7 +95,8 @@ def resolve_data(name: str | Path | None, dataset: str = "maze", samples: bool =
     if name is None and ((prepared / INDEX_FILE).exists() or not samples):
         name = prepared
     if name is None:
-        return sample_recordings()
+        samples = sample_recordings(dataset)
+        return samples if samples.is_dir() else sample_recordings()
     path = Path(name)
     if path.exists():
         return path

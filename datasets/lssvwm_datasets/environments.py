@@ -2,6 +2,9 @@
 
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lssvwm_datasets.environment import Environment
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.luanti.luanti import LUANTI
@@ -38,6 +41,14 @@ def environment_of(columns: Columns) -> Environment | None:
         if environment.action_names == columns.action_names and columns.pose_names in ((), environment.pose_names)
     ]
     return next((one for one in fitting if one.name == columns.dataset), fitting[0] if fitting else None)
+
+
+def moves_of(columns: Columns) -> tuple[tuple[str, ...], NDArray[np.float32]]:
+    """What can be chosen in a step: names, and (moves, A) their actions. In an unknown environment each column alone."""
+    environment = environment_of(columns)
+    if environment is None:
+        return columns.action_names, np.eye(len(columns.action_names), dtype=np.float32)
+    return environment.move_names, environment.move_rows
 
 
 def environment_named(name: str) -> Environment:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lssvwm_datasets import minerl, teco, vpt, worldmem
-from lssvwm_datasets.environments import ENVIRONMENTS
+from lssvwm_datasets.environments import ENVIRONMENTS, MAZE
 from lssvwm_datasets.episode import Episode
 from lssvwm_datasets.errors import DamagedRecording, LssvwmError, UnreadableNow, printable
 from lssvwm_datasets.folders import Listing, list_folder
@@ -142,9 +142,9 @@ def find_recordings(source: Path, format_name: str | None = None, options: Reade
     return sorted(recordings, key=lambda recording: recording.id)
 
 
-def sample_recordings() -> Path:
-    """The folder of real Memory Maze episodes that ships with the package."""
-    return Path(str(resources.files("lssvwm_datasets") / "samples" / "maze"))
+def sample_recordings(name: str = MAZE.name) -> Path:
+    """The folder of an environment's real episodes that ship with the package; for some it does not exist."""
+    return Path(str(resources.files("lssvwm_datasets") / "samples" / name))
 
 
 def _tell_what_is_passed_over(

@@ -16,7 +16,7 @@ from lssvwm_core.play.place import Place
 from lssvwm_core.play.slots import Slots
 from lssvwm_core.rollout import Rollout
 from lssvwm_core.world import World
-from lssvwm_datasets.environments import environment_of
+from lssvwm_datasets.environments import environment_of, moves_of
 from lssvwm_datasets.errors import LssvwmError
 
 MAX_SEED = 2**31 - 1
@@ -33,8 +33,9 @@ class Game:
         scene: counts the jumps: restarts and loads.
         actions_only: tell the world no poses.
         slots: the saved moments.
-        keys: the number of the action that each key stands for; 1 to 9 where the environment does not say.
-        idle: the action that stands for no key; None, a row of zeros, where the environment is unknown.
+        moves: names of what can be chosen in a step (`environments.moves_of`).
+        keys: the number of the move that each key stands for; 1 to 9 where the environment does not say.
+        idle: the move that stands for no key; None, a row of zeros, where the environment is unknown.
     """
 
     rollout: Rollout
@@ -47,12 +48,13 @@ class Game:
         if 1 not in world.model.config.chunk_sizes:
             raise LssvwmError(f"the world was trained for chunks of {world.model.config.chunk_sizes}; play needs 1")
         self.source, self.slots, self.context, self.seed = source, Slots(slots), context, seed
-        self.environment, names = environment_of(world.header), world.header.action_names
+        self.environment = environment_of(world.header)
+        self.moves, self._rows = moves_of(world.header)
         keys = self.environment.keys if self.environment is not None else {}
-        self.keys = {key: names.index(action) for key, action in keys.items()} or {
-            str(number + 1): number for number in range(min(9, len(names)))
+        self.keys = {key: self.moves.index(move) for key, move in keys.items()} or {
+            str(number + 1): number for number in range(min(9, len(self.moves)))
         }
-        self.idle = names.index(self.environment.idle) if self.environment is not None else None
+        self.idle = self.moves.index(self.environment.idle) if self.environment is not None else None
         self.rollout = replace(world, chunk=1).rollout(seed)
         self.actions_only = False
         self.scene = 0
@@ -85,19 +87,19 @@ class Game:
         self.seed = seed
         self.rollout.reseed(seed)
 
-    def step(self, action: int | None) -> NDArray[np.uint8]:
-        """Take an action, a column of the world's actions, and return the frame it leads to: `show`, `commit`."""
-        frame = self.show(action)
+    def step(self, move: int | None) -> NDArray[np.uint8]:
+        """Make a move, by its number, and return the frame it leads to: `show`, `commit`."""
+        frame = self.show(move)
         self.commit()
         return frame
 
-    def show(self, action: int | None) -> NDArray[np.uint8]:
-        """The frame that an action leads to; `commit` is to follow, when the frame has been shown."""
+    def show(self, move: int | None) -> NDArray[np.uint8]:
+        """The frame that a move leads to; `commit` is to follow, when the frame has been shown."""
         actions = np.zeros((1, len(self.world.header.action_names)), np.float32)
         place = self.place
-        if action is not None:
-            actions[0, action] = 1
-            place = place.after(action)
+        if move is not None:
+            actions[0] = self._rows[move]
+            place = place.after(move)
         poses = None if place.pose is None else place.pose[None]
         self.frame = self.rollout.sample(self._conditions(actions, poses)).frames[0]
         self.place = place

@@ -134,7 +134,7 @@ class Session:
 
         A key that is let go before the next frame still counts for that frame.
         """
-        if action is not None and not 0 <= action < len(self.game.world.header.action_names):
+        if action is not None and not 0 <= action < len(self.game.moves):
             return
         with self._changed:
             self._holder, self._held = viewer, self.game.idle if action is None else action

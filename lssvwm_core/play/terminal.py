@@ -29,7 +29,7 @@ def play(session: Session, title: str) -> None:
     """Until x, Esc or Ctrl-C; `title` names the world. Raises: LssvwmError without a terminal."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise LssvwmError("--terminal needs a terminal; without it, lssvwm play serves a page for a browser")
-    help = help_text(session.game.keys, session.game.world.header.action_names)
+    help = help_text(session.game.keys, session.game.moves)
     viewer = Viewer(lambda: None)
     console = Console()
     with raw_keys(sys.stdin.fileno()), Live(console=console, screen=True, auto_refresh=False) as live:

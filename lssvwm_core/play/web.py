@@ -150,7 +150,7 @@ class PlayApp:
             "title": self.title,
             "height": height,
             "width": width,
-            "actions": header.action_names,
+            "actions": game.moves,
             "keys": game.keys,
             "episodes": self.episodes,
             "context": game.context,

@@ -314,7 +314,7 @@ def test_shards_of_other_recordings_are_never_mixed(folder: Path) -> None:
     ("arguments", "message"),
     [
         (["prepare", "maze", "nowhere"], "nowhere: no such folder"),
-        (["prepare", "mazes"], "'mazes' is neither a format (maze, minerl, vpt, teco, worldmem) nor a folder"),
+        (["prepare", "mazes"], "'mazes' is neither a format (maze, luanti, minerl, vpt, teco, worldmem) nor a folder"),
         (["prepare", "maze", "--autoencoder", "missing"], "missing: no such model"),
         (["prepare", "maze", "--keep-frames", "some"], "expected one of validation, all, none"),
         (["prepare", "maze", "--split", "test"], "expected one of train, validation"),

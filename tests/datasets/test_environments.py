@@ -32,7 +32,7 @@ def test_a_full_turn_ends_where_it_began() -> None:
     assert MAZE.full_turn
     pose = ROW
     for _ in range(MAZE.full_turn.frames):
-        pose = MAZE.kinematics(None, pose, MAZE.action_names.index(MAZE.full_turn.action))
+        pose = MAZE.kinematics(None, pose, MAZE.action_names.index(MAZE.full_turn.move))
     np.testing.assert_array_equal(pose[:2], ROW[:2])
     assert np.degrees(np.arccos(pose[2:] @ ROW[2:])) < 10
 
@@ -60,7 +60,7 @@ def test_of_environments_with_the_same_columns_the_named_one_is_meant(monkeypatc
 
 
 def test_what_no_record_can_be_is_refused() -> None:
-    with pytest.raises(ValueError, match="maze: no actions fly; it has noop"):
+    with pytest.raises(ValueError, match="maze: no moves fly; it has noop"):
         replace(MAZE, keys={"w": "fly"})
     with pytest.raises(LssvwmError, match="no environment 'doom'; expected one of maze"):
         environment_named("doom")

@@ -30,13 +30,13 @@ from lssvwm_datasets.errors import LssvwmError
 FIELD_OF_VIEW = 70.0  # degrees, up and down as across: Minecraft's
 MARGIN = 8  # rows of the window above the picture, and below it, where the squares are
 COLOURS = 64  # that a square can have
-LATE = 2  # pictures: the server's square is one ahead, and the first that follows may turn short by a rounding
-PATIENCE = 60.0  # seconds for anything that the game is asked
-POLL = 0.0005  # seconds
+SQUARE = 8  # pixels a side
+PATIENCE = 600.0  # seconds for anything that the game is asked: on a busy machine much takes a minute
+POLL = 0.001  # seconds
+FPS_MAX = 120  # pictures a second: a look takes three, and more are drawn in vain while the game's server works
+RADIANS_TO_DEGREES = np.float32(180) / np.float32(math.pi)  # the engine's
 PROGRAMS = ("minetest", "luanti")
 GAME = "minetest_game"
-
-Colours = tuple[int, int, int]  # of the server's square, of the client's counter and of its gate
 
 
 def check() -> None:
@@ -101,29 +101,28 @@ class Game:
         return reply.read_bytes()[len(head) :]
 
     def look(self, eyes: tuple[float, float, float], pitch: float, yaw: float) -> NDArray[np.uint8]:
-        """The picture (H, W, 3) from `eyes` (x, y, z nodes), in Luanti's angles: radians, pitch down, yaw left of z."""
+        """The picture (H, W, 3) from `eyes` (x, y, z nodes), in Luanti's angles: degrees, pitch down, yaw left of z."""
         self._look(eyes, pitch, yaw)
-        for _ in range(LATE):
-            shown = self._colours()[1]
-            self._wait(lambda shown=shown: self._colours()[1] != shown, "next picture")  # type: ignore[misc]
+        shown = self._colour(1)
+        self._wait(lambda: self._colour(1) != shown, "next picture")  # the server's square is one ahead
         return self._picture()
 
     def load(self, eyes: tuple[float, float, float]) -> None:
         """Wait until all that can be seen from a place has come, looking around with a wide view."""
         deadline = time.monotonic() + PATIENCE
         for turn in range(10**6):
-            self._look(eyes, 0.0, turn * math.pi / 2, wide=True)
+            self._look(eyes, 0.0, turn * 90.0, wide=True)
             until = time.monotonic() + 0.3
             while time.monotonic() < until:
-                if self._colours()[2] == COLOURS - 1 and self._colours()[0] == self._number % COLOURS:
+                if self._colour(2) == COLOURS - 1:
                     return
                 time.sleep(POLL)
             if time.monotonic() > deadline:
                 raise LssvwmError(f"Luanti: what is around {eyes} did not come within {PATIENCE:.0f} seconds")
 
     def _look(self, eyes: tuple[float, float, float], pitch: float, yaw: float, wide: bool = False) -> None:
-        self._command("look", (*eyes, pitch, yaw, int(wide)))
-        self._wait(lambda: self._colours()[0] == self._number % COLOURS, "picture")
+        self._command("look", (*eyes, exact_radians(pitch), exact_radians(yaw % 360), int(wide)))
+        self._wait(lambda: self._colour(0) == self._number % COLOURS, "picture")
 
     def _command(self, verb: str, values: tuple[float, ...]) -> None:
         self._number += 1
@@ -137,7 +136,9 @@ class Game:
             if any(process.poll() is not None for process in self._processes):
                 raise LssvwmError(f"Luanti ended before its {what} came; its last words:\n{self._last_words()}")
             if time.monotonic() > deadline:
-                raise LssvwmError(f"Luanti: no {what} within {PATIENCE:.0f} seconds; its last words:\n{self._last_words()}")
+                raise LssvwmError(
+                    f"Luanti: no {what} within {PATIENCE:.0f} seconds; its last words:\n{self._last_words()}"
+                )
             time.sleep(POLL)
 
     def _last_words(self) -> str:
@@ -145,13 +146,16 @@ class Game:
         return "\n".join(log.read_text(errors="replace").splitlines()[-5:]) if log.exists() else ""
 
     def _picture(self) -> NDArray[np.uint8]:
-        rows = self._screen[MARGIN : MARGIN + self.pixels]
-        return np.ascontiguousarray(rows[:, :, 2::-1])  # BGRX
+        stride, first = self._stride, self._first + MARGIN * self._stride
+        rows = np.frombuffer(self._screen[first : first + self.pixels * stride], np.uint8)
+        return np.ascontiguousarray(rows.reshape(self.pixels, -1, 4)[:, : self.pixels, 2::-1])  # BGRX
 
-    def _colours(self) -> Colours:
-        levels = (self._screen[-4, [4, 12, 20], 2::-1].astype(int) + 42) // 85
-        server, counter, gate = (levels @ (1, 4, 16)).tolist()
-        return server, counter, gate
+    def _colour(self, square: int) -> int:
+        """Of the server's square (0), the client's counter (1) or its gate (2)."""
+        row = self.pixels + 2 * MARGIN - SQUARE // 2
+        place = self._first + row * self._stride + 4 * (SQUARE * square + SQUARE // 2)
+        blue, green, red = ((level + 42) // 85 for level in self._screen[place : place + 3])
+        return red + 4 * green + 16 * blue
 
     def _start(self, seed: int) -> None:
         mods = resources.files("lssvwm_datasets") / "luanti" / "mods"
@@ -198,15 +202,8 @@ class Game:
         file = self._open.enter_context((self.folder / "Xvfb_screen0").open("rb"))
         memory = self._open.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         header = struct.unpack(">25I", memory[:100])  # XWD
-        height, stride, first = header[5], header[12], header[0] + 12 * header[19]
-        # a copy-free view would keep the memory from being closed
-        self._frame = (memory, first, height, stride)
+        self._screen, self._stride, self._first = memory, header[12], header[0] + 12 * header[19]
         return int(line)
-
-    @property
-    def _screen(self) -> NDArray[np.uint8]:
-        memory, first, height, stride = self._frame
-        return np.frombuffer(memory[first : first + height * stride], np.uint8).reshape(height, stride // 4, 4)
 
     def _run(self, command: list[str], environment: dict[str, str], kept: tuple[int, ...] = ()) -> None:
         with (self.folder / "log").open("ab") as log:
@@ -225,14 +222,26 @@ class Game:
             )
 
 
+def exact_radians(degrees: float) -> float:
+    """Radians from which the game, in single precision, gets exactly these degrees, where there are such.
+
+    It turns the camera by the difference, and only between whole degrees is there no rounding in that: a view is then
+    the same wherever the camera came from.
+    """
+    wanted = np.float32(degrees)
+    near = np.float32(math.radians(degrees))
+    candidates = [near, np.nextafter(near, np.float32(7)), np.nextafter(near, np.float32(-7))]
+    return float(min(candidates, key=lambda radians: abs(radians * RADIANS_TO_DEGREES - wanted)))
+
+
 def settings(seed: int, pixels: int, view: int) -> str:
     """The game's settings: nothing moves, nothing is drawn over the world, everything in view is sent."""
     chosen: dict[str, Any] = {
         "screen_w": pixels,
         "screen_h": pixels + 2 * MARGIN,
         "autosave_screensize": False,
-        "fps_max": 200,
-        "fps_max_unfocused": 200,
+        "fps_max": FPS_MAX,
+        "fps_max_unfocused": FPS_MAX,
         "fov": round(_asked_field_of_view(pixels), 3),
         "viewing_range": view,
         "max_block_send_distance": math.ceil(view / 16) + 2,
@@ -248,6 +257,7 @@ def settings(seed: int, pixels: int, view: int) -> str:
         "emergequeue_limit_total": 10**6,
         "emergequeue_limit_generate": 10**6,
         "emergequeue_limit_diskonly": 10**6,
+        "bind_address": "127.0.0.1",
         "fixed_map_seed": seed,
         "mg_name": "v7",
         "static_spawnpoint": "(0,10000,0)",  # blocks around the player do not disturb the order of generation

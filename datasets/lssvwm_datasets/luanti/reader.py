@@ -17,9 +17,7 @@ KEPT = [worldmem.ACTION_NAMES.index(name) for name in ACTION_NAMES]
 def read(path: Path, id: str, options: ReaderOptions = DEFAULTS) -> Iterator[Episode]:
     """Yields the episode of an mp4 and the npz beside it. Raises: DamagedRecording; OSError."""
     for episode in worldmem.read(path, id, options):
-        yield replace(
-            episode, actions=episode.actions[:, KEPT], action_names=ACTION_NAMES, action_units=ACTION_UNITS
-        )
+        yield replace(episode, actions=episode.actions[:, KEPT], action_names=ACTION_NAMES, action_units=ACTION_UNITS)
 
 
 def _recognises(path: Path) -> bool:

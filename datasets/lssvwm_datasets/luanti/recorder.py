@@ -14,7 +14,7 @@ from lssvwm_datasets.files import written_whole
 from lssvwm_datasets.luanti.constants import MARK, SIZES, TICKS
 from lssvwm_datasets.luanti.explorer import Action
 from lssvwm_datasets.luanti.game import GAME, Game, check, version
-from lssvwm_datasets.luanti.walk import find_start, shoot, take_walk
+from lssvwm_datasets.luanti.walk import Walk, find_start, shoot, take_walk
 from lssvwm_datasets.recorder import EpisodeRequest, Recorder
 from lssvwm_datasets.worldmem import CAMERA_NULL, CAMERA_STEP, COLUMNS, FPS
 
@@ -26,29 +26,22 @@ SUFFIX = ".npz"
 
 def record(request: EpisodeRequest) -> None:
     """Write one episode: the video beside the path first, then what the path names."""
-    size = int(request.size)
-    frames, actions, poses = record_episode(request.seed, request.steps, size)
-    with written_whole(request.path.with_suffix(".mp4")) as partial:
-        write_video(partial, frames)
-    made = {"game": GAME, "engine": version(), "seed": request.seed, "viewing_range": VIEW}
-    with written_whole(request.path) as partial, partial.open("wb") as file:
-        np.savez_compressed(file, actions=actions, poses=poses, **{MARK: np.array(json.dumps(made))})
-
-
-def record_episode(
-    seed: int, steps: int, size: int, view: int = VIEW, ticks: int = TICKS
-) -> tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.float64]]:
-    """(T, size, size, 3) pictures, (T, 8) MineDojo's choices and (T, 5) poses x, y, z, pitch, yaw; T = steps + 1.
-
-    Raises: LssvwmError where the game cannot be run.
-    """
-    rng = np.random.default_rng(seed)
-    with Game(seed, LARGER * size, view) as game:
+    rng = np.random.default_rng(request.seed)
+    with Game(request.seed, LARGER * int(request.size), VIEW) as game:
         terrain, start = find_start(game, rng)
-        walk = take_walk(terrain, start, steps, ticks, rng)
-        large = shoot(game, walk, rng)
-    frames = np.stack([_smaller(picture, size) for picture in large])
-    return frames, np.stack([choices(action) for action in walk.actions]), walk.poses
+        walk = take_walk(terrain, start, request.steps, TICKS, rng)
+        pictures = shoot(game, walk, rng)
+    write_episode(request.path, smaller(pictures), walk, request.seed)
+
+
+def write_episode(path: Path, frames: NDArray[np.uint8], walk: Walk, seed: int) -> None:
+    """The video beside `path` first, then what `path` names: WorldMem's arrays, and how the episode was made."""
+    with written_whole(path.with_suffix(".mp4")) as partial:
+        write_video(partial, frames)
+    made = {"game": GAME, "engine": version(), "seed": seed, "viewing_range": VIEW}
+    with written_whole(path) as partial, partial.open("wb") as file:
+        actions = np.stack([choices(action) for action in walk.actions])
+        np.savez_compressed(file, actions=actions, poses=walk.poses, **{MARK: np.array(json.dumps(made))})
 
 
 def choices(action: Action) -> NDArray[np.int32]:
@@ -75,9 +68,11 @@ def write_video(path: Path, frames: NDArray[np.uint8]) -> None:
         container.mux(stream.encode())
 
 
-def _smaller(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    parts = picture.reshape(size, LARGER, size, LARGER, 3).astype(np.uint16)
-    return ((parts.sum(axis=(1, 3)) + LARGER**2 // 2) // LARGER**2).astype(np.uint8)
+def smaller(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(T, H, W, 3) -> (T, H / LARGER, W / LARGER, 3): means, rounded."""
+    length, height, width, _ = pictures.shape
+    parts = pictures.reshape(length, height // LARGER, LARGER, width // LARGER, LARGER, 3)
+    return ((parts.sum(axis=(2, 4), dtype=np.uint16) + LARGER**2 // 2) // LARGER**2).astype(np.uint8)
 
 
 RECORDER = Recorder(record, check=check, suffix=SUFFIX, sizes={str(size): LONGEST for size in SIZES})

@@ -109,9 +109,6 @@ def _rated(survey: str) -> list[tuple[float, int, int, int]]:
     return sorted(rated, reverse=True)[:1]
 
 
-
-
-
 def _generate(game: Game, place: Cell) -> Terrain:
     """Generate what can be seen from walks around a place of Luanti's, and read what a body meets there."""
     x, y, z = place
@@ -148,7 +145,9 @@ def shuffled(poses: NDArray[np.float64], rng: np.random.Generator) -> list[int]:
     waiting = rng.permutation(len(poses)).tolist()
     order = [waiting.pop()]
     while waiting:
-        found = next((i for i in range(len(waiting) - 1, -1, -1) if _apart(poses[order[-1]], poses[waiting[i]]) > FLICK), -1)
+        found = next(
+            (i for i in range(len(waiting) - 1, -1, -1) if _apart(poses[order[-1]], poses[waiting[i]]) > FLICK), -1
+        )
         order.append(waiting.pop(found))
     return order
 
@@ -167,5 +166,5 @@ def _eyes(pose: NDArray[np.float64]) -> tuple[float, float, float]:
 
 
 def _angles(pose: NDArray[np.float64]) -> tuple[float, float]:
-    """Pitch downwards and yaw to the left, radians."""
-    return math.radians(float(pose[3])), math.radians(-float(pose[4]))
+    """Pitch downwards and yaw to the left, degrees."""
+    return float(pose[3]), -float(pose[4])

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from lssvwm_core.episodes import EncodedEpisode
 from lssvwm_core.evaluation.tasks.task import Rows, Task
-from lssvwm_datasets.environment import FullTurn
+from lssvwm_datasets.environment import Environment, FullTurn
 from lssvwm_datasets.environments import environment_of
 from lssvwm_datasets.errors import LssvwmError
 
@@ -38,14 +38,15 @@ class Turn(Task):
         turn = _full_turn(world)
         super().check(world, streams)
         if "action" not in streams:
-            raise LssvwmError(f"a turn needs the action {turn.action!r} among --conditions; there are {streams}")
+            raise LssvwmError(f"a turn needs the actions (of {turn.move!r}) among --conditions; there are {streams}")
         if self.frames % turn.frames:
             raise LssvwmError(f"--frames {self.frames}: a full turn takes {turn.frames}")
 
     def lead(self, rows: Rows, world: "World") -> Rows:
-        turn = _full_turn(world).action
+        environment = _environment(world)
+        turning = environment.move_rows[environment.move_names.index(_full_turn(world).move)]
         rows = {name: found if name == "action" else np.full_like(found, np.nan) for name, found in rows.items()}
-        rows["action"][self.context :] = [name == turn for name in world.header.action_names]
+        rows["action"][self.context :] = turning
         return rows
 
     def distance(self, episode: EncodedEpisode, world: "World") -> NDArray[np.float64]:
@@ -60,10 +61,17 @@ class Turn(Task):
 
 def _full_turn(world: "World") -> FullTurn:
     """Raises: LssvwmError where nobody knows how the world's agent turns around."""
+    turn = _environment(world).full_turn
+    assert turn is not None  # as `_environment` makes sure
+    return turn
+
+
+def _environment(world: "World") -> Environment:
+    """That of the world, which can turn on the spot. Raises: LssvwmError where there is none."""
     environment = environment_of(world.header)
     if environment is None or environment.full_turn is None:
         raise LssvwmError(
             f"{world.header.dataset}: no environment that can turn on the spot has the actions "
             f"{', '.join(world.header.action_names)}; try: lssvwm eval reasoning"
         )
-    return environment.full_turn
+    return environment

@@ -1,10 +1,11 @@
 -- The client's half of lssvwm's recorder: two squares at the bottom of the picture, right of the server's. The first
 -- changes its colour with every picture that is drawn (its number modulo 64); the second is white when all within the
--- viewing range has come.
+-- viewing range has come; it is looked for only while the view is wide, for loading.
 
 local VIEW = tonumber(core.settings:get("viewing_range")) -- nodes
 local BLOCK = 16 -- nodes
 local SQUARE = 8 -- pixels
+local WIDE = 110 -- degrees
 
 local drawn = 0
 local counter, gate
@@ -51,5 +52,7 @@ core.register_globalstep(function()
     end
     drawn = drawn + 1
     core.localplayer:hud_change(counter, "text", colour(drawn % 64))
-    core.localplayer:hud_change(gate, "text", colour(all_has_come() and 63 or 0))
+    if core.camera:get_fov().max > WIDE then
+        core.localplayer:hud_change(gate, "text", colour(all_has_come() and 63 or 0))
+    end
 end)
