@@ -26,8 +26,8 @@ def record(
     size: Annotated[
         str | None,
         typer.Option(
-            help="For maze the size of the worlds: 9x9, 11x11, 13x13 or 15x15; for luanti that of the pictures: 64 or 128. "
-            "[default: the smallest]"
+            help="For maze the size of the worlds: 9x9, 11x11, 13x13 or 15x15; for luanti that of the pictures: 64, "
+            "128. [default: the smallest]"
         ),
     ] = None,
     out: Annotated[

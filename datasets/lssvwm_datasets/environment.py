@@ -1,8 +1,8 @@
 """What the toolkit knows about an environment: one record, from which recording, rollouts, scores and play are driven.
 
 Adding an environment is a module with such a record and a line in `environments.ENVIRONMENTS`; `lssvwm record`,
-`prepare`, `rollout`, `eval turn` and `play` then know it. What an agent can do in a step is a move, by its number: a row
-of the action's columns. Where the record names no moves, each column is one of its own (one-hot).
+`prepare`, `rollout`, `eval turn` and `play` then know it. What an agent can do in a step is a move, by its number: a
+row of the action's columns. Where the record names no moves, each column is one of its own (one-hot).
 """
 
 from collections.abc import Callable, Mapping
@@ -44,7 +44,7 @@ class Environment:
         title: its name for people.
         action_names: columns of its actions.
         action_units: one a column: `one-hot`, `binary`, `degrees`; empty: one-hot.
-        moves: {name: {column: value}} what can be chosen in a step; columns left out are 0. Empty: each column alone, 1.
+        moves: {name: {column: value}} what can be chosen in a step; columns left out are 0. Empty: each alone, 1.
         pose_names: columns of its recordings' poses; empty where they have none.
         pose_kinds: what each of these columns is (`poses`); empty: what its name says.
         fps: frames a second of recorded time.

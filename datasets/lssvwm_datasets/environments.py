@@ -44,7 +44,7 @@ def environment_of(columns: Columns) -> Environment | None:
 
 
 def moves_of(columns: Columns) -> tuple[tuple[str, ...], NDArray[np.float32]]:
-    """What can be chosen in a step: names, and (moves, A) their actions. In an unknown environment each column alone."""
+    """What can be chosen in a step: names, and (moves, A) their actions; in an unknown environment columns."""
     environment = environment_of(columns)
     if environment is None:
         return columns.action_names, np.eye(len(columns.action_names), dtype=np.float32)

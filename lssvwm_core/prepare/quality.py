@@ -66,8 +66,8 @@ def require_quality(reconstruction: Reconstruction, autoencoder: str, source: Pa
         raise LssvwmError(
             f"{autoencoder} reconstructs these recordings at {reconstruction}, below {LOWEST_PSNR:g} dB: no world can "
             f"show more than that. Train an autoencoder on them with: lssvwm train-autoencoder {source}; then give it "
-            "as --autoencoder runs/autoencoder; or let this command do both: --autoencoder auto. Or choose another; or take "
-            "this one all the same: --accept-quality"
+            "as --autoencoder runs/autoencoder; or let this command do both: --autoencoder auto. Or choose another; or "
+            "take this one all the same: --accept-quality"
         )
 
 

@@ -51,4 +51,5 @@ def test_auto_trains_one_where_none_that_ships_is_good_enough_and_takes_it_again
     assert recipe["steps_done"] > 0
     again = CliRunner().invoke(app, command, catch_exceptions=False)
     assert "runs/luanti-autoencoder was trained on such recordings" in again.stderr
-    assert json.loads(first.stdout) == pytest.approx(json.loads(again.stdout), rel=10)  # but for the speeds
+    first_psnr, second_psnr = (json.loads(one.stdout)["reconstruction_psnr"] for one in (first, again))
+    assert first_psnr == second_psnr

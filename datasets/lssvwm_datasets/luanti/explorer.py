@@ -1,7 +1,7 @@
 """An agent that sees much of a terrain and comes back: it walks to new places and to places where it was before."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -24,7 +24,7 @@ PATIENCE = 8  # steps without progress before another goal is chosen
 class Action:
     """What is done in a step: keys, and degrees that the camera turns downwards and to the right before."""
 
-    keys: Keys = Keys()
+    keys: Keys = field(default_factory=Keys)
     pitch: float = 0.0
     yaw: float = 0.0
 

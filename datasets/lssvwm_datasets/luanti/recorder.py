@@ -1,4 +1,4 @@
-"""Records episodes of Luanti in the layout of WorldMem's Minecraft data set: an mp4, without loss, and an npz beside it.
+"""Records episodes of Luanti in the layout of WorldMem's Minecraft data set: an mp4 without loss, and an npz beside it.
 
 An episode is a function of (seed, steps, size): it has a world of its own.
 """

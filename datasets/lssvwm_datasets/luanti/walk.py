@@ -13,7 +13,7 @@ from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.luanti.explorer import Action, Explorer
 from lssvwm_datasets.luanti.game import Game
 from lssvwm_datasets.luanti.terrain import Cell, Terrain
-from lssvwm_datasets.minecraft import EYES, TICKS, Body, Keys, tick
+from lssvwm_datasets.minecraft import EYES, Body, tick
 
 FAR = 2000  # nodes from the middle of a world, at most
 REGIONS, SPACING = 12, 16  # a survey looks at a square of so many points each way, so far apart
