@@ -38,7 +38,7 @@ class Turn(Task):
         turn = _full_turn(world)
         super().check(world, streams)
         if "action" not in streams:
-            raise LssvwmError(f"a turn needs the actions (of {turn.move!r}) among --conditions; there are {streams}")
+            raise LssvwmError(f"a turn needs the action {turn.move!r} among --conditions; there are {streams}")
         if self.frames % turn.frames:
             raise LssvwmError(f"--frames {self.frames}: a full turn takes {turn.frames}")
 
