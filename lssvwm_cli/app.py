@@ -23,29 +23,32 @@ from lssvwm_cli import (
 )
 from lssvwm_cli.console import prepare_logging, prepare_streams, show
 from lssvwm_cli.ending import exit_code_of, tell_of_threads
+from lssvwm_cli.greeting import greeting
 
 app = typer.Typer(
     name="lssvwm",
     help="Long-context state-space video world models: recordings → latents → training → rollouts.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     rich_markup_mode="markdown",  # as rich markup, "[default: …]" would vanish
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("record", no_args_is_help=True)(record.record)
-app.command("prepare")(prepare.prepare)
-app.command("index")(prepare.index)
-app.command("inspect")(inspect.inspect)
-app.command("train-autoencoder")(train_autoencoder.train_autoencoder)
-app.command("train")(train.train)
-app.command("distill")(distill.distill)
-app.command("rollout")(rollout.rollout)
-app.command("play")(play.play)
-app.command("eval")(evaluate.evaluate)
-app.command("compare")(compare.compare)
-app.add_typer(bench.app, name="bench")
-app.command("push-hub")(push_hub.push_hub)
-app.command("info")(info.info)
+DATA, WORLDS, MEASURING, SHARING = "Data", "Worlds", "Measuring", "Sharing"  # the groups of `lssvwm --help`, in order
+
+app.command("record", no_args_is_help=True, rich_help_panel=DATA)(record.record)
+app.command("prepare", rich_help_panel=DATA)(prepare.prepare)
+app.command("index", rich_help_panel=DATA)(prepare.index)
+app.command("inspect", rich_help_panel=DATA)(inspect.inspect)
+app.command("train-autoencoder", rich_help_panel=DATA)(train_autoencoder.train_autoencoder)
+app.command("train", rich_help_panel=WORLDS)(train.train)
+app.command("distill", rich_help_panel=WORLDS)(distill.distill)
+app.command("rollout", rich_help_panel=WORLDS)(rollout.rollout)
+app.command("play", rich_help_panel=WORLDS)(play.play)
+app.command("eval", rich_help_panel=MEASURING)(evaluate.evaluate)
+app.command("compare", rich_help_panel=MEASURING)(compare.compare)
+app.add_typer(bench.app, name="bench", rich_help_panel=MEASURING)
+app.command("push-hub", rich_help_panel=SHARING)(push_hub.push_hub)
+app.command("info", rich_help_panel=SHARING)(info.info)
 
 
 def _show_version(wanted: bool) -> None:
@@ -58,17 +61,22 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     _version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say which backends are chosen and why.")] = False,
 ) -> None:
     prepare_logging(verbose)
+    if context.invoked_subcommand is None:
+        show(greeting())
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command in this process; its exit code."""
-    return exit_code_of(lambda: app(list(arguments), standalone_mode=False))
+    known = {*(command.name for command in app.registered_commands), *(group.name for group in app.registered_groups)}
+    command = next((f"lssvwm {argument}" for argument in arguments if argument in known), "lssvwm")
+    return exit_code_of(lambda: app(list(arguments), standalone_mode=False), command)
 
 
 def main() -> None:

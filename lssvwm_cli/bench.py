@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lssvwm_cli.console import progress, say, show_json
+from lssvwm_cli.options import Chunk, Compile, Device, HeldOut, Json, Shards
 
 if TYPE_CHECKING:
     import torch
@@ -33,10 +34,7 @@ Set = Annotated[
 ]
 Repeats = Annotated[int, typer.Option(min=1, help="Measurements of each size; their median counts.")]
 Limit = Annotated[float, typer.Option(help="Leave out sizes that take more seconds than this.")]
-Compile = Annotated[bool, typer.Option("--compile/--no-compile", help="Compile the layers before measuring.")]
 Out = Annotated[Path, typer.Option(help="Folder to write the JSON file and the plot to.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the figures to stdout as JSON.")]
 
 
 @app.command()
@@ -145,9 +143,7 @@ def attention(
 @app.command()
 def data(
     frames: Frames = SHORT,
-    data: Annotated[
-        str | None, typer.Option(help="Shards to read, or a hub id user/name. [default: data/maze]")
-    ] = None,
+    data: Shards = None,
     repeats: Repeats = 3,
     limit: Limit = 60.0,
     out: Out = Path("bench"),
@@ -170,10 +166,7 @@ def quality(
         list[str] | None,
         typer.Option(help="A world; given again, another beside it. [default: the latest run, else the shipped world]"),
     ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(help="Held-out shards or recordings, or a hub id. [default: data/maze, else the samples]"),
-    ] = None,
+    data: HeldOut = None,
     steps: Annotated[str, typer.Option(help="Denoising steps for each chunk, with commas between.")] = "1,2,4,8,16",
     shifts: Annotated[
         str, typer.Option(help="Schedules of noise levels, with commas: 1 is even, 3 finer at high noise.")
@@ -181,7 +174,7 @@ def quality(
     context: Annotated[int, typer.Option(min=1, help="Frames that the world sees first.")] = 100,
     frames: Annotated[int, typer.Option(min=1, help="Frames to generate.")] = 100,
     episodes: Annotated[int, typer.Option(min=1, help="Validation episodes to measure at most.")] = 4,
-    chunk: Annotated[int | None, typer.Option(help="Frames generated together. [default: the model's first]")] = None,
+    chunk: Chunk = None,
     seed: Annotated[int, typer.Option(help="Seed of the rollouts.")] = 0,
     out: Out = Path("bench"),
     device: Device = "auto",

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from lssvwm_cli.console import progress, say
+from lssvwm_cli.console import progress, say, say_made
+from lssvwm_cli.options import Batch, Device, LpipsWeights, Set, Shards
 from lssvwm_cli.signals import Signals
 
 
@@ -16,12 +17,10 @@ def compare(
         typer.Option(help="How much each training may take: steps=2000, minutes=20 (on this machine) or flops=1e16."),
     ] = "steps=1500",
     scale: Annotated[str, typer.Option(help="cpu (hours on two cores), small (a GPU) or paper.")] = "cpu",
-    data: Annotated[
-        str | None, typer.Option(help="Folder of shards, from lssvwm prepare, or a hub id. [default: data/maze]")
-    ] = None,
+    data: Shards = None,
     out: Annotated[Path, typer.Option(help="Folder of runs, evaluations and report.")] = Path("comparison"),
     episodes: Annotated[int | None, typer.Option(min=1, help="Held-out episodes. [default: the scale's]")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="SECTION.FIELD=VALUE for every variant.")] = None,
+    set_: Set = None,
     stages: Annotated[
         str,
         typer.Option(help="`FRAMESxBATCH*SHARE` of the training, with commas: `40x6*2,100x3`. [default: the scale's]"),
@@ -30,9 +29,9 @@ def compare(
         str, typer.Option(help="TASK=CONTEXT+FRAMES, with commas: retrieval=100+100. [default: the scale's]")
     ] = "",
     seed: Annotated[int, typer.Option(help="Seed of training and evaluation.")] = 0,
-    batch: Annotated[int, typer.Option(min=1, help="Rollouts to compute together.")] = 4,
-    lpips_weights: Annotated[Path | None, typer.Option(help="AlexNet's weights, as for lssvwm eval.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    batch: Batch = 4,
+    lpips_weights: LpipsWeights = None,
+    device: Device = "auto",
 ) -> None:
     """Train variants on the same data with the same budget, evaluate them, and write one report.
 
@@ -77,3 +76,4 @@ def compare(
                 signals.exit_if_any()
     say(comparison.report())
     say(f"report: {out / 'report.md'}")
+    say_made(*sorted(out.glob("*.png")))

@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from lssvwm_datasets.errors import LssvwmError, printable
@@ -94,6 +95,13 @@ def say_error(text: str, error: BaseException) -> None:
     if wants_traceback():
         print(safe("".join(traceback.format_exception(error))), file=sys.stderr)
     print(one_line(f"error: {text}"), file=sys.stderr, flush=True)
+
+
+def say_made(*found: Path) -> None:
+    """Name the pictures and videos that a command has made; those that are not there are left out."""
+    for path in found:
+        if path.exists():
+            say(f"look at {path}")
 
 
 def show(text: str) -> None:

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from lssvwm_cli.options import Device, Minutes, Resume, Set, Shards, Threads
 from lssvwm_cli.train import run_and_tell
 
 FRAMES_A_STEP = 400  # of clips as long as the teacher's
@@ -19,29 +20,22 @@ def distill(
         int | None,
         typer.Option(min=2, help="Denoising steps of the teacher, a multiple of the student's. [default: its own]"),
     ] = None,
-    data: Annotated[
-        str | None, typer.Option(help="Folder of shards, from lssvwm prepare, or a hub id. [default: data/maze]")
-    ] = None,
+    data: Shards = None,
     name: Annotated[
         str | None, typer.Option(help="Name of the run, a folder below runs/. [default: `<teacher>-<n>-steps`]")
     ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", help="Change a setting, SECTION.FIELD=VALUE, such as train.learning_rate=1e-4; may be given again."
-        ),
-    ] = None,
+    set_: Set = None,
     steps: Annotated[int, typer.Option(min=1, help="Training step at which to end.")] = 2000,
-    minutes: Annotated[float | None, typer.Option(help="Save and stop after so many minutes.")] = None,
+    minutes: Minutes = None,
     clip_frames: Annotated[
         int | None, typer.Option(min=1, help="Frames in each clip. [default: the longest of the teacher's training]")
     ] = None,
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Clips in each step. [default: as many as have 400 frames in all]")
     ] = None,
-    resume: Annotated[bool, typer.Option(help="Continue the run if it is there already.")] = True,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads to use. [default: all]")] = None,
+    resume: Resume = True,
+    device: Device = "auto",
+    threads: Threads = None,
 ) -> None:
     """Train a student that makes in a few denoising steps what a trained world makes in more.
 

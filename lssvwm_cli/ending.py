@@ -4,6 +4,7 @@
 stdout any more, as in `| head`.
 """
 
+import errno
 import os
 import sys
 import threading
@@ -15,10 +16,24 @@ from lssvwm_cli.console import TRACEBACK, say_error
 from lssvwm_datasets.errors import LssvwmError
 
 INTERRUPTED, READER_GONE = 130, 141  # 128 + the signal's number
+COMMANDS = ("lssvwm ", "pip install ")  # how a message names a command to go on with
+AGAIN = "when that is mended, give the same command again"
+NEXT_STEPS = {
+    errno.ENOENT: "look at the name, and give the same command again",
+    errno.ENOSPC: "make room, and give the same command again",
+    errno.EDQUOT: "make room, and give the same command again",
+    errno.EACCES: "get the right to it, or choose another place, and give the same command again",
+    errno.EPERM: "get the right to it, or choose another place, and give the same command again",
+    errno.EROFS: "choose another place, and give the same command again",
+    errno.EMFILE: "let more files be open (ulimit -n), or take fewer --jobs, and give the same command again",
+}
 
 
-def exit_code_of(command: Callable[[], object]) -> int:
-    """Run a command, Typer's with `standalone_mode=False`; its exit code, after one line about its error if any."""
+def exit_code_of(command: Callable[[], object], name: str = "lssvwm") -> int:
+    """Run a command, Typer's with `standalone_mode=False`; its exit code, after one line about its error if any.
+
+    `name` is how the user called it; the line ends with what to do next.
+    """
     try:
         code = command()
         sys.stdout.flush()
@@ -32,9 +47,9 @@ def exit_code_of(command: Callable[[], object]) -> int:
             return _reader_gone()
         raise
     except typer.Abort as error:  # Typer's word for EOFError
-        return _tell(error.__cause__ or error)
+        return _tell(error.__cause__ or error, name)
     except Exception as error:
-        return _tell(error)
+        return _tell(error, name)
 
 
 def tell_of_threads() -> None:
@@ -42,7 +57,7 @@ def tell_of_threads() -> None:
 
     def tell(failed: threading.ExceptHookArgs) -> None:
         if failed.exc_value is not None:
-            _tell(failed.exc_value)
+            _tell(failed.exc_value, "lssvwm")
 
     threading.excepthook = tell
 
@@ -52,9 +67,9 @@ def _reader_gone() -> int:
     return READER_GONE
 
 
-def _tell(error: BaseException) -> int:
+def _tell(error: BaseException, name: str) -> int:
     try:
-        if words := _words(error):
+        if words := _words(error, name):
             say_error(words, error)
         sys.stdout.flush()
     except OSError:
@@ -62,21 +77,26 @@ def _tell(error: BaseException) -> int:
     return int(getattr(error, "exit_code", 1))
 
 
-def _words(error: BaseException) -> str:
-    """What the user should know about an error."""
+def _words(error: BaseException, name: str) -> str:
+    """What the user should know about an error, and do next."""
     if hasattr(error, "format_message"):  # of Click, about options; without a message, help has been shown
         message, context = " ".join(error.format_message().split()), getattr(error, "ctx", None)
         return f"{message} (see {context.command_path} --help)" if message and context is not None else message
     if isinstance(error, LssvwmError):
-        return str(error)
+        return _with_next_step(str(error), name)
     if isinstance(error, OSError):
-        return _words_of_the_system(error)
+        return f"{_words_of_the_system(error)}; {NEXT_STEPS.get(error.errno or 0, AGAIN)}"
     if _is_out_of_memory(error):
         return f"out of memory ({error}); try a smaller batch, fewer frames or fewer processes"
     return (
         f"this is a bug of lssvwm, please report it: {type(error).__name__}: {str(error).partition(chr(10))[0]} "
         f"({_place(error)}); the same command with {TRACEBACK}=1 before it shows more"
     )
+
+
+def _with_next_step(message: str, name: str) -> str:
+    """The message; where it names no command to go on with, the help of the one that failed is named."""
+    return message if any(word in message for word in COMMANDS) else f"{message} (see {name} --help)"
 
 
 def _words_of_the_system(error: OSError) -> str:

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from lssvwm_cli.completion import runs
-from lssvwm_cli.console import progress, say, show_json
+from lssvwm_cli.console import progress, say, say_made, show_json
+from lssvwm_cli.options import Batch, Checkpoint, Chunk, Conditions, Device, HeldOut, Json, LpipsWeights, Steps
 
 
 def tasks(incomplete: str) -> list[str]:
@@ -25,16 +25,8 @@ def evaluate(
             autocompletion=tasks,
         ),
     ],
-    checkpoint: Annotated[
-        str | None,
-        typer.Option(
-            help="A run, a world's folder, a shipped name or a hub id. [default: the latest run]", autocompletion=runs
-        ),
-    ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(help="Held-out shards or recordings, or a hub id. [default: data/maze, else the samples]"),
-    ] = None,
+    checkpoint: Checkpoint = None,
+    data: HeldOut = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder to write the report to. [default: `evaluations/<task>-<world>`]")
     ] = None,
@@ -45,27 +37,20 @@ def evaluate(
     episodes: Annotated[int, typer.Option(min=1, help="Validation episodes to measure at most.")] = 8,
     seed: Annotated[int, typer.Option(help="Seed of the first rollout of each episode.")] = 0,
     seeds: Annotated[int, typer.Option(min=1, help="Rollouts of each episode, each with a seed of its own.")] = 1,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Denoising steps for each chunk. [default: the world's]")
-    ] = None,
-    chunk: Annotated[int | None, typer.Option(help="Frames generated together. [default: the model's first]")] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Rollouts to compute together.")] = 4,
-    conditions: Annotated[
-        str, typer.Option(help="What drives the world: pose,action or one of them. [default: all that the world takes]")
-    ] = "",
+    steps: Steps = None,
+    chunk: Chunk = None,
+    batch: Batch = 4,
+    conditions: Conditions = "",
     videos: Annotated[int, typer.Option(min=0, help="Episodes to make a video of.")] = 2,
-    lpips_weights: Annotated[
-        Path | None,
-        typer.Option(help="AlexNet's weights for LPIPS, alexnet-owt-7be5be79.pth. [default: from torch's hub cache]"),
-    ] = None,
+    lpips_weights: LpipsWeights = None,
     fvd_weights: Annotated[
         Path | None,
         typer.Option(
             help="A TorchScript I3D for FVD. [default: a Fréchet distance of latents instead, which is not FVD]"
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    json: Annotated[bool, typer.Option("--json", help="Print the figures to stdout as JSON.")] = False,
+    device: Device = "auto",
+    json: Json = False,
 ) -> None:
     """Measure a world's long memory on held-out episodes; given again, the command goes on where it stopped.
 
@@ -74,7 +59,7 @@ def evaluate(
     """
     from lssvwm_core.device import pick_device
     from lssvwm_core.evaluation.report import markdown
-    from lssvwm_core.evaluation.run import EvalOptions
+    from lssvwm_core.evaluation.run import VIDEOS_FOLDER, EvalOptions
     from lssvwm_core.evaluation.tasks import make_task
     from lssvwm_core.evaluation.world_evaluation import WorldEvaluation, load_measures
     from lssvwm_core.resolve import resolve_data, resolve_world
@@ -106,3 +91,4 @@ def evaluate(
         show_json(figures)
     else:
         say(markdown(wanted, figures))
+    say_made(*sorted(out.glob("*.png")), *sorted((out / VIDEOS_FOLDER).glob("*.mp4")))

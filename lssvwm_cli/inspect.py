@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lssvwm_cli.console import say, show, show_json, show_table
+from lssvwm_cli.options import Json
 
 if TYPE_CHECKING:
     from lssvwm_core.inspection.motion import Agreement
@@ -21,7 +22,7 @@ def inspect(
         ),
     ] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Compare the bytes of every shard with the index.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the figures to stdout as JSON.")] = False,
+    json: Json = False,
 ) -> None:
     """Show what recordings, shards or a video hold; write a contact sheet with the action that led to each frame."""
     from dataclasses import asdict

@@ -7,6 +7,7 @@ import typer
 
 from lssvwm_cli.completion import runs
 from lssvwm_cli.console import say
+from lssvwm_cli.options import Device, Start
 
 PLAYED_STEPS = 4  # at most, by default: a key is answered sooner
 
@@ -18,10 +19,7 @@ def play(
             help="A run, a world's folder, a shipped name or a hub id. [default: the latest run]", autocompletion=runs
         ),
     ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(help="Shards, recordings or a hub id to start from. [default: data/maze, else the samples]"),
-    ] = None,
+    data: Start = None,
     context: Annotated[int, typer.Option(min=1, help="Recorded frames that the world sees first.")] = 100,
     steps: Annotated[
         int | None,
@@ -44,7 +42,7 @@ def play(
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads for the world. [default: half of the cores]")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Walk around in a world, in the browser or the terminal."""
     import signal

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lssvwm_cli.completion import formats
 from lssvwm_cli.console import core_count, duration, progress, say, show_json
+from lssvwm_cli.options import Jobs
 from lssvwm_cli.record import RECORDINGS
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ def prepare(
         typer.Argument(
             metavar="[FORMAT]",
             help="maze, luanti, minerl, vpt, teco, worldmem or another environment; without it, SOURCE is looked at.",
+            autocompletion=formats,
         ),
     ] = MAZE,
     source: Annotated[
@@ -42,7 +45,7 @@ def prepare(
             "best that ships, or one that is trained on the recordings first. [default: what ships for FORMAT]"
         ),
     ] = None,
-    jobs: Annotated[str, typer.Option(help="Processes that work side by side; auto takes one for each core.")] = "auto",
+    jobs: Jobs = "auto",
     size: Annotated[
         str | None,
         typer.Option(

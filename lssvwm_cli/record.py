@@ -6,14 +6,21 @@ from typing import Annotated
 
 import typer
 
+from lssvwm_cli.completion import environments
 from lssvwm_cli.console import core_count, duration, progress, say
+from lssvwm_cli.options import Jobs
 
 RECORDINGS = Path("recordings")
 
 
 def record(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="The environment to record: maze, luanti, or another that is known.")
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="The environment to record: maze, luanti, or another that is known.",
+            autocompletion=environments,
+        ),
     ],
     episodes: Annotated[
         int, typer.Option(min=0, help="Training episodes to record, each in a world of its own.")
@@ -34,7 +41,7 @@ def record(
         Path | None,
         typer.Option(help="Folder to write to; episodes that are there already are kept. [default: recordings/NAME]"),
     ] = None,
-    jobs: Annotated[str, typer.Option(help="Processes that work side by side; auto takes one for each core.")] = "auto",
+    jobs: Jobs = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first training world; the next has seed + 1.")] = 0,
     compact: Annotated[
         bool, typer.Option("--compact", help="Write files that are a quarter smaller, which takes ten times longer.")

@@ -6,35 +6,23 @@ from typing import Annotated
 
 import typer
 
-from lssvwm_cli.completion import runs
-from lssvwm_cli.console import progress, say, show_json
+from lssvwm_cli.console import progress, say, say_made, show_json
+from lssvwm_cli.options import Checkpoint, Chunk, Compile, Conditions, Device, Episode, Json, Start, Steps
 
 
 def rollout(
     frames: Annotated[int, typer.Option(min=1, help="Frames of the video, context included.")] = 800,
     out: Annotated[Path, typer.Option(help="The video to write: .mp4 or .gif.")] = Path("video.mp4"),
-    checkpoint: Annotated[
-        str | None,
-        typer.Option(
-            help="A run, a world's folder, a shipped name or a hub id. [default: the latest run]", autocompletion=runs
-        ),
-    ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(help="Shards, recordings or a hub id to start from. [default: data/maze, else the samples]"),
-    ] = None,
-    episode: Annotated[int, typer.Option(min=0, help="Number of the validation episode to start from.")] = 0,
+    checkpoint: Checkpoint = None,
+    data: Start = None,
+    episode: Episode = 0,
     context: Annotated[int, typer.Option(min=0, help="Recorded frames that the world sees first.")] = 240,
     actions: Annotated[
         str, typer.Option(help="recorded (and then the explorer's), explore, or a list such as `forward*10,left*5`.")
     ] = "recorded",
-    conditions: Annotated[
-        str, typer.Option(help="What drives the world: pose,action or one of them. [default: all that the world takes]")
-    ] = "",
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Denoising steps for each chunk. [default: the world's]")
-    ] = None,
-    chunk: Annotated[int | None, typer.Option(help="Frames generated together. [default: the model's first]")] = None,
+    conditions: Conditions = "",
+    steps: Steps = None,
+    chunk: Chunk = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same video.")] = 0,
     side_by_side: Annotated[
         bool, typer.Option("--side-by-side", help="Show the recording beside the rollout.")
@@ -48,14 +36,9 @@ def rollout(
     load_state: Annotated[
         Path | None, typer.Option(help="Continue from a saved memory; all --frames are then new.")
     ] = None,
-    compile: Annotated[
-        bool,
-        typer.Option(
-            help="Compile the model: the start is slow, the frames after it are faster. Needs a C++ compiler."
-        ),
-    ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    json: Annotated[bool, typer.Option("--json", help="Print the summary to stdout as JSON.")] = False,
+    compile: Compile = False,
+    device: Device = "auto",
+    json: Json = False,
 ) -> None:
     """Roll a world out into a video; each frame costs the same, however long it is."""
     from lssvwm_core.device import pick_device
@@ -95,3 +78,4 @@ def rollout(
     else:
         for name, value in summary.items():
             say(f"  {name.replace('_', ' ')}: {value}")
+        say_made(out, *([out.with_suffix(".map.png")] if map else []))

@@ -17,15 +17,14 @@ if TYPE_CHECKING:
     from lssvwm_core.training.run.folder import Run
 
 from lssvwm_cli.completion import presets, runs
-from lssvwm_cli.console import duration, progress, say, show
+from lssvwm_cli.console import duration, progress, say, say_made, show
+from lssvwm_cli.options import Compile, Device, Minutes, Resume, Set, Shards, Threads
 from lssvwm_cli.signals import Signals
 from lssvwm_core.presets import PRESETS
 
 
 def train(
-    data: Annotated[
-        str | None, typer.Option(help="Folder of shards, from lssvwm prepare, or a hub id. [default: data/maze]")
-    ] = None,
+    data: Shards = None,
     name: Annotated[
         str | None,
         typer.Option(help="Name of the run, a folder below runs/. [default: `<data>-<preset>`]", autocompletion=runs),
@@ -39,24 +38,18 @@ def train(
     config: Annotated[
         Path | None, typer.Option(help="TOML file with a preset and the sections [model], [sampling] and [train].")
     ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Change a setting, SECTION.FIELD=VALUE, such as model.depth=6; may be given again."),
-    ] = None,
+    set_: Set = None,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Training step at which to end. [default: the stages of the config]")
     ] = None,
-    minutes: Annotated[float | None, typer.Option(help="Save and stop after so many minutes.")] = None,
+    minutes: Minutes = None,
     clip_frames: Annotated[int | None, typer.Option(min=1, help="Train on clips of so many frames throughout.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Clips in each step of each process.")] = None,
-    resume: Annotated[bool, typer.Option(help="Continue the run if it is there already.")] = True,
+    resume: Resume = True,
     init_from: Annotated[
         str | None, typer.Option(help="Start from the weights (and shape) of a run, world or hub id.")
     ] = None,
-    compile: Annotated[
-        bool,
-        typer.Option(help="Compile the model: the start is slow, the steps after it are faster. Needs a C++ compiler."),
-    ] = False,
+    compile: Compile = False,
     shard_model: Annotated[
         bool,
         typer.Option(
@@ -67,8 +60,8 @@ def train(
         bool, typer.Option("--estimate", help="Print parameters, FLOPs, memory and time; train nothing.")
     ] = False,
     gpu: Annotated[str, typer.Option(help="With --estimate: a GPU such as H100, A100, 4090. [default: several]")] = "",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads to use. [default: all]")] = None,
+    device: Device = "auto",
+    threads: Threads = None,
 ) -> None:
     """Train a world model on shards. Given again, the command continues its run; Ctrl-C saves first.
 
@@ -149,6 +142,7 @@ def run_and_tell(
             say("there was nothing left to do; train on with more --steps")
         if end.stopped_by != "done":
             say(f"stopped by {end.stopped_by}; go on with the same command")
+        say_made(*sorted(run.samples.glob("*.mp4"))[-1:])
         signals.exit_if_any()
 
 

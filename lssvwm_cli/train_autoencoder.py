@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lssvwm_cli.console import progress, say
+from lssvwm_cli.options import Device
 from lssvwm_cli.record import RECORDINGS
 from lssvwm_cli.signals import Signals
 
@@ -38,7 +39,7 @@ def train_autoencoder(
         str | None, typer.Option(help="Continue from an autoencoder: a shipped name, a folder or a hub id.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Train an autoencoder on recordings; Ctrl-C keeps what was learnt so far."""
     from lssvwm_core.device import pick_device

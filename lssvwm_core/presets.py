@@ -25,6 +25,7 @@ class Stage:
     frames: Count
     """Frames of a clip; a multiple of every chunk size."""
     steps: Count
+    """Training steps on such clips."""
     batch_size: Count
     """Clips a step, in each process."""
 

@@ -1,12 +1,14 @@
 """The command line as users meet it."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from lssvwm_cli.app import app
 from lssvwm_core.training.run.folder import Run
 from tests.conftest import lssvwm, train_command
 
@@ -37,6 +39,25 @@ def test_help_lists_every_command_without_loading_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert all(command in done.stdout for command in COMMANDS)
+
+
+def test_alone_it_greets_with_what_can_be_done_now(tmp_path: Path) -> None:
+    """Each line that it shows is a command that there is, and the world named is the one that would be played."""
+    shown = lssvwm(tmp_path).stdout
+    offers = re.findall(r"^  lssvwm ([\w-]+)", shown, re.M)
+    assert len(offers) == 3
+    assert set(offers) <= {command.name for command in app.registered_commands}
+    assert max(map(len, shown.splitlines())) < 80
+    assert "the world that ships" in shown
+    (tmp_path / "runs/mine/checkpoints").mkdir(parents=True)
+    assert "the world of your latest run" in lssvwm(tmp_path).stdout
+
+
+def test_help_is_in_groups(tmp_path: Path) -> None:
+    shown = lssvwm(tmp_path, "--help").stdout
+    groups = ["Data", "Worlds", "Measuring", "Sharing"]
+    assert [name for name in re.findall(r"─ (\w+) ─", shown) if name in groups] == groups
+    assert "─ Commands ─" not in shown, "a command without a group: give it a rich_help_panel in app.py"
 
 
 def test_info_names_versions_and_backends(tmp_path: Path) -> None:

@@ -108,10 +108,20 @@ def test_any_encoding_will_do(encoding: str, tmp_path: Path) -> None:
 
 
 ENDINGS: dict[str, tuple[BaseException, int, str]] = {
-    "an error of ours": (LssvwmError("a\nb"), 1, "error: a; b\n"),
-    "the system's": (PermissionError(13, "Permission denied", "x\x1b"), 1, "error: x\\x1b: Permission denied\n"),
-    "two names": (OSError(18, "Cross-device link", "x", None, "y"), 1, "error: x -> y: Cross-device link\n"),
-    "no such file": (FileNotFoundError("x"), 1, "error: x: no such file\n"),
+    "an error of ours": (LssvwmError("a\nb"), 1, "error: a; b (see lssvwm info --help)\n"),
+    "with a command to go on with": (LssvwmError("a: lssvwm train"), 1, "error: a: lssvwm train\n"),
+    "the system's": (PermissionError(13, "Permission denied", "x\x1b"), 1, "error: x\\x1b: Permission denied; get "),
+    "a full disk": (OSError(28, "No space left", "x"), 1, "error: x: No space left; make room, and give the same "),
+    "two names": (
+        OSError(18, "Cross-device link", "x", None, "y"),
+        1,
+        "error: x -> y: Cross-device link; when that is mended, ",
+    ),
+    "no such file": (
+        FileNotFoundError("x"),
+        1,
+        "error: x: no such file; when that is mended, give the same command again\n",
+    ),
     "memory": (MemoryError("Unable to allocate 9 GiB"), 1, "error: out of memory (Unable to allocate 9 GiB); try a "),
     "torch's memory": (RuntimeError("CUDA out of memory. Tried"), 1, "error: out of memory (CUDA out of memory. "),
     "a bug": (KeyError("a\nb"), 1, "error: this is a bug of lssvwm, please report it: KeyError: 'a"),

@@ -34,13 +34,17 @@ class TrainConfig:
     steps: Annotated[int, Meta(ge=0, le=10**9)] = 0
     """Where to end; 0: after the last stage. More steps than the stages have prolong the last one."""
     learning_rate: Annotated[float, Meta(gt=0)] = 1e-3
+    """The highest learning rate of AdamW."""
     warmup_steps: Annotated[int, Meta(ge=0, le=10**9)] = 200
+    """The first steps, in which the learning rate rises from zero."""
     decay_share: Share = 0.2
     """The last part of the steps, in which the learning rate falls to zero."""
     weight_decay: Annotated[float, Meta(ge=0)] = 0.01
+    """AdamW's."""
     clip_norm: Annotated[float, Meta(gt=0)] = 1.0
     """Gradients are scaled down to this norm."""
     ema_decay: Share = 0.999
+    """The share that the moving average of the weights, which is what a world ships, keeps at each step."""
     accumulate: Count = 1
     """Batches whose gradients are summed before a step."""
     prefix_probability: Share = 0.5
@@ -54,9 +58,13 @@ class TrainConfig:
     precision: str = "auto"
     """bf16, fp32, or auto: bf16 on CUDA, on CPUs with AMX and on AMD's with AVX512-BF16."""
     seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
+    """Seed of the weights, the clips and the noise."""
     log_every: Count = 10
+    """Steps between lines of metrics.jsonl."""
     checkpoint_every: Count = 500
+    """Steps between checkpoints."""
     keep_checkpoints: Count = 2
+    """The newest checkpoints that are kept."""
     sample_every: Annotated[int, Meta(ge=0, le=10**9)] = 2000
     """Steps between sample videos (0: none)."""
     workers: Annotated[int, Meta(ge=0, le=1024)] = 0
