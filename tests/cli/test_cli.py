@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,7 @@ def test_help_is_in_groups(tmp_path: Path) -> None:
 def test_info_names_versions_and_backends(tmp_path: Path) -> None:
     shown = lssvwm(tmp_path, "info").stdout
     assert all(line.startswith("- ") for line in shown.splitlines())
-    for part in ("- lssvwm 0.1.0, Python 3.", "torch 2.", "- scan: ", "- precision: ", "- extra play "):
+    for part in (f"- lssvwm {version('lssvwm')}, Python 3.", "torch 2.", "- scan: ", "- precision: ", "- extra play "):
         assert part in shown
 
 
