@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lssvwm_datasets import reckoning
 from lssvwm_datasets.episode import Episode, null_at_first
 from lssvwm_datasets.errors import DamagedRecording, LssvwmError
 from lssvwm_datasets.format import DEFAULTS, Candidate, Format, ReaderOptions
 from lssvwm_datasets.frames import FrameParts
 from lssvwm_datasets.npz import integers, load_arrays
+from lssvwm_datasets.reckoning import reckoned_poses
 from lssvwm_datasets.schema import read_json
 from lssvwm_datasets.ticks import stretches
 from lssvwm_datasets.video import count_frames, probe_video, video_frames
@@ -92,15 +94,19 @@ def read(path: Path, id: str, options: ReaderOptions = DEFAULTS) -> Iterator[Epi
             if stretch.length == 1:
                 return
             frames = _last_twice(video_frames(video, replace(stretch, stop=stretch.stop - 1), options))
+        taken = null_at_first(actions[stretch.rows])
         yield Episode(
             id=stretch.id,
             frames=frames.resized(options.size),
             frame_size=options.frame_size(video, info.size),
-            actions=null_at_first(actions[stretch.rows]),
+            actions=taken,
             action_names=names,
             action_units=units,
             source_alignment=SOURCE_ALIGNMENT,
             fps=FPS,
+            poses=reckoned_poses(dict(zip(names, taken.T, strict=True))),
+            pose_names=reckoning.NAMES,
+            pose_kinds=reckoning.KINDS,
             notes=(*notes, *stretch.notes),
         )
         notes = []

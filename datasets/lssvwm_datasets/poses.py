@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+HIGHEST_POSE = 1e8  # blocks or degrees that a recording may have; Minecraft ends at 3e7
 POSITIONS = ("x", "y", "z")
 KINDS = (*POSITIONS, "cos", "sin", "pitch")  # in the order of canonical columns
 HEADING = "heading"  # an angle; recordings have it, canonical poses have its cosine and sine
@@ -100,3 +101,12 @@ def canonical(
         columns["cos"], columns["sin"] = np.cos(columns[HEADING]), np.sin(columns[HEADING])
     names = tuple(kind for kind in KINDS if kind in columns)
     return np.stack([columns[name] for name in names], axis=1).astype(np.float32), names
+
+
+def minecraft_poses(raw: NDArray[np.floating]) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+    """(T, 5) Minecraft's x, y (the height), z in blocks, pitch and yaw in degrees -> canonical, and their names.
+
+    Its yaw turns to the right from z, its pitch downwards; seen from above, z is to the right of x.
+    """
+    turned = raw * (1, 1, -1, -1, -1) + (0, 0, 0, 0, -90)
+    return canonical(turned, ("x", "z", "y", "pitch", "heading"), degrees=True, relative=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lssvwm_datasets import minerl, teco, vpt, worldmem
+from lssvwm_datasets import minerl, reckoning, teco, vpt, worldmem
 from lssvwm_datasets.environments import ENVIRONMENTS, MAZE
 from lssvwm_datasets.episode import Episode
 from lssvwm_datasets.errors import DamagedRecording, LssvwmError, UnreadableNow, printable
@@ -228,5 +228,8 @@ def _shifted(episode: Episode, offset: int) -> Episode:
     elif -episode.length < offset < 0:
         actions[:offset] = episode.actions[-offset:]
     actions[0] = 0
+    poses = episode.poses
+    if poses is not None and episode.pose_names == reckoning.NAMES:  # from these actions
+        poses = poses[np.clip(np.arange(episode.length) - offset, 0, episode.length - 1)]
     alignment = f"{episode.source_alignment}; taken {offset} frames later (--action-offset)"
-    return replace(episode, actions=actions, source_alignment=alignment)
+    return replace(episode, actions=actions, poses=poses, source_alignment=alignment)

@@ -11,15 +11,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lssvwm_datasets import reckoning
 from lssvwm_datasets.episode import Episode, null_at_first
 from lssvwm_datasets.errors import DamagedRecording
 from lssvwm_datasets.format import DEFAULTS, Format, ReaderOptions, find_pairs, find_singles
 from lssvwm_datasets.frames import FrameParts
 from lssvwm_datasets.npz import integers, load_arrays, npz_keys
+from lssvwm_datasets.reckoning import reckoned_poses
 from lssvwm_datasets.ticks import stretches
 from lssvwm_datasets.video import probe_video, video_frames
 
 MINECRAFT_ACTIONS = ("noop", "forward", "left", "right")  # by id; all but noop jump too, turns are of 20 degrees
+TURN = 20.0  # degrees
 DMLAB_ACTIONS = ("action_0", "action_1", "action_2")  # what they mean is not published
 FPS = 20.0
 MINECRAFT_ALIGNMENT = "action[t] led to frame[t]; action[0] is a dummy"
@@ -35,17 +38,28 @@ def read_minecraft(path: Path, id: str, options: ReaderOptions = DEFAULTS) -> It
     source = path.with_suffix(".npz")
     actions = _actions(source, load_arrays(source, ("actions",), options.max_memory), MINECRAFT_ACTIONS)
     for stretch in stretches(path, id, info.times, len(actions), FPS):
+        taken = null_at_first(actions[stretch.rows])
         yield Episode(
             id=stretch.id,
             frames=video_frames(path, stretch, options).resized(options.size),
             frame_size=options.frame_size(path, info.size),
-            actions=null_at_first(actions[stretch.rows]),
+            actions=taken,
             action_names=MINECRAFT_ACTIONS,
             action_units=("one-hot",) * len(MINECRAFT_ACTIONS),
             source_alignment=MINECRAFT_ALIGNMENT,
             fps=FPS,
+            poses=_reckoned(taken),
+            pose_names=reckoning.NAMES,
+            pose_kinds=reckoning.KINDS,
             notes=stretch.notes,
         )
+
+
+def _reckoned(actions: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Poses of (T, 4) actions: a jump with each, forward or turned by `TURN` degrees."""
+    _, forward, left, right = actions.T
+    jump = forward + left + right
+    return reckoned_poses({"forward": forward, "jump": jump, "camera_yaw": TURN * (right - left)})
 
 
 def read_dmlab(path: Path, id: str, options: ReaderOptions = DEFAULTS) -> Iterator[Episode]:

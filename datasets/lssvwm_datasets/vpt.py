@@ -16,11 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from lssvwm_datasets import reckoning
 from lssvwm_datasets.episode import Episode, null_at_first
 from lssvwm_datasets.errors import DamagedRecording
 from lssvwm_datasets.format import DEFAULTS, Format, ReaderOptions, find_pairs
 from lssvwm_datasets.frames import FrameParts
 from lssvwm_datasets.opening import opened_recording, reason_of
+from lssvwm_datasets.poses import HIGHEST_POSE, minecraft_poses
+from lssvwm_datasets.reckoning import reckoned_poses
 from lssvwm_datasets.ticks import Stretch, stretches
 from lssvwm_datasets.video import probe_video, video_frames
 
@@ -45,6 +48,7 @@ CAMERA = ("camera_pitch", "camera_yaw")  # degrees a tick; + looks down, + turns
 DEGREES_PER_PIXEL = 360 / 2400
 ACTION_NAMES = (*KEYS.values(), *BUTTONS.values(), *CAMERA)
 ACTION_UNITS = tuple("degrees" if name in CAMERA else "binary" for name in ACTION_NAMES)
+POSE = ("xpos", "ypos", "zpos", "pitch", "yaw")  # of a tick, before its action
 MOST_PIXELS = 1_000_000  # of any motion or position
 LONGEST_LINE = 2**20  # bytes; a tick with inventory and statistics has some thousands
 MEMORY_A_BYTE = 8  # bytes that a byte of ticks takes in memory
@@ -55,10 +59,17 @@ CURSOR = ((0, 0), (0, 12), (3, 9.5), (5, 14), (7, 13), (5, 9), (9, 9))  # an arr
 
 @dataclass(frozen=True)
 class Ticks:
-    """A recording's lines: (N, A) float32 actions, and where the cursor is, in window pixels, NaN when not shown."""
+    """A recording's lines.
+
+    Attributes:
+        actions: (N, A) float32.
+        cursor: (N, 2) x, y of the mouse in window pixels, NaN where it is not shown: no window of the game is open.
+        poses: (N, 5) x, y, z, pitch and yaw as the game has them; None where a line lacks one.
+    """
 
     actions: NDArray[np.float32]
-    cursor: NDArray[np.float64]  # (N, 2) x, y
+    cursor: NDArray[np.float64]
+    poses: NDArray[np.float64] | None
 
 
 def read(path: Path, id: str, options: ReaderOptions = DEFAULTS) -> Iterator[Episode]:
@@ -70,18 +81,41 @@ def read(path: Path, id: str, options: ReaderOptions = DEFAULTS) -> Iterator[Epi
     ticks = read_ticks(path.with_suffix(".jsonl"), options.max_memory)
     actions = np.zeros_like(ticks.actions)
     actions[1:] = ticks.actions[:-1]
+    playing = np.ones((len(actions), 1), np.float32)
+    playing[1:] = np.isnan(ticks.cursor[:-1, :1])  # where a window is open, keys and mouse are the window's
     for stretch in stretches(path, id, info.times, len(actions), FPS):
+        taken = null_at_first(actions[stretch.rows])
+        poses = _poses(ticks, stretch, taken * playing[stretch.rows])
         yield Episode(
             id=stretch.id,
             frames=_frames(path, stretch, ticks.cursor[stretch.rows], options),
             frame_size=options.frame_size(path, info.size),
-            actions=null_at_first(actions[stretch.rows]),
+            actions=taken,
             action_names=ACTION_NAMES,
             action_units=ACTION_UNITS,
             source_alignment=SOURCE_ALIGNMENT,
             fps=FPS,
+            poses=poses.rows,
+            pose_names=poses.names,
+            pose_kinds=poses.kinds,
             notes=stretch.notes,
         )
+
+
+@dataclass(frozen=True)
+class _Poses:
+    rows: NDArray[np.float32]
+    names: tuple[str, ...]
+    kinds: tuple[str, ...]
+
+
+def _poses(ticks: Ticks, stretch: Stretch, actions: NDArray[np.float32]) -> _Poses:
+    """As recorded; where they are not, as in BASALT's recordings, as reckoned from the actions."""
+    if ticks.poses is None:
+        rows = reckoned_poses(dict(zip(ACTION_NAMES, actions.T, strict=True)))
+        return _Poses(rows, reckoning.NAMES, reckoning.KINDS)
+    rows, names = minecraft_poses(ticks.poses[stretch.rows])
+    return _Poses(rows, names, names)
 
 
 def read_ticks(path: Path, max_memory: int = DEFAULTS.max_memory) -> Ticks:
@@ -90,7 +124,7 @@ def read_ticks(path: Path, max_memory: int = DEFAULTS.max_memory) -> Ticks:
     Raises: DamagedRecording, naming the line; OSError.
     """
     keyboard = _Keyboard()
-    actions, cursor = [], []
+    actions, cursor, poses = [], [], []
     blank = 0
     with opened_recording(path) as file:
         if (size := os.fstat(file.fileno()).st_size) > max_memory // MEMORY_A_BYTE:
@@ -107,12 +141,14 @@ def read_ticks(path: Path, max_memory: int = DEFAULTS.max_memory) -> Ticks:
                 mouse = tick["mouse"]
                 shown = tick.get("isGuiOpen", False)
                 cursor.append((_number(mouse["x"]), _number(mouse["y"])) if shown else (np.nan, np.nan))
+                poses.append([_coordinate(tick[name]) for name in POSE if name in tick])
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 reason = f"{type(error).__name__}: {reason_of(error)}"
                 raise DamagedRecording(f"{path}: line {number} is not a tick ({reason})") from error
     if not actions:
         raise DamagedRecording(f"{path}: no lines")
-    return Ticks(np.stack(actions), np.array(cursor))
+    known = all(len(pose) == len(POSE) for pose in poses)
+    return Ticks(np.stack(actions), np.array(cursor), np.array(poses) if known else None)
 
 
 def _frames(path: Path, stretch: Stretch, cursor: NDArray[np.float64], options: ReaderOptions) -> FrameParts:
@@ -148,6 +184,12 @@ class _Keyboard:
             action[ACTION_NAMES.index(name)] = 1
         action[-2:] = _number(mouse["dy"]) * DEGREES_PER_PIXEL, _number(mouse["dx"]) * DEGREES_PER_PIXEL
         return action
+
+
+def _coordinate(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= HIGHEST_POSE:
+        raise ValueError(f"{value!r} is not a number of blocks or degrees")
+    return float(value)
 
 
 def _number(value: Any) -> float:

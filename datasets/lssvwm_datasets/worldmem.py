@@ -12,7 +12,7 @@ from lssvwm_datasets.episode import Episode, null_at_first
 from lssvwm_datasets.errors import DamagedRecording
 from lssvwm_datasets.format import DEFAULTS, Format, ReaderOptions, find_pairs
 from lssvwm_datasets.npz import integers, load_arrays, npz_keys
-from lssvwm_datasets.poses import canonical
+from lssvwm_datasets.poses import HIGHEST_POSE, minecraft_poses
 from lssvwm_datasets.ticks import stretches
 from lssvwm_datasets.video import probe_video, video_frames
 
@@ -28,15 +28,9 @@ CAMERA = {3: "camera_pitch", 4: "camera_yaw"}
 CAMERA_NULL, CAMERA_STEP = 12, 15.0  # the bin of no turn; degrees a bin, MineDojo's default
 COLUMNS = 8  # the two not named above are arguments of craft, equip, place and destroy, and are not read
 HIGHEST = 1000  # any value of any column
-HIGHEST_POSE = 1e8  # blocks or degrees; Minecraft ends at 3e7
 ACTION_NAMES = (*(name for names in CHOICES.values() for name in names), *CAMERA.values())
 ACTION_UNITS = tuple("degrees" if name in CAMERA.values() else "binary" for name in ACTION_NAMES)
-# Its poses are Minecraft's: x, height, z in blocks; pitch downwards, and yaw to the right of z, in degrees. Seen from
-# above, z is to the right of x.
-POSE_COLUMNS = 5
-POSE_KINDS = ("x", "z", "y", "pitch", "heading")
-POSE_SIGNS = np.array([1, 1, -1, -1, -1])
-POSE_OFFSETS = np.array([0, 0, 0, 0, -90])
+POSE_COLUMNS = 5  # Minecraft's x, y, z, pitch, yaw
 
 
 def read(path: Path, id: str, options: ReaderOptions = DEFAULTS) -> Iterator[Episode]:
@@ -52,7 +46,7 @@ def read(path: Path, id: str, options: ReaderOptions = DEFAULTS) -> Iterator[Epi
     actions = _actions(source, arrays["actions"])
     poses = _poses(source, arrays["poses"], len(actions))
     for stretch in stretches(path, id, info.times, len(actions), FPS):
-        canonical_poses, pose_names = canonical(poses[stretch.rows], POSE_KINDS, degrees=True, relative=True)
+        canonical_poses, pose_names = minecraft_poses(poses[stretch.rows])
         yield Episode(
             id=stretch.id,
             frames=video_frames(path, stretch, options).resized(options.size),
@@ -88,7 +82,7 @@ def _check_highest(path: Path, choices: NDArray[np.int64], column: int, highest:
 
 
 def _poses(path: Path, poses: NDArray[Any], length: int) -> NDArray[np.float64]:
-    """(T, 5) of `POSE_KINDS`, in blocks and degrees.
+    """(T, 5) in blocks and degrees.
 
     Like WorldMem's loader, a first row that is missing is the next one, as is the first height.
     """
@@ -104,7 +98,7 @@ def _poses(path: Path, poses: NDArray[Any], length: int) -> NDArray[np.float64]:
             f"{path}: {len(poses)} poses for {length} actions, expected as many, and finite (to {HIGHEST_POSE:.0e})"
         )
     poses[0, 1] = poses[min(1, length - 1), 1]
-    return poses * POSE_SIGNS + POSE_OFFSETS
+    return poses
 
 
 def _recognises(path: Path) -> bool:

@@ -214,6 +214,11 @@ def worldmem(folder: Path, name: str = "000007", *, change: dict[str, Any] | Non
     return Expected(GREY * np.arange(LENGTH) % 250, actions)
 
 
+def luanti(folder: Path, name: str = "0000007-23") -> Expected:
+    expected = worldmem(folder, name, change={"luanti": np.array("{}")})
+    return Expected(expected.levels, expected.actions[:, [*range(7), -2, -1]])
+
+
 Writer = Callable[..., Expected]
 LAYOUTS: dict[str, tuple[Writer, tuple[str, ...]]] = {  # format -> how one recording is written, and where three lie
     "maze": (maze, ("train", "train", "eval")),
@@ -221,6 +226,7 @@ LAYOUTS: dict[str, tuple[Writer, tuple[str, ...]]] = {  # format -> how one reco
     "vpt": (vpt, ("7.x",) * 3),
     "teco-minecraft": (teco_minecraft, ("train/0", "train/1", "test/0")),
     "teco-dmlab": (teco_dmlab, ("train/0", "train/1", "test/0")),
+    "luanti": (luanti, ("train", "train", "eval")),
     "worldmem": (worldmem, ("training/a", "training/b", "validation/a")),
 }
 NAMES = {

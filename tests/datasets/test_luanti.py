@@ -16,22 +16,9 @@ from lssvwm_datasets.luanti.walk import Walk, find_start, shoot, shuffled, step,
 from lssvwm_datasets.minecraft import Body, Kind
 from lssvwm_datasets.recorder import plan
 from lssvwm_datasets.sources import find_recordings, sample_recordings
+from tests.datasets.made_terrain import hills
 
 SEED, STEPS, PIXELS, VIEW = 7, 60, 128, 32
-
-
-def hills(seed: int = 0) -> Terrain:
-    """A plain with steps of a block, pillars, a pond and a spring of lava."""
-    rng = np.random.default_rng(seed)
-    kinds = np.zeros((50, 20, 50), np.uint8)
-    heights = 5 + (np.add.outer(np.arange(50), np.arange(50)) // 15)
-    for x, z in np.ndindex(50, 50):
-        kinds[x, : heights[x, z], z] = Kind.FULL
-        if rng.random() < 0.04:
-            kinds[x, : heights[x, z] + 3, z] = Kind.FULL
-    kinds[10:15, 4:8, 30:36][kinds[10:15, 4:8, 30:36] == Kind.FULL] = Kind.WATER
-    kinds[35:37, 9, 10:12] = Kind.HARM
-    return Terrain(kinds, (-25, 0, -25))
 
 
 def test_the_explorer_sees_much_comes_back_and_keeps_away_from_harm() -> None:
