@@ -27,7 +27,7 @@ from lssvwm_core.training.loop import train
 from lssvwm_core.training.run.config import RunConfig, make_config
 from lssvwm_core.training.run.folder import Run
 from lssvwm_core.training.run.lock import locked
-from lssvwm_core.training.run.setup import build_model, open_run
+from lssvwm_core.training.run.setup import model_config, open_run
 from lssvwm_core.training.run.stopping import Stop, never
 from lssvwm_core.training.step.cost import step_cost
 from lssvwm_core.training.step.metrics import StepReport
@@ -170,7 +170,7 @@ class Comparison:
                 steps = [stage.steps for stage in self.scale.stages]
                 config = self._run_config(name, steps)
                 plan.steps[name] = planned_steps(config, header, self.budget, device)
-                plan.parameters[name] = parameters(build_model(config, header).config)
+                plan.parameters[name] = parameters(model_config(config, header))
             write_json(path, asdict(plan))
             yield number + 1, f"{name}: {' + '.join(map(str, plan.steps[name]))} steps"
 
@@ -181,7 +181,7 @@ class Comparison:
         """The same for every variant but for its mixers, its training fields, and the steps of the stages."""
         header = open_shards(self.data, TRAIN).header
         config = make_config(self.scale.preset, self.data, None, self.overrides)
-        ours = build_model(config, header).config
+        ours = model_config(config, header)
         stages = tuple(replace(stage, steps=count) for stage, count in zip(self.scale.stages, steps, strict=True))
         training: dict[str, Any] = {"stages": stages, "sample_every": 0, "keep_checkpoints": 1, "seed": self.seed}
         fields = variant(name, ours, max(stage.frames for stage in stages))
@@ -223,7 +223,7 @@ def stage_cost(config: RunConfig, header: ShardHeader, stage: Stage, kind: str, 
     """What one training step takes, in minutes or flops, the mean over the model's chunk sizes; 1 for steps."""
     if kind == "steps":
         return 1.0
-    model = build_model(config, header).config
+    model = model_config(config, header)
     costs = []
     for chunk in model.chunk_sizes:
         if kind == "flops":

@@ -78,6 +78,7 @@ def render(world: World, episode: EncodedEpisode | None, options: RenderOptions,
     fps = options.fps or FPS_FACTOR * world.header.fps
     truth = episode.frames if episode is not None else None
     rollout, written, times = start.rollout, 0, [time.perf_counter()]
+    certainty: list[NDArray[np.floating]] = []
     with video_writer(out, fps) as video:
         for first in range(0, start.context, SPEED_FRAMES):
             shown = _context_frames(world, episode, first, min(first + SPEED_FRAMES, start.context))
@@ -88,6 +89,8 @@ def render(world: World, episode: EncodedEpisode | None, options: RenderOptions,
         for number, chunk in enumerate(rollout.run(conditions)):
             first = number * world.chunk
             frames = chunk.frames[: generated - first]
+            if chunk.certainty is not None:
+                certainty.append(chunk.certainty[0, : len(frames)].cpu().numpy())
             beside = None
             if truth is not None:
                 beside = truth[start.context + first : start.context + first + len(frames)]
@@ -99,7 +102,8 @@ def render(world: World, episode: EncodedEpisode | None, options: RenderOptions,
         if episode is not None and episode.poses is not None:
             poses = np.concatenate([episode.poses[: start.context], poses])
         with written_whole(out.with_suffix(".map.png")) as partial:
-            draw_map(start.layout, _places(world, poses), start.context).save(partial)
+            known = np.concatenate(certainty) if certainty else None
+            draw_map(start.layout, _places(world, poses), start.context, certainty=known).save(partial)
     if options.save_state is not None:
         pose = controls.poses[-1]  # where the last chunk ends, as the state: the video may end within the chunk
         extra = {"pose": pose if pose.size and np.isfinite(pose).all() else None, "layout": start.layout}

@@ -31,10 +31,15 @@ class Chunk:
     Attributes:
         latents: (B, c, C, h, w), on the world's device.
         conditions: what led to them.
+        certainty: (B, c) in [0, 1], how well each place was known before it was generated: 0 where it is new, 1 where
+            it was recorded, a little less where the world made it up before. None for a world without a memory by least
+            squares.
     """
 
-    def __init__(self, world: "World", latents: Tensor, conditions: Conditions) -> None:
-        self._world, self.latents, self.conditions = world, latents, conditions
+    def __init__(
+        self, world: "World", latents: Tensor, conditions: Conditions, certainty: Tensor | None = None
+    ) -> None:
+        self._world, self.latents, self.conditions, self.certainty = world, latents, conditions, certainty
 
     @cached_property
     def frames(self) -> NDArray[np.uint8]:
@@ -90,7 +95,10 @@ class Rollout:
         if self.memory_cut:
             state = self.world.reset(self.batch)
             self.world.observe(state, self.recent, self.recent_conditions)
-        self._sampled = Chunk(self.world, self.world.sample(state, conditions, self.generators), conditions)
+        recollection = self.world.recollect(state, conditions)
+        latents = self.world.sample(state, conditions, self.generators, recollection)
+        certainty = None if recollection is None else recollection.certainty(self.world.model.config.recall_ridge)
+        self._sampled = Chunk(self.world, latents, conditions, certainty)
         return self._sampled
 
     def commit(self) -> None:

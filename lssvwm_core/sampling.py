@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from lssvwm_core.model.recall import Recollection
 from lssvwm_core.model.state import ModelState
 from lssvwm_core.model.world_model import WorldModel
 
@@ -83,14 +84,24 @@ def sampler_settings(sampler: Any) -> dict[str, Any]:
 
 
 def denoise(
-    model: WorldModel, sampler: Sampler, noise: Tensor, conditions: Mapping[str, Tensor], state: ModelState
+    model: WorldModel,
+    sampler: Sampler,
+    noise: Tensor,
+    conditions: Mapping[str, Tensor],
+    state: ModelState,
+    recollection: Recollection | None = None,
 ) -> Tensor:
-    """One chunk from noise (B, c, C, h, w) to clean latents of the same shape; `state` stays as it is."""
+    """One chunk from noise (B, c, C, h, w) to clean latents of the same shape; `state` stays as it is.
+
+    Args:
+        recollection: of these frames, as `WorldModel.recollect` gives it, where it is known already.
+    """
     batch, chunk = noise.shape[:2]
+    recollection = recollection or model.recollect(state, conditions, chunk)
 
     def velocity(x: Tensor, level: Level) -> Tensor:
         levels = torch.full((batch, chunk), float(level), device=noise.device)
-        return model(x, levels, conditions, state, chunk)[0]
+        return model(x, levels, conditions, state, chunk, recollection=recollection)[0]
 
     x = noise
     for now, after in pairwise(sampler.levels()):

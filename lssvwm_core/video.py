@@ -35,6 +35,7 @@ CAPTION_HEIGHT = 20  # pixels
 MAP_PIXELS = 2000  # along a side of a map, at most
 TILE_WIDTHS = 128, 320  # least and greatest of a frame on a sheet, pixels
 CONTEXT_COLOUR, GENERATED_COLOUR = (70, 130, 220), (40, 40, 40)
+NEW_COLOUR, KNOWN_COLOUR = (240, 130, 30), (40, 150, 70)  # of a path, by how well the place was known
 
 
 class VideoWriter:
@@ -217,14 +218,22 @@ def action_text(action: NDArray[np.float32], names: tuple[str, ...]) -> str:
 
 
 def draw_map(
-    layout: NDArray[np.uint8] | None, places: NDArray[np.floating], context: int, cell: int = 48
+    layout: NDArray[np.uint8] | None,
+    places: NDArray[np.floating],
+    context: int,
+    cell: int = 48,
+    certainty: NDArray[np.floating] | None = None,
 ) -> Image.Image:
     """The world from above with the path walked: context frames blue, generated ones orange, a dot where it ends.
+
+    Generated frames turn from orange to green by how well their place was known before, where `certainty`
+    (T - context,) tells: 0 to 1, NaN where unknown.
 
     layout (N, N), 1 = free, indexed [y, x] with y upwards; places (T, 2), x and y in its cells, NaN where unknown.
     Without a layout the picture is as large as the path; it begins at the origin, or where the path goes below it.
     """
-    known = places[np.isfinite(places).all(axis=1)]
+    there = np.isfinite(places).all(axis=1)
+    known, context = places[there], int(there[:context].sum())
     if layout is None:
         known = known - np.floor(known.min(axis=0, initial=0))
     size = layout.shape[0] if layout is not None else int(np.ceil(known.max(initial=1)))
@@ -234,9 +243,14 @@ def draw_map(
     for y, x in np.argwhere(layout == 0) if layout is not None else ():
         draw.rectangle((x * cell, (size - 1 - y) * cell, (x + 1) * cell - 1, (size - y) * cell - 1), (90, 90, 100))
     points = [(float(x) * cell, (size - float(y)) * cell) for x, y in known]
-    for part, colour in ((points[:context], CONTEXT_COLOUR), (points[max(context - 1, 0) :], (240, 130, 30))):
+    for part, colour in ((points[:context], CONTEXT_COLOUR), (points[max(context - 1, 0) :], NEW_COLOUR)):
         if len(part) > 1:
             draw.line(part, colour, width=3)
+    if certainty is not None:
+        shares = np.nan_to_num(certainty)[there[len(places) - len(certainty) :]]
+        for number, share in enumerate(shares, start=len(points) - len(shares)):
+            mixed = tuple(round((1 - share) * a + share * b) for a, b in zip(NEW_COLOUR, KNOWN_COLOUR, strict=True))
+            draw.line(points[max(number - 1, 0) : number + 1], mixed, width=3)
     if points:
         x, y = points[-1]
         draw.ellipse((x - 6, y - 6, x + 6, y + 6), (200, 30, 30))

@@ -24,7 +24,7 @@ from lssvwm_core.model import storage
 from lssvwm_core.model.autoencoder import load_autoencoder
 from lssvwm_core.model.config import ModelConfig, with_current_names
 from lssvwm_core.model.frame_codec import FrameCodec
-from lssvwm_core.model.recall import GENERATED_NOISE
+from lssvwm_core.model.recall import GENERATED_NOISE, Recollection
 from lssvwm_core.model.state import ModelState
 from lssvwm_core.model.world_model import WorldModel
 from lssvwm_core.resolve import resolve_world
@@ -129,15 +129,31 @@ class World:
         return self.decode(self.generate(state, conditions, rng))
 
     @torch.inference_mode()
-    def sample(self, state: ModelState, conditions: Mapping[str, Tensor], rng: Generators) -> Tensor:
-        """The next chunk, as `generate` gives it, before it is committed with `observe`."""
+    def recollect(self, state: ModelState, conditions: Mapping[str, Tensor]) -> Recollection | None:
+        """What the memory by least squares knows of the frames that are led by these rows; None where there is none."""
+        led = Conditions(conditions).to(self.device)
+        return self.model.recollect(state, led, led.frames)
+
+    @torch.inference_mode()
+    def sample(
+        self,
+        state: ModelState,
+        conditions: Mapping[str, Tensor],
+        rng: Generators,
+        recollection: Recollection | None = None,
+    ) -> Tensor:
+        """The next chunk, as `generate` gives it, before it is committed with `observe`.
+
+        Args:
+            recollection: what `recollect` gave for these rows, by whoever wants to know it too.
+        """
         shape = (self.chunk, *self.model.config.latent_shape)
         if isinstance(rng, torch.Generator):
             noise = torch.randn(state.batch, *shape, generator=rng).to(self.device)
         else:
             noise = torch.stack([torch.randn(*shape, generator=one) for one in rng]).to(self.device)
         with autocast(self.device, fastest_precision(self.device)):
-            return denoise(self.model, self.sampler, noise, Conditions(conditions).to(self.device), state)
+            return denoise(self.model, self.sampler, noise, Conditions(conditions).to(self.device), state, recollection)
 
     @torch.inference_mode()
     def encode(self, frames: NDArray[np.uint8] | Tensor) -> Tensor:

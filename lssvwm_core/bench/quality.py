@@ -157,4 +157,4 @@ def _roll_out(rollout: Rollout, trial: Trial) -> tuple[Frames, float]:
 
 def _judge(world: str, steps: int, shift: float, trial: Trial, frames: Frames, speed: float) -> Quality:
     near = float(psnr(frames, trial.truth).mean()), float(ssim(frames, trial.truth).mean())
-    return Quality(world, steps, shift, *near, sharpness(frames, trial.truth), speed)
+    return Quality(world, steps, shift, *near, float(sharpness(frames, trial.truth).mean()), speed)

@@ -57,6 +57,20 @@ def time_plots(task: Task, results: Sequence[Result], trained: int | None) -> li
     return plots
 
 
+def nearness_plots(results: Sequence[Result]) -> list[Plot]:
+    """PSNR against how far the nearest pose of the context is, where the results tell; none where all are the same."""
+    if any("nearest" not in result for result in results):
+        return []
+    nearest = np.concatenate([result["nearest"] for result in results])
+    if np.unique(nearest[np.isfinite(nearest)]).size < 2:
+        return []
+    rows = enumerate(row_names(results))
+    lines = {
+        name: binned(nearest, np.concatenate([result[PSNR.name][row] for result in results])) for row, name in rows
+    }
+    return [Plot("distance to the nearest pose seen", PSNR.heading, lines, title="by what was near", top=PSNR.top)]
+
+
 def binned(x: NDArray[np.floating], y: NDArray[np.floating]) -> tuple[list[float], list[float]]:
     """Means of y over at most `BINS` equal spans of x; NaNs of x are left out."""
     known = np.isfinite(x)

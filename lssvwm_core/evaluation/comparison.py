@@ -73,7 +73,7 @@ def check_goals(task: Task, reports: dict[str, Any]) -> list[dict[str, Any]]:
     ours = reports[OURS]["rows"][MODEL]
     for name in (name for name in SUB_QUADRATIC if name in reports):
         other = reports[name]["rows"][MODEL]
-        for metric in FRAME_METRICS:
+        for metric in (metric for metric in FRAME_METRICS if metric.higher_is_better is not None):
             if metric.name in ours["rollouts"] and metric.name in other["rollouts"]:
                 # the same episodes and seeds in the same order
                 differences = np.subtract(ours["rollouts"][metric.name], other["rollouts"][metric.name])

@@ -38,6 +38,7 @@ def summarise(task: Task, results: Sequence[Result]) -> dict[str, Any]:
         "rollouts": len(results),
         "exact_truth": all(bool(result["exact"]) for result in results),
         "frames_in_part": {part: int(mask.sum()) for part, mask in parts.items()},
+        "certainty": {part: _mean_known(results, mask) for part, mask in parts.items()},
         "rows": rows,
     }
     if CUT in rows:
@@ -45,6 +46,14 @@ def summarise(task: Task, results: Sequence[Result]) -> dict[str, Any]:
         figures["memory_db"] = rows[MODEL][measure][PSNR.name] - rows[CUT][measure][PSNR.name]
         figures["memory_measured_on"] = measure
     return figures
+
+
+def _mean_known(results: Sequence[Result], mask: NDArray[np.bool_]) -> float | None:
+    """How well the model knew the places of a part; None where nobody can tell."""
+    unknown = np.full(mask.shape[1:], np.nan)
+    values = np.stack([result.get("certainty", unknown) for result in results])[mask]
+    values = values[np.isfinite(values)]
+    return float(values.mean()) if len(values) else None
 
 
 def measured_metrics(results: Sequence[Result]) -> list[FrameMetric]:

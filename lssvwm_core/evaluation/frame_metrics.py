@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from lssvwm_core.evaluation.lpips import Lpips, load_lpips
-from lssvwm_core.evaluation.metrics import psnr, ssim
+from lssvwm_core.evaluation.metrics import LOST_BELOW, detail, lost, psnr, sharpness, ssim
 from lssvwm_core.video import Frames
 
 Score = Callable[[Frames, Frames], NDArray[np.float64]]
@@ -28,7 +28,8 @@ class FrameMetric:
         name: its key in results and in report.json.
         label: what people call it.
         digits: how many are shown after the point.
-        higher_is_better: whether frames nearer to the truth have higher figures.
+        higher_is_better: whether frames nearer to the truth have higher figures; None: figures nearer to 1.
+        of_level: a level of the frames beside that of the data, any frames of which will do, not frame by frame.
         score: the function itself, when it needs no file.
         load: takes the path of its weights (None: where they are usually kept) and a device; returns the function, or
             in words why it is not available.
@@ -39,16 +40,18 @@ class FrameMetric:
     name: str
     label: str
     digits: int
-    higher_is_better: bool
+    higher_is_better: bool | None
     score: Score | None = None
     load: Callable[[Path | None, torch.device], Score | str] | None = None
     unit: str = ""
     top: float | None = None
+    of_level: bool = False
 
     @property
     def heading(self) -> str:
         """For tables and plots: the label with an arrow towards better figures."""
-        return f"{self.label} {'↑' if self.higher_is_better else '↓'}" + (f" ({self.unit})" if self.unit else "")
+        arrow = {True: "↑", False: "↓", None: "→ 1"}[self.higher_is_better]
+        return f"{self.label} {arrow}" + (f" ({self.unit})" if self.unit else "")
 
 
 def _load_lpips(weights: Path | None, device: torch.device) -> Score | str:
@@ -59,7 +62,10 @@ def _load_lpips(weights: Path | None, device: torch.device) -> Score | str:
 PSNR = FrameMetric("psnr", "PSNR", 2, True, psnr, unit="dB", top=45.0)  # identical frames have 78 dB
 SSIM = FrameMetric("ssim", "SSIM", 4, True, ssim)
 LPIPS = FrameMetric("lpips", "LPIPS", 4, False, load=_load_lpips)
-FRAME_METRICS = (PSNR, SSIM, LPIPS)
+SHARPNESS = FrameMetric("sharpness", "sharpness", 2, None, sharpness, of_level=True)
+DETAIL = FrameMetric("detail", "detail", 2, None, detail, of_level=True)
+LOST = FrameMetric("lost", f"share below {LOST_BELOW:g} dB", 3, False, lost)
+FRAME_METRICS = (PSNR, SSIM, LPIPS, SHARPNESS, DETAIL, LOST)
 
 
 def load_frame_metrics(

@@ -1,4 +1,4 @@
-"""How near generated frames are to the truth: PSNR, SSIM and sharpness, Fréchet distance between sets of clips."""
+"""How near generated frames are to the truth: PSNR, SSIM, sharpness and detail, Fréchet distance of sets of clips."""
 
 import numpy as np
 import torch
@@ -7,6 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 SSIM_RADIUS, SSIM_SIGMA = 5, 1.5  # of the Gaussian window, in pixels (Wang et al., 2004)
+LOST_BELOW = 20.0  # dB
+HALF_OF_HIGHEST = 0.25  # cycles a pixel
 SSIM_C1, SSIM_C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 
 
@@ -30,18 +32,42 @@ def ssim(frames: NDArray[np.uint8], truth: NDArray[np.uint8]) -> NDArray[np.floa
     return similar.mean(dim=(1, 2, 3)).unflatten(0, (len(frames), 3)).mean(dim=1).numpy()
 
 
-def sharpness(frames: NDArray[np.uint8], truth: NDArray[np.uint8]) -> float:
-    """Mean gradient magnitude over (T, H, W, 3) frames, relative to the truth's: below 1 is blurred, above 1 is noisy.
+def sharpness(frames: NDArray[np.uint8], data: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Mean gradient magnitude of each frame, relative to the data's mean: below 1 is blurred, above 1 is noisy.
 
     PSNR alone rewards blur: the mean of all that may be seen has the highest.
+
+    Args:
+        frames: (T, H, W, 3).
+        data: (N, H, W, 3) frames of the kind that they should be; not compared one by one.
     """
-    return float(_gradient_magnitude(frames) / max(_gradient_magnitude(truth), 1e-9))
+    return _gradient_magnitudes(frames) / max(_gradient_magnitudes(data).mean(), 1e-9)
 
 
-def _gradient_magnitude(frames: NDArray[np.uint8]) -> float:
+def detail(frames: NDArray[np.uint8], data: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Energy of each frame at more than half the highest spatial frequency, relative to the data's mean.
+
+    It falls sooner than `sharpness` where textures are lost and outlines stay. Shapes as there.
+    """
+    return _fine_energies(frames) / max(_fine_energies(data).mean(), 1e-9)
+
+
+def lost(frames: NDArray[np.uint8], truth: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """(T,) 1 for frames that show something else, below `LOST_BELOW` dB of PSNR; their mean is the share lost."""
+    return (psnr(frames, truth) < LOST_BELOW).astype(np.float64)
+
+
+def _gradient_magnitudes(frames: NDArray[np.uint8]) -> NDArray[np.float64]:
     pixels = frames.astype(np.float32)
     down, right = np.diff(pixels, axis=1)[:, :, :-1], np.diff(pixels, axis=2)[:, :-1]
-    return float(np.hypot(down, right).mean())
+    return np.hypot(down, right).mean(axis=(1, 2, 3), dtype=np.float64)
+
+
+def _fine_energies(frames: NDArray[np.uint8]) -> NDArray[np.float64]:
+    grey = frames.mean(axis=-1, dtype=np.float32)
+    y, x = np.fft.fftfreq(grey.shape[1])[:, None], np.fft.rfftfreq(grey.shape[2])
+    fine = np.hypot(y, x) > HALF_OF_HIGHEST
+    return np.square(np.abs(np.fft.rfft2(grey))[:, fine]).mean(axis=1, dtype=np.float64)
 
 
 def _blur(images: Tensor) -> Tensor:

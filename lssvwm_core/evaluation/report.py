@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lssvwm_core.evaluation.charts import distance_plot, save_sheet, time_plots
+from lssvwm_core.evaluation.charts import distance_plot, nearness_plots, save_sheet, time_plots
 from lssvwm_core.evaluation.figures import summarise
 from lssvwm_core.evaluation.frame_metrics import FRAME_METRICS, PSNR
 from lssvwm_core.evaluation.results import REPORT_FILE, Measures, Result
@@ -44,6 +44,7 @@ def write_report(
     write_json(out / REPORT_FILE, figures)
     write_text(out / "report.md", markdown(task, figures))
     plots = [distance_plot(task, results, trained_frames), *time_plots(task, results, trained_frames)]
+    plots += nearness_plots(results)
     save_plots(out / "plots.png", plots)
     with drawing(out / "sheet.png"):
         save_sheet(out / "sheet.png", results)
@@ -63,7 +64,7 @@ def markdown(task: Task, figures: dict[str, Any]) -> str:
     text.append(
         f"{task.context} + {task.frames} frames: {task.about}. {figures['episodes']} held-out episodes, "
         f"{figures['rollouts']} rollouts; means over {judged} (± standard error over rollouts), against "
-        + ("exact frames." if figures["exact_truth"] else "decoded latents, as the data keeps no exact frames.")
+        + _truth_of(task, figures)
     )
     text.append(training_note(task, figures["trained_frames"]))
     text.append(table(["", *headings], measured))
@@ -80,6 +81,9 @@ def markdown(task: Task, figures: dict[str, Any]) -> str:
             [name, *(number(row[part].get(PSNR.name), PSNR.digits) for part in parts)]
             for name, row in figures["rows"].items()
         ]
+        certainty = [figures["certainty"][part] for part in parts]
+        if any(value is not None for value in certainty):
+            lines.append(["certainty of the memory, 0 to 1", *(number(value, 2) for value in certainty)])
         text.append(table(["PSNR (dB)", *(f"{part} ({counts[part]} frames)" for part in parts)], lines))
         if "seen" in parts:
             text.append(
@@ -92,6 +96,12 @@ def markdown(task: Task, figures: dict[str, Any]) -> str:
         "![contact sheet](sheet.png)\n"
     )
     return "\n\n".join(text)
+
+
+def _truth_of(task: Task, figures: dict[str, Any]) -> str:
+    if not task.has_truth:
+        return "what each row showed on the way out."
+    return "exact frames." if figures["exact_truth"] else "decoded latents, as the data keeps no exact frames."
 
 
 def missing_metrics(figures: dict[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lssvwm_core.evaluation.features import ClipFeatures
 from lssvwm_core.evaluation.frame_metrics import FRAME_METRICS, PSNR, Score
-from lssvwm_core.evaluation.tasks.task import Trial
+from lssvwm_core.evaluation.tasks.task import Task, Trial
 from lssvwm_core.model.tensors import check_regular
 from lssvwm_core.video import Frames
 from lssvwm_core.world import World
@@ -24,6 +24,7 @@ EPISODES_FOLDER = "episodes"
 EVALUATIONS = Path("evaluations")
 SETTINGS_FILE, REPORT_FILE = "evaluation.json", "report.json"
 SHEET_FRAMES = 8  # of an episode that are kept as pictures
+MAY_BE_UNKNOWN = ("distance", "nearest", "certainty")  # NaN there; results of before lack some of them
 ADVICE = "delete it and evaluate again"
 
 Result = dict[str, NDArray[Any]]
@@ -44,30 +45,51 @@ class Measures:
     missing: Mapping[str, str] = field(default_factory=dict)
 
 
-def measure(world: World, trial: Trial, generated: dict[str, Frames], measures: Measures) -> Result:
-    """What is kept of an episode; R rows, N generated frames.
+def measure(
+    world: World,
+    task: Task,
+    trial: Trial,
+    generated: dict[str, Frames],
+    measures: Measures,
+    certainty: NDArray[np.float64],
+) -> Result:
+    """What is kept of an episode; R rows, N measured frames.
 
-    Returns: arrays by name. Each frame metric (R, N), `distance` (N,), `features` (R, clips, d), `features_truth`
-        (clips, d), and `pictures` (1 + R, shown, H, W, 3), the truth first.
+    Args:
+        generated: the frames of each row.
+        certainty: (N,) how well the model knew each place before, see `Chunk`; NaN where nobody can tell.
+
+    Returns: arrays by name. Each frame metric (R, N), `distance`, `nearest` and `certainty` (N,), `features`
+        (R, clips, d), `features_truth` (clips, d), and `pictures` (1 + R, shown, H, W, 3), the truth first.
     """
-    everything = {
-        **generated,
-        LAST: np.broadcast_to(trial.context_frames[-1:], trial.truth.shape),
-        CEILING: world.decode(trial.truth_latents),
-    }
-    rows = [np.ascontiguousarray(frames) for frames in everything.values()]
-    shown = np.unique(np.linspace(0, len(trial.truth) - 1, SHEET_FRAMES).round().astype(int))
+    everything = dict(generated)
+    if task.has_truth:
+        everything[LAST] = np.broadcast_to(trial.context_frames[-1:], trial.truth.shape)
+        everything[CEILING] = world.decode(trial.truth_latents)
+    compared = [task.compared(frames, trial.truth) for frames in everything.values()]
+    rows = [np.ascontiguousarray(frames) for frames, _ in compared]
+    truths = [np.ascontiguousarray(truth) for _, truth in compared]
+    data = trial.truth if task.has_truth else trial.context_frames
+    shown = np.unique(np.linspace(0, task.frames - 1, SHEET_FRAMES).round().astype(int))
+    scores = {metric: measures.scores[metric.name] for metric in FRAME_METRICS if metric.name in measures.scores}
     return {
         "id": np.array(trial.id),
         "rows": np.array(list(everything)),
         "exact": np.array(trial.exact),
         "places_known": np.array(trial.places_known),
         "distance": trial.distance,
+        "nearest": trial.nearest,
+        "certainty": certainty,
         "features": np.stack([measures.features.extract(frames) for frames in rows]),
-        "features_truth": measures.features.extract(trial.truth),
+        "features_truth": measures.features.extract(np.ascontiguousarray(data)),
         "shown": shown,
-        "pictures": np.stack([trial.truth[shown], *(frames[shown] for frames in rows)]),
-        **{name: np.stack([score(frames, trial.truth) for frames in rows]) for name, score in measures.scores.items()},
+        "pictures": np.stack([truths[0][shown], *(frames[shown] for frames in rows)]),
+        **{
+            metric.name: np.stack(
+                [score(frames, data if metric.of_level else truth) for frames, truth in zip(rows, truths, strict=True)]
+            )
+            for metric, score in scores.items()
+        },
     }
 
 
@@ -123,6 +145,7 @@ def _problem(result: Result) -> str | None:
         "pictures": ("u", (1 + rows, shown, None, None, 3)),
         PSNR.name: ("f", (rows, frames)),
         **{metric.name: ("f", (rows, frames)) for metric in FRAME_METRICS if metric.name in result},
+        **{name: ("f", (frames,)) for name in MAY_BE_UNKNOWN if name in result},
     }
     for name, (kinds, shape) in expected.items():
         array = result.get(name)
@@ -131,7 +154,7 @@ def _problem(result: Result) -> str | None:
         fits = len(array.shape) == len(shape) and all(b in (None, a) for a, b in zip(array.shape, shape, strict=True))
         if array.dtype.kind not in kinds or not fits:
             return f"{name} has shape {array.shape} and type {array.dtype}, expected {shape}".replace("None", "any")
-        if name != "distance" and array.dtype.kind == "f" and not np.isfinite(array).all():
+        if name not in MAY_BE_UNKNOWN and array.dtype.kind == "f" and not np.isfinite(array).all():
             place = np.argwhere(~np.isfinite(array))[0].tolist()
             return f"{name}{place} is {array[tuple(place)]}, expected finite numbers"
     if not frames or not rows:

@@ -28,7 +28,7 @@ from lssvwm_core.evaluation.results import (
     save_result,
 )
 from lssvwm_core.evaluation.tasks.task import Task, Trial, make_trial
-from lssvwm_core.rollout import Rollout, episode_generator
+from lssvwm_core.rollout import Chunk, Rollout, episode_generator
 from lssvwm_core.video import CONTEXT_COLOUR, GENERATED_COLOUR, Frames, caption, upscale, video_writer
 from lssvwm_core.world import World
 from lssvwm_datasets.errors import LssvwmError
@@ -86,8 +86,8 @@ def evaluate(
 
     seeds = range(options.seed, options.seed + options.seeds)
     count = min(options.episodes, episode_count(source, world))
-    total = count * len(seeds) * options.task.frames
-    done = min(total, len(result_files(out)) * options.task.frames)
+    total = count * len(seeds) * options.task.generated
+    done = min(total, len(result_files(out)) * options.task.generated)
     yield EvalProgress(done, total)
     batch: list[tuple[Path, Trial, int]] = []
     for number, episode in islice(long_enough(source, world, options.task), count):
@@ -98,7 +98,7 @@ def evaluate(
             if len(batch) == options.batch:
                 for frames in _finish(world, batch, options, measures, out):
                     yield EvalProgress(done + frames, total)
-                done, batch = done + len(batch) * options.task.frames, []
+                done, batch = done + len(batch) * options.task.generated, []
     if batch:
         for frames in _finish(world, batch, options, measures, out):
             yield EvalProgress(done + frames, total)
@@ -124,21 +124,27 @@ def _finish(
     world: World, batch: list[tuple[Path, Trial, int]], options: EvalOptions, measures: Measures, out: Path
 ) -> Iterator[int]:
     """Roll out a batch, then write its results and videos; yields generated frames, over the batch."""
-    trials, seeds, frames = [trial for _, trial, _ in batch], [seed for *_, seed in batch], options.task.frames
+    trials, seeds, frames = [trial for _, trial, _ in batch], [seed for *_, seed in batch], options.task.generated
     names = (MODEL, CUT) if options.cut else (MODEL,)
     rolled: dict[str, Frames] = {}
+    certainty = np.full((len(batch), frames), np.nan)
     for share, name in enumerate(names):
         parts: list[Frames] = []
-        for part in _roll_out(world, trials, seeds, memory_cut=name == CUT):
-            parts.append(part)
-            done = min(len(parts) * world.chunk, frames)
+        for chunk in _roll_out(world, trials, seeds, memory_cut=name == CUT):
+            first = len(parts) * world.chunk
+            parts.append(world.decode(chunk.latents))
+            if name == MODEL and chunk.certainty is not None:
+                certainty[:, first : first + world.chunk] = chunk.certainty[:, : frames - first].cpu()
+            done = min(first + world.chunk, frames)
             yield (share * frames + done) // len(names) * len(batch)
         rolled[name] = np.concatenate(parts, axis=1)[:, :frames]
     for k, (path, trial, _) in enumerate(batch):
         generated = {name: rolled[name][k] for name in names}
         if trial.number < options.videos:
-            _write_video(world, trial, generated, out / VIDEOS_FOLDER / f"{path.stem}.mp4")
-        save_result(path, measure(world, trial, generated, measures))
+            truth = {"truth": trial.truth} if options.task.has_truth else {}
+            _write_video(world, trial, truth | generated, out / VIDEOS_FOLDER / f"{path.stem}.mp4")
+        measured = certainty[k, -options.task.frames :]
+        save_result(path, measure(world, options.task, trial, generated, measures, measured))
 
 
 def _open_folder(out: Path, fixed: dict[str, Any]) -> None:
@@ -158,20 +164,19 @@ def _open_folder(out: Path, fixed: dict[str, Any]) -> None:
         write_json(path, fixed)
 
 
-def _roll_out(world: World, trials: list[Trial], seeds: list[int], memory_cut: bool) -> Iterator[Frames]:
-    """Yield the decoded frames of all trials, (trials, c, H, W, 3), chunk by chunk."""
+def _roll_out(world: World, trials: list[Trial], seeds: list[int], memory_cut: bool) -> Iterator[Chunk]:
+    """All trials side by side, chunk by chunk."""
     generators = [episode_generator(seed, trial.number) for seed, trial in zip(seeds, trials, strict=True)]
     rollout = Rollout(world, generators, memory_cut)
     context, conditions = len(trials[0].context), Conditions.stack([trial.conditions for trial in trials])
     rollout.observe(torch.stack([trial.context for trial in trials]), conditions[:context])
-    for chunk in rollout.run(conditions[context:]):
-        yield world.decode(chunk.latents)
+    yield from rollout.run(conditions[context:])
 
 
-def _write_video(world: World, trial: Trial, generated: dict[str, Frames], path: Path) -> None:
-    context = np.concatenate([trial.context_frames] * (1 + len(generated)), axis=2)
-    beside = np.concatenate([trial.truth, *generated.values()], axis=2)
-    names = " | ".join(["truth", *generated])
+def _write_video(world: World, trial: Trial, columns: dict[str, Frames], path: Path) -> None:
+    context = np.concatenate([trial.context_frames] * len(columns), axis=2)
+    beside = np.concatenate(list(columns.values()), axis=2)
+    names = " | ".join(columns)
     with video_writer(path, FPS_FACTOR * world.header.fps) as video:
         for word, frames, first, colour in (
             ("context", context, 0, CONTEXT_COLOUR),

@@ -37,6 +37,13 @@ class Recollection(NamedTuple):
     latents: Tensor
     novelty: Tensor
 
+    def certainty(self, ridge: float) -> Tensor:
+        """(B, T) in [0, 1]: 0 where a place is new, 1 where it was recorded; logarithmic in the novelty.
+
+        A frame that was recorded once has a novelty of about the ridge, so this tells it from a near one.
+        """
+        return (self.novelty.clamp(min=ridge).log() / math.log(ridge)).clamp(0, 1)
+
 
 class Recall(nn.Module):
     """The memory of a world: frames by the poses that they were seen from.
@@ -101,6 +108,22 @@ class Recall(nn.Module):
         found = torch.cat(recalled, dim=1).unflatten(2, self.latent_shape)
         return Recollection(found.float(), torch.cat(novelty, dim=1).float()), state
 
+    def gram(self, poses: Tensor) -> Tensor:
+        """(T, T) float64 ΦΦᵀ of known poses (T, P): how much two of them are the same place, 1 for the very same."""
+        addresses = self._addresses(poses[None], 1, len(poses))[0]
+        return addresses @ addresses.mT
+
+    @torch.no_grad()
+    def of_clip(self, poses: Tensor | None, latents: Tensor, chunk: int) -> Recollection:
+        """What `forward` recalls of clips that begin with nothing, without the memory at their end: for training.
+
+        As no P is carried along, the Gram matrix of the clip's own addresses is all that is needed.
+        """
+        addresses = self._addresses(poses, *latents.shape[:2])
+        prior = addresses @ addresses.mT / self.ridge  # ΦPΦᵀ
+        recalled, left, _ = _solve(prior, latents.double().flatten(2), chunk, 1.0)
+        return Recollection(recalled.unflatten(2, self.latent_shape).float(), self._novelty(addresses, left).float())
+
     @torch.no_grad()
     def read(self, state: RecallState, poses: Tensor | None, frames: int) -> Recollection:
         """What is known of the poses (B, T, P), none of which is remembered."""
@@ -113,26 +136,17 @@ class Recall(nn.Module):
     def _block(
         self, state: RecallState, addresses: Tensor, values: Tensor, chunk: int, noise: float
     ) -> tuple[Tensor, Tensor, RecallState]:
-        """One block of frames, solved at once: the Cholesky factor L of R + ΦPΦᵀ orders the frames in time.
-
-        Row i of L says how frame i follows from those before it; within a chunk, no frame knows of another.
-        """
+        """One block of frames, all at once: what is recalled, what is left of the variance, and the memory after."""
         covariance, weights = state["covariance"], state["weights"]
         spread = covariance @ addresses.mT  # PΦᵀ (B, n, T)
-        prior = addresses @ spread  # ΦPΦᵀ
-        factor = torch.linalg.cholesky(
-            prior + noise * torch.eye(prior.shape[-1], dtype=prior.dtype, device=prior.device)
-        )
-        errors = values - addresses @ weights
-        white = torch.linalg.solve_triangular(factor, errors, upper=False)  # what is new in each frame
-        number = torch.arange(addresses.shape[1], device=addresses.device) // chunk
-        before = factor * (number[:, None] > number)  # of earlier chunks
-        recalled = addresses @ weights + before @ white
-        left = prior.diagonal(dim1=-2, dim2=-1) - before.square().sum(dim=-1)
-        gain = torch.linalg.solve_triangular(factor, spread.mT, upper=False)  # (B, T, n)
-        covariance = covariance - gain.mT @ gain
-        after = {"covariance": (covariance + covariance.mT) / 2, "weights": weights + gain.mT @ white}
-        return recalled, self._novelty(addresses, left), after
+        known = addresses @ weights
+        recalled, left, solved = _solve(addresses @ spread, values - known, chunk, noise)
+        gain = torch.linalg.solve_triangular(solved.factor, spread.mT, upper=False)  # (B, T, n)
+        covariance = torch.baddbmm(covariance, gain.mT, gain, alpha=-1)
+        if addresses.shape[1] > chunk:  # one chunk adds rounding only, and this takes long
+            covariance = (covariance + covariance.mT) / 2
+        after = {"covariance": covariance, "weights": torch.baddbmm(weights, gain.mT, solved.white)}
+        return known + recalled, self._novelty(addresses, left), after
 
     def _addresses(self, poses: Tensor | None, batch: int, frames: int) -> Tensor:
         """(B, T, n) float64 of length 1; zeros where a pose is unknown."""
@@ -146,3 +160,28 @@ class Recall(nn.Module):
         """λ·φPφᵀ, kept within [0, 1]; 1 for unknown poses."""
         unknown = addresses.abs().amax(dim=-1) == 0
         return (self.ridge * variance).clamp(0, 1).masked_fill(unknown, 1.0)
+
+
+class _Solved(NamedTuple):
+    factor: Tensor
+    """(B, T, T) L, the Cholesky factor of R + ΦPΦᵀ: row i says how frame i follows from those before it."""
+    white: Tensor
+    """(B, T, C·h·w) what is new in each frame."""
+
+
+def _solve(prior: Tensor, errors: Tensor, chunk: int, noise: float) -> tuple[Tensor, Tensor, _Solved]:
+    """What the earlier chunks tell of each frame's errors, and the variance that they leave.
+
+    Within a chunk, no frame knows of another.
+
+    Args:
+        prior: (B, T, T) ΦPΦᵀ.
+        errors: (B, T, C·h·w) what the memory did not know.
+    """
+    noises = noise * torch.eye(prior.shape[-1], dtype=prior.dtype, device=prior.device)
+    factor = torch.linalg.cholesky(prior + noises)
+    white = torch.linalg.solve_triangular(factor, errors, upper=False)
+    number = torch.arange(prior.shape[-1], device=prior.device) // chunk
+    before = factor * (number[:, None] > number)  # of earlier chunks
+    left = prior.diagonal(dim1=-2, dim2=-1) - before.square().sum(dim=-1)
+    return before @ white, left, _Solved(factor, white)

@@ -56,7 +56,7 @@ class WorldModel(nn.Module):
             self.recall = Recall(
                 len(config.pose_names), config.latent_shape, config.recall, config.recall_lengths, config.recall_ridge
             )
-            self.embed_recollection = nn.Linear(channels + 1, width)  # and its novelty
+            self.embed_recollection = nn.Linear(channels + 2, width)  # novelty and certainty with it
             self.gate = nn.Linear(width, channels)
             zeroed += [self.embed_recollection, self.gate]
         for linear in zeroed:
@@ -102,6 +102,7 @@ class WorldModel(nn.Module):
         chunk: int | None = None,
         remember: Tensor | None = None,
         write_noise: float = 1.0,
+        recollection: Recollection | None = None,
     ) -> tuple[Tensor, ModelState]:
         """Predict the velocity (noise - clean) of T frames that follow `state`.
 
@@ -115,14 +116,17 @@ class WorldModel(nn.Module):
             remember: (B, T, C, h, w) the clean latents, for the memory by least squares: a frame is recalled from the
                 chunks before its own. None: it is recalled from `state` alone, and nothing is remembered.
             write_noise: of what is remembered, see `recall`; 1 for recorded frames.
+            recollection: what `recollect` gave for these frames, when they are denoised in several steps.
 
-        Returns: velocities (B, T, C, h, w) float32 and the state after these frames, as if they were clean.
+        Returns: velocities (B, T, C, h, w) float32 and the state after these frames, as if they were clean. In training
+            mode, after clips that begin with nothing, the memory by least squares in it is empty: nobody needs it.
 
         Raises: ValueError for a chunk the model is not trained for, a T that is no multiple, or unknown streams.
         """
         batch, frames = latents.shape[:2]
         chunk = self.config.chunk_sizes[0] if chunk is None else chunk
         self._check(latents, conditions, chunk)
+        whole_clip = state is None and self.training
         state = self.initial_state(batch) if state is None else state
 
         noisy = patchify(latents, self.config.patch)
@@ -135,10 +139,11 @@ class WorldModel(nn.Module):
         poses, others = conditions.get("pose"), state.mixers[len(self.mixers) :]  # the states beside the mixers'
         if self.odometer is not None:
             poses, others[0] = self.odometer(poses, conditions.get("action"), others[0], frames)
-        recollection = None
         if self.recall is not None:
             if remember is None:
-                recollection = self.recall.read(others[-1], poses, frames)
+                recollection = recollection or self.recall.read(others[-1], poses, frames)
+            elif whole_clip:
+                recollection = self.recall.of_clip(poses, remember, chunk)
             else:
                 recollection, others[-1] = self.recall(others[-1], poses, remember, chunk, write_noise)
             x = x + self._embedded(recollection)
@@ -160,23 +165,38 @@ class WorldModel(nn.Module):
         hidden = adaptive_norm(x, shift, scale)
         velocity = self.project(hidden).float()
         if recollection is not None:
-            velocity = velocity + self.gate(hidden).float() * self._recalled_velocity(noisy, noise_levels, recollection)
+            velocity = self._towards_recalled(velocity, self.gate(hidden).float(), noisy, noise_levels, recollection)
         return unpatchify(velocity, self.config.patch), state.after(new_mixers + others, frames)
 
+    @torch.no_grad()
+    def recollect(self, state: ModelState, conditions: Mapping[str, Tensor], frames: int) -> Recollection | None:
+        """What the memory by least squares says of T frames that follow `state`; None for a model that has none."""
+        if self.recall is None:
+            return None
+        poses, others = conditions.get("pose"), state.mixers[len(self.mixers) :]
+        if self.odometer is not None:
+            poses, _ = self.odometer(poses, conditions.get("action"), others[0], frames)
+        return self.recall.read(others[-1], poses, frames)
+
     def _embedded(self, recollection: Recollection) -> Tensor:
-        """What is recalled, and how new the place is, as a part of the tokens (B, T, h, w, D)."""
+        """What is recalled, and how well the place is known, as a part of the tokens (B, T, h, w, D)."""
         recalled = patchify(recollection.latents, self.config.patch)
-        novelty = recollection.novelty[:, :, None, None, None].expand(*recalled.shape[:-1], 1)
-        return self.embed_recollection(torch.cat([recalled, novelty], dim=-1)).float()
+        known = torch.stack([recollection.novelty, recollection.certainty(self.config.recall_ridge)], dim=-1)
+        known = known[:, :, None, None].expand(*recalled.shape[:-1], 2)
+        return self.embed_recollection(torch.cat([recalled, known], dim=-1)).float()
 
-    def _recalled_velocity(self, noisy: Tensor, noise_levels: Tensor, recollection: Recollection) -> Tensor:
-        """The velocity of frames that are as they are recalled, (B, T, h, w, C · patch²): a way past the layers.
+    def _towards_recalled(
+        self, velocity: Tensor, gate: Tensor, noisy: Tensor, noise_levels: Tensor, recollection: Recollection
+    ) -> Tensor:
+        """A way past the layers, which are too narrow to carry a frame; all but levels are (B, T, h, w, C · patch²).
 
-        They are too narrow to carry a frame; the gate decides where it is to be trusted. 0 where nothing is known.
+        The velocity is drawn towards that of a frame which is as it is recalled, by a gate that has seen the tokens:
+        it learns where a recollection is to be trusted, and the layers need not learn anything anew.
         """
         level = noise_levels[:, :, None, None, None].clamp(min=LEAST_LEVEL)
+        recalled = (noisy - patchify(recollection.latents, self.config.patch)) / level
         known = 1 - recollection.novelty[:, :, None, None, None]
-        return known * (noisy - patchify(recollection.latents, self.config.patch)) / level
+        return velocity + gate * known * (recalled - velocity)
 
     def _check(self, latents: Tensor, conditions: Mapping[str, Tensor], chunk: int) -> None:
         if chunk not in self.config.chunk_sizes:

@@ -30,6 +30,7 @@ class Game:
         frame: (H, W, 3) uint8, the last one.
         place: where the agent stands, as far as that is known.
         generated: frames since the last jump.
+        certainty: how well the place of the last frame was known before, see `Chunk`; None where nobody can tell.
         scene: counts the jumps: restarts and loads.
         actions_only: tell the world no poses.
         slots: the saved moments.
@@ -42,6 +43,7 @@ class Game:
     frame: NDArray[np.uint8]
     place: Place
     generated: int
+    certainty: float | None
 
     def __init__(self, world: World, source: Path, slots: Path, context: int = 100, seed: int = 0) -> None:
         """Start at the first validation episode of `source`. Raises: LssvwmError."""
@@ -101,7 +103,9 @@ class Game:
             actions[0] = self._rows[move]
             place = place.after(move)
         poses = None if place.pose is None else place.pose[None]
-        self.frame = self.rollout.sample(self._conditions(actions, poses)).frames[0]
+        chunk = self.rollout.sample(self._conditions(actions, poses))
+        self.frame = chunk.frames[0]
+        self.certainty = None if chunk.certainty is None else float(chunk.certainty)
         self.place = place
         self.generated += 1
         return self.frame
@@ -152,4 +156,4 @@ class Game:
             self.frame = self.world.decode(rollout.recent[0, -1:])[0]
         self.rollout, self.place = rollout, place
         self.scene += 1
-        self.generated = 0
+        self.generated, self.certainty = 0, None

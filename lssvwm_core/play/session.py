@@ -250,6 +250,7 @@ class Session:
             "spot": None if (spot := game.place.spot) is None else [round(value, 3) for value in spot],
             "scene": game.scene,
             "generated": game.generated,
+            "certainty": None if game.certainty is None else round(game.certainty, 3),
             "slots": self._slots,
             "notice": self._notice,
         }

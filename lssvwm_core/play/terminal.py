@@ -63,10 +63,11 @@ def draw(picture: Picture, title: str, help: str, width: int, height: int) -> li
             line.append("▀", f"rgb({above[0]},{above[1]},{above[2]}) on rgb({below[0]},{below[1]},{below[2]})")
         lines.append(line)
     status = picture.status
+    known = "" if status["certainty"] is None else f"  place known {status['certainty']:.0%}"
     facts = (
         f"{title}  frame {status['frames']}  {status['fps']:.1f} fps  {status['milliseconds']:.0f} ms  "
         f"{status['steps']} steps  "
-        f"state {status['state_bytes']:,} bytes  memory {'cut' if status['cut_memory'] else 'on'}"
+        f"state {status['state_bytes']:,} bytes  memory {'cut' if status['cut_memory'] else 'on'}{known}"
     )
     told = [(facts, "bold"), (help, "dim"), (status["notice"], "yellow")]
     return [*lines, *(Text(printable(text), style, no_wrap=True, overflow="ellipsis") for text, style in told)]

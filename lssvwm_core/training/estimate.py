@@ -10,7 +10,7 @@ from lssvwm_core.device import training_precision
 from lssvwm_core.model.config import ModelConfig
 from lssvwm_core.model.variants import parameters
 from lssvwm_core.training.run.config import RunConfig
-from lssvwm_core.training.run.setup import build_model
+from lssvwm_core.training.run.setup import model_config
 from lssvwm_core.training.step.cost import STATE_BYTES, Gpu, find_gpus, step_cost
 from lssvwm_datasets.shards import open_shards
 from lssvwm_datasets.sources import TRAIN
@@ -76,7 +76,7 @@ def estimate_training(config: RunConfig, device: torch.device, gpu: str = "") ->
     known = find_gpus(gpu)
     precision = "bf16" if config.train.precision == "auto" else config.train.precision
     config = replace(config, train=replace(config.train, precision=precision))
-    model = build_model(config, open_shards(Path(config.data), TRAIN).header).config
+    model = model_config(config, open_shards(Path(config.data), TRAIN).header)
     stages, checkpointing = estimate_stages(config, model), config.train.activation_checkpointing
     state_bytes = STATE_BYTES * parameters(model)
     needed = state_bytes + max(s.checkpointed_bytes if checkpointing else s.activation_bytes for s in stages)

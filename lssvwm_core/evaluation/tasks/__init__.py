@@ -6,11 +6,12 @@ from lssvwm_core.evaluation.tasks.reasoning import Long, Reasoning
 from lssvwm_core.evaluation.tasks.retrieval import Retrieval
 from lssvwm_core.evaluation.tasks.task import Task
 from lssvwm_core.evaluation.tasks.turn import Turn
+from lssvwm_core.evaluation.tasks.way_back import WayBack
 from lssvwm_datasets.errors import LssvwmError
 
 __all__ = ["TASKS", "Task", "make_task"]
 
-TASKS: dict[str, Task] = {task.name: task for task in (Retrieval(), Reasoning(), Long(), Turn())}
+TASKS: dict[str, Task] = {task.name: task for task in (Retrieval(), Reasoning(), Long(), Turn(), WayBack())}
 
 
 def make_task(name: str, context: int | None = None, frames: int | None = None) -> Task:

@@ -1,20 +1,17 @@
 """Retrieval (paper, 'Long-term memory'): back along the context's poses; the truth is the context reversed."""
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lssvwm_core.episodes import EncodedEpisode
-from lssvwm_core.evaluation.tasks.task import Task
+from lssvwm_core.evaluation.tasks.task import Task, quarters
 from lssvwm_datasets.errors import LssvwmError
 
 if TYPE_CHECKING:
     from lssvwm_core.world import World
-
-QUARTERS = 4
 
 
 @dataclass(frozen=True)
@@ -53,9 +50,4 @@ class Retrieval(Task):
 
     def parts(self, distance: NDArray[np.float64], known: bool) -> dict[str, NDArray[np.bool_]]:
         """The quarters of the way back."""
-        frames = np.arange(self.frames)
-        edges = np.linspace(0, self.frames, QUARTERS + 1).round().astype(int)
-        return {
-            f"quarter {k + 1}": np.broadcast_to((frames >= first) & (frames < last), distance.shape)
-            for k, (first, last) in enumerate(pairwise(edges))
-        }
+        return quarters(self.frames, distance.shape)

@@ -1,6 +1,7 @@
 """What every task has in common, and the task on one episode: a trial."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from lssvwm_core.conditions import Conditions
 from lssvwm_core.episodes import EncodedEpisode
+from lssvwm_core.video import Frames
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.poses import Plane, plane_of
 from lssvwm_datasets.streams import STREAMS
@@ -52,7 +54,21 @@ class Task:
                 "one to generate"
             )
 
-    def lead(self, rows: Rows, world: "World") -> Rows:
+    @property
+    def generated(self) -> int:
+        """Frames to generate; the last `frames` of them are measured."""
+        return self.frames
+
+    @property
+    def has_truth(self) -> bool:
+        """Whether the recording shows what is to be generated."""
+        return True
+
+    def compared(self, generated: Frames, truth: Frames) -> tuple[Frames, Frames]:
+        """The frames that are measured, and what they are to look like, (frames, H, W, 3) each."""
+        return generated, truth
+
+    def lead(self, rows: Rows, world: "World", episode: EncodedEpisode) -> Rows:
         """What the world is told of each frame; `rows` are those recorded with the frames of `order`."""
         return rows
 
@@ -87,6 +103,7 @@ class Trial:
         conditions: (1, context + N, columns) of each stream.
         truth: (N, H, W, 3) exact frames, decoded latents where the shards keep none (`exact` tells).
         distance: (N,) frames since the same place was seen in the context; NaN where it was not.
+        nearest: (N,) how far the nearest pose of the context is, in units of the ground; NaN where nobody knows.
         places_known: whether the distances mean anything.
     """
 
@@ -98,6 +115,7 @@ class Trial:
     truth: NDArray[np.uint8]
     context_frames: NDArray[np.uint8]
     distance: NDArray[np.float64]
+    nearest: NDArray[np.float64]
     places_known: bool
     exact: bool
 
@@ -110,7 +128,9 @@ def make_trial(task: Task, number: int, episode: EncodedEpisode, world: "World",
     for name, found in rows.items():
         if STREAMS[name].of_steps:
             found[np.diff(order, prepend=-1) != 1] = np.nan  # as in training: only a step forward in time has an action
-    rows = task.lead(rows, world)
+    rows = task.lead(rows, world, episode)
+    plane = plane_of(world.header.pose_names, world.header.pose_kinds)
+    known = plane is not None and "pose" in rows
     latents = torch.from_numpy(episode.latents[: order.max() + 1]).float()
     frames = episode.frames if episode.frames is not None else world.decode(latents)
     ahead, distance = order[task.context :], task.distance(episode, world)
@@ -123,9 +143,29 @@ def make_trial(task: Task, number: int, episode: EncodedEpisode, world: "World",
         truth=frames[ahead],
         context_frames=frames[: task.context],
         distance=np.full(task.frames, np.nan) if distance is None else distance,
+        nearest=nearest_seen(rows["pose"], plane, task) if known and plane else np.full(task.frames, np.nan),
         places_known=distance is not None,
         exact=episode.frames is not None,
     )
+
+
+def nearest_seen(poses: NDArray[np.float32], plane: Plane, task: Task) -> NDArray[np.float64]:
+    """(frames,) how far the nearest pose of the context is: √(Δx² + Δy² + Δcos² + Δsin²); NaN for unknown poses."""
+    placed = poses[:, [plane.x, plane.y, plane.cos, plane.sin]].astype(np.float64)
+    before, after = placed[: task.context], placed[-task.frames :]
+    before = before[np.isfinite(before).all(axis=1)]
+    if not len(before):
+        return np.full(task.frames, np.nan)
+    return np.array([np.sqrt(np.square(before - pose).sum(axis=1).min()) for pose in after])
+
+
+def quarters(frames: int, shape: tuple[int, ...]) -> dict[str, NDArray[np.bool_]]:
+    """Masks of the quarters of the generated frames, for `Task.parts`."""
+    number, edges = np.arange(frames), np.linspace(0, frames, 5).round().astype(int)
+    return {
+        f"quarter {k + 1}": np.broadcast_to((number >= first) & (number < last), shape)
+        for k, (first, last) in enumerate(pairwise(edges))
+    }
 
 
 def distance_to_seen(poses: NDArray[np.float32], plane: Plane, context: int, frames: int) -> NDArray[np.float64]:

@@ -42,7 +42,7 @@ class Turn(Task):
         if self.frames % turn.frames:
             raise LssvwmError(f"--frames {self.frames}: a full turn takes {turn.frames}")
 
-    def lead(self, rows: Rows, world: "World") -> Rows:
+    def lead(self, rows: Rows, world: "World", episode: EncodedEpisode) -> Rows:
         environment = _environment(world)
         turning = environment.move_rows[environment.move_names.index(_full_turn(world).move)]
         rows = {name: found if name == "action" else np.full_like(found, np.nan) for name, found in rows.items()}

@@ -143,6 +143,7 @@ function tell() {
   $("milliseconds").textContent = status.milliseconds.toFixed(0);
   $("frames").textContent = status.frames.toLocaleString("en");
   $("state").textContent = status.state_bytes.toLocaleString("en");
+  $("certainty").textContent = status.certainty === null ? "–" : `${Math.round(100 * status.certainty)} %`;
   $("viewers").textContent = status.viewers;
   $("notice").textContent = status.notice;
   $("flags").textContent = [status.cut_memory && "memory cut", status.actions_only && "no poses", status.recording && "● rec"]

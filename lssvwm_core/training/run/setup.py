@@ -1,6 +1,7 @@
 """What a training starts from: its run, its model, and data that fit the two."""
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from lssvwm_core.model.config import ModelConfig
 from lssvwm_core.model.storage import AUTOENCODER_FOLDER, CONFIG_FILE, weights_file, weights_sha256
 from lssvwm_core.model.world_model import WorldModel
 from lssvwm_core.presets import preset
-from lssvwm_core.training.data.action_scaling import ActionScaling, action_scaling
-from lssvwm_core.training.data.odometry import Odometry, fit_odometry
+from lssvwm_core.training.data.action_scaling import action_scaling
+from lssvwm_core.training.data.odometry import fit_odometry
+from lssvwm_core.training.data.recall_lengths import fit_recall_lengths
 from lssvwm_core.training.run.config import RunConfig, TrainConfig, load_run_config
 from lssvwm_core.training.run.folder import MODEL_FOLDER, TEACHER_FOLDER, Run
 from lssvwm_core.world import load_model, save_world
@@ -23,19 +25,21 @@ from lssvwm_datasets.files import written_whole
 from lssvwm_datasets.shards import ShardHeader, ShardSet
 
 
-def build_model(
-    config: RunConfig, header: ShardHeader, action_scaling: ActionScaling = (), odometry: Odometry = ()
-) -> WorldModel:
-    """The model of a run: its preset for these latents, actions and poses. Raises: LssvwmError."""
+def model_config(config: RunConfig, header: ShardHeader, measured: Mapping[str, Any] | None = None) -> ModelConfig:
+    """The shape of a run's model: its preset for these latents, actions and poses.
+
+    Args:
+        measured: fields that were measured on the data; what the run's config says stands above them.
+
+    Raises: LssvwmError.
+    """
     try:
         columns = {name: getattr(header, name) for name in ("action_names", "pose_names", "pose_kinds", "stream_names")}
-        measured = {"action_scaling": action_scaling, "odometry": odometry}
-        shape: dict[str, Any] = columns | measured | config.model
-        model_config = preset(config.preset, header.latent_shape, **shape)
+        shape = preset(config.preset, header.latent_shape, **{**columns, **(measured or {}), **config.model})
     except (ValueError, TypeError) as error:
         raise LssvwmError(f"[model] {error}") from error
-    _check_stages(config.train, model_config)
-    return WorldModel(model_config)
+    _check_stages(config.train, shape)
+    return shape
 
 
 def open_run(folder: Path, config: RunConfig, resume: bool = True, adopt: bool = False) -> tuple[Run, RunConfig]:
@@ -106,28 +110,34 @@ def starting_model(
 ) -> tuple[WorldModel, WorldModel | None]:
     """The model of a run, with the weights of `init_from` where it begins with them, and the teacher it begins with.
 
-    What is measured on the data (scaling of actions, odometry) is taken from the weights that know it, else measured.
+    What is measured on the data (scaling of actions, odometry, length scales of the memory by least squares) is taken
+    from the weights that know it, else measured.
     """
     origin = init_from if run.last is None else run.last / MODEL_FOLDER
     if origin is None and config.distill:
         raise LssvwmError(f"{run.folder}: distils {config.distill.teacher}; start it with: lssvwm distill")
     if origin is None:
-        initial, scaling, odometry = None, action_scaling(shards), fit_odometry(shards)
+        initial, measured = None, {"action_scaling": action_scaling(shards), "odometry": fit_odometry(shards)}
     else:
         initial, header, _ = load_model(origin)
         check_same_data(header, shards, origin)
-        scaling, odometry = initial.config.action_scaling, initial.config.odometry
-        if run.last is None and not config.distill and not odometry:
-            odometry = fit_odometry(shards)  # no weights depend on it
+        measured = {name: getattr(initial.config, name) for name in ("action_scaling", "odometry")}
+        if initial.config.recall:
+            measured["recall_lengths"] = initial.config.recall_lengths
+        if run.last is None and not config.distill and not initial.config.odometry:
+            measured["odometry"] = fit_odometry(shards)  # no weights depend on it
+    shape = model_config(config, shards.header, measured)
+    if shape.recall and not {"recall_lengths"} & {*measured, *config.model}:
+        shape = replace(shape, recall_lengths=fit_recall_lengths(shards, shape))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
-        model = build_model(config, shards.header, scaling, odometry)
+        model = WorldModel(shape)
     if initial is None or run.last is not None:
         return model, None
-    given: dict[str, Any] = {"odometry": model.config.odometry}
+    given: dict[str, Any] = {"odometry": shape.odometry}
     if not initial.config.recall:  # a memory can be added to a world that has none
-        given |= {name: getattr(model.config, name) for name in ("recall", "recall_lengths", "recall_ridge")}
-    if replace(initial.config, **given) != model.config:
+        given |= {name: getattr(shape, name) for name in ("recall", "recall_lengths", "recall_ridge")}
+    if replace(initial.config, **given) != shape:
         raise LssvwmError(f"{init_from}: its model differs from this run's; give the same preset and --set model.…")
     model.load_state_dict(model.state_dict() | initial.state_dict())
     return model, initial if config.distill else None

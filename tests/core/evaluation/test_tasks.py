@@ -80,6 +80,36 @@ def test_reasoning_goes_on(episode: EncodedEpisode) -> None:
     np.testing.assert_array_equal(trial.conditions["action"][0, :42, 0], np.arange(42))
 
 
+def test_the_way_back_is_compared_with_the_way_out(episode: EncodedEpisode) -> None:
+    task = make_task("return", 30, 12)
+    trial = make_trial(task, 0, episode, world(), STREAMS)
+    out = [*range(30, 42)]
+    np.testing.assert_array_equal(trial.conditions["pose"][0, :, 0], [*range(30), *out, *out[::-1]])
+    np.testing.assert_array_equal(trial.conditions["action"][0, 30:42, 0], out)
+    assert trial.conditions["action"][0, 42:].isnan().all()  # no action walks back
+    generated = np.arange(24)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
+    back, truth = task.compared(generated, trial.truth)
+    np.testing.assert_array_equal(back[:, 0, 0, 0], range(12, 24))
+    np.testing.assert_array_equal(truth[:, 0, 0, 0], range(11, -1, -1))
+    np.testing.assert_array_equal(trial.distance, 1 + 2 * np.arange(12))
+
+
+def test_a_way_that_nobody_knows_is_refused(episode: EncodedEpisode) -> None:
+    unknown = world(action_names=("fly", *"abcde"))  # no environment, so no kinematics after the recording's end
+    with pytest.raises(LssvwmError, match="goes on for 30 frames after the context, and where 40 lead is not known"):
+        make_trial(make_task("return", 30, 40), 0, episode, unknown, STREAMS)
+    with pytest.raises(LssvwmError, match="has no poses"):
+        make_trial(make_task("return", 30, 4), 0, dataclasses.replace(episode, poses=None), world(), STREAMS)
+
+
+def test_how_near_a_place_is_to_what_was_seen(episode: EncodedEpisode) -> None:
+    on = make_trial(make_task("reasoning", 30, 3), 0, episode, world(), STREAMS)
+    np.testing.assert_allclose(on.nearest, 2 * np.arange(1, 4))  # every column of the pose counts up by 1
+    back = make_trial(make_task("retrieval", 20, 20), 0, episode, world(), STREAMS)
+    np.testing.assert_array_equal(back.nearest, 0)
+    assert np.isnan(make_trial(make_task("turn", 20, 20), 0, episode, world(), STREAMS).nearest).all()
+
+
 def test_without_frames_the_truth_is_what_the_latents_decode_to(episode: EncodedEpisode) -> None:
     trial = make_trial(make_task("reasoning", 30, 5), 0, dataclasses.replace(episode, frames=None), world(), STREAMS)
     assert not trial.exact
@@ -118,6 +148,7 @@ def test_places_need_a_pose_of_the_maze_kind(episode: EncodedEpisode) -> None:
         (make_task("retrieval", 20, 25), STREAMS, NAMES, "way back from 20 frames"),
         (make_task("turn", 20, 20), ("pose",), NAMES, "needs the action 'left' among --conditions"),
         (make_task("turn", 20, 30), STREAMS, NAMES, "a full turn takes 20"),
+        (make_task("return", 20, 5), ("action",), NAMES, "leads the world back by poses"),
         (Task("reasoning", 0, 10), STREAMS, NAMES, "at least one frame to see"),
     ],
 )
@@ -140,4 +171,6 @@ def test_the_papers_lengths() -> None:
         "reasoning": (576, 224),
         "long": (240, 560),
         "turn": (100, 20),
+        "return": (100, 300),
     }
+    assert TASKS["return"].generated == 600

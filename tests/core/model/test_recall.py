@@ -74,6 +74,16 @@ def test_a_clip_in_pieces_is_the_whole(pieces: list[int]) -> None:
         torch.testing.assert_close(state[name], end[name], atol=1e-8, rtol=1e-8)
 
 
+@pytest.mark.parametrize("chunk", [1, 5])
+def test_a_clip_from_nothing_needs_no_memory_at_its_end(chunk: int) -> None:
+    memory, (poses, latents) = recall(), walk(40)
+    poses[1, 7:12] = torch.nan
+    expected, _ = memory(memory.initial_state(2), poses, latents, chunk)
+    found = memory.of_clip(poses, latents, chunk)
+    torch.testing.assert_close(found.latents, expected.latents, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found.novelty, expected.novelty, atol=1e-6, rtol=1e-5)
+
+
 def test_long_clips_are_solved_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     memory, (poses, latents) = recall(), walk(60)
     whole, _ = memory(memory.initial_state(2), poses, latents, 5)
@@ -88,8 +98,10 @@ def test_what_was_seen_comes_back_and_what_was_not_is_new() -> None:
     there = memory.read(state, poses, 50)
     assert (there.latents - latents).square().mean() < 0.01
     assert there.novelty.max() < 0.1
+    assert there.certainty(memory.ridge).min() > 0.9
     elsewhere = memory.read(state, poses + torch.tensor([100.0, 0, 0, 0]), 50)
     assert elsewhere.novelty.min() > 0.5
+    assert elsewhere.certainty(memory.ridge).max() < 0.1
 
 
 def test_unknown_poses_are_neither_recalled_nor_remembered() -> None:

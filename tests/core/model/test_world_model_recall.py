@@ -52,6 +52,29 @@ def test_pieces_are_the_whole(model: WorldModel, clip: tuple[Tensor, dict[str, T
 
 
 @torch.no_grad()
+def test_training_computes_what_a_rollout_does(model: WorldModel, clip: tuple[Tensor, dict[str, Tensor]]) -> None:
+    latents, conditions = clip
+    levels = torch.full((2, 20), 0.5)
+    expected, _ = model(latents, levels, conditions, chunk=5, remember=latents)
+    model.train()
+    found, _ = model(latents, levels, conditions, chunk=5, remember=latents)
+    model.eval()
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_a_recollection_is_looked_up_once(model: WorldModel, clip: tuple[Tensor, dict[str, Tensor]]) -> None:
+    latents, conditions = clip
+    first, last = ({name: rows[:, part] for name, rows in conditions.items()} for part in (slice(15), slice(15, 20)))
+    _, state = model(latents[:, :15], torch.zeros(2, 15), first, chunk=5, remember=latents[:, :15])
+    levels = torch.full((2, 5), 0.5)
+    expected, _ = model(latents[:, 15:], levels, last, state, 5)
+    recollection = model.recollect(state, last, 5)
+    found, _ = model(latents[:, 15:], levels, last, state, 5, recollection=recollection)
+    assert torch.equal(found, expected)
+
+
+@torch.no_grad()
 def test_what_is_remembered_later_changes_nothing_before(
     model: WorldModel, clip: tuple[Tensor, dict[str, Tensor]], normal: Callable[..., Tensor]
 ) -> None:

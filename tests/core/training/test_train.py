@@ -15,7 +15,7 @@ from lssvwm_core.training.data.odometry import fit_odometry
 from lssvwm_core.training.loop import Finished, train
 from lssvwm_core.training.run.config import TrainConfig, load_run_config, make_config
 from lssvwm_core.training.run.folder import Run, run_facts
-from lssvwm_core.training.run.setup import build_model, open_run
+from lssvwm_core.training.run.setup import model_config, open_run
 from lssvwm_core.training.step.train_step import schedule
 from lssvwm_core.world import load_model
 from lssvwm_datasets.errors import LssvwmError
@@ -145,7 +145,7 @@ def test_saved_config_rebuilds_the_identical_model(workspace: Path, tmp_path: Pa
     last = Run(tmp_path / "run").last
     assert last is not None
     odometry = fit_odometry(shards)
-    assert build_model(config, shards.header, odometry=odometry).config == load_model(last / "model")[0].config
+    assert model_config(config, shards.header, {"odometry": odometry}) == load_model(last / "model")[0].config
     assert config.train.stages == (Stage(10, 4, 2), Stage(20, 20, 1))
 
 
