@@ -52,13 +52,20 @@ PRESETS = {
         learning_rate=1e-3,
         patch=2,
         tokens_a_side=4,
+        model={"recall": 1024},
     ),
     "small": Preset(
         stages=(Stage(100, 20_000, 8), *PAPER_STAGES),
         learning_rate=5e-4,
         patch=1,
         tokens_a_side=8,
-        model={"width": 384, "depth": 6, "mlp_ratio": 4.0, "block_sizes": ((4, 4), (1, 1), (2, 2), (1, 1))},
+        model={
+            "width": 384,
+            "depth": 6,
+            "mlp_ratio": 4.0,
+            "block_sizes": ((4, 4), (1, 1), (2, 2), (1, 1)),
+            "recall": 1024,
+        },
     ),
     "base": Preset(
         stages=PAPER_STAGES,
@@ -73,6 +80,7 @@ PRESETS = {
 def preset(name: str, latent_shape: tuple[int, int, int], **overrides: Any) -> "ModelConfig":
     """The model of a preset for latents of this shape: `tiny` (6M, CPUs), `small` (25M) or `base` (200M, the paper's).
 
+    `tiny` and `small` have the memory by least squares where there are poses, `base` has the paper's alone.
     `overrides` are fields of the model that differ from the preset's.
     Raises: ValueError for unknown names or values that do not fit.
     """
@@ -86,4 +94,7 @@ def preset(name: str, latent_shape: tuple[int, int, int], **overrides: Any) -> "
         raise ValueError(f"unknown model fields {', '.join(unknown)}")
     chosen = PRESETS[name]
     patch = max(chosen.patch, -(-max(latent_shape[1:]) // chosen.tokens_a_side))
-    return ModelConfig(**{"latent_shape": latent_shape, "patch": patch, **chosen.model, **overrides})
+    given = {"latent_shape": latent_shape, "patch": patch, **chosen.model}
+    if not overrides.get("pose_names"):
+        given.pop("recall", None)  # nothing to remember by
+    return ModelConfig(**{**given, **overrides})

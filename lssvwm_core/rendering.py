@@ -102,8 +102,8 @@ def render(world: World, episode: EncodedEpisode | None, options: RenderOptions,
         if episode is not None and episode.poses is not None:
             poses = np.concatenate([episode.poses[: start.context], poses])
         with written_whole(out.with_suffix(".map.png")) as partial:
-            known = np.concatenate(certainty) if certainty else None
-            draw_map(start.layout, _places(world, poses), start.context, certainty=known).save(partial)
+            shares = np.concatenate(certainty) if certainty else None
+            draw_map(start.layout, _places(world, poses), start.context, certainty=shares).save(partial)
     if options.save_state is not None:
         pose = controls.poses[-1]  # where the last chunk ends, as the state: the video may end within the chunk
         extra = {"pose": pose if pose.size and np.isfinite(pose).all() else None, "layout": start.layout}

@@ -17,7 +17,7 @@ os.environ.setdefault("LP_NUM_THREADS", "0")
 
 CLI = [sys.executable, "-m", "lssvwm_cli.app"]
 PREPARE = ("prepare", "maze", "--autoencoder", "autoencoder", "--accept-quality", "--shard-size", "1")
-SMALL_MODEL = ("model.width=64", "model.depth=2", "model.headdim=32", "model.d_state=16")
+SMALL_MODEL = ("model.width=64", "model.depth=2", "model.headdim=32", "model.d_state=16", "model.recall=32")
 
 
 @pytest.fixture(scope="session")

@@ -48,8 +48,8 @@ class ModelConfig:
     """Poses enter B and C of the scan: a frame is written and looked up by where it was seen from."""
     recall: int = 0
     """n, addresses of the memory by least squares: about as many as frames to be kept apart. 0: there is none."""
-    recall_lengths: tuple[float, float] = (0.1, 1.0)
-    """Shortest and longest scale of its features, in the units of poses."""
+    recall_lengths: tuple[float, float] = (0.05, 0.5)
+    """Shortest and longest scale of its features, in the units of poses; fitted to the shards when a run starts."""
     recall_ridge: float = 1e-3
     """How much it smooths: λ of ridge regression."""
     mlp_ratio: float = 3.0

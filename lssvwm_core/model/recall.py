@@ -63,7 +63,7 @@ class Recall(nn.Module):
         columns: int,
         latent_shape: tuple[int, int, int],
         addresses: int,
-        lengths: tuple[float, float] = (0.1, 1.0),
+        lengths: tuple[float, float] = (0.05, 0.5),
         ridge: float = 1e-3,
     ) -> None:
         super().__init__()

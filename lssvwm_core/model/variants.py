@@ -13,7 +13,7 @@ from lssvwm_core.model.config import ModelConfig
 from lssvwm_core.model.world_model import WorldModel
 
 VARIANTS = {
-    "ours": "block-wise scans and frame-local attention",
+    "ours": "block-wise scans and frame-local attention, and a memory by least squares where the preset has one",
     "mamba2": "one scan over all tokens, no attention",
     "mamba2-local": "one scan over all tokens, and frame-local attention: ours without the block-wise scan",
     "causal-window": "attention to a limited past",
@@ -21,6 +21,7 @@ VARIANTS = {
     "block-1": "ours with blocks of one token",
     "no-long-context": "ours without long-context training",
     "no-pose-address": "ours with addresses learnt from the tokens alone, as in the paper",
+    "no-recall": "ours without the memory by least squares: the scan's alone, as in the paper",
 }
 WINDOW_SHARE = 0.24  # of a clip that causal-window sees: 192 of 800 frames (paper)
 RATIO_STEP = 1 / 16  # of the MLP's width over D
@@ -38,15 +39,16 @@ def variant(name: str, ours: ModelConfig, clip_frames: int) -> dict[str, Any]:
         raise ValueError(f"unknown variant {name!r}; expected some of {', '.join(VARIANTS)}")
     window = max(round(WINDOW_SHARE * clip_frames), 2 * max(ours.chunk_sizes))
     changes: dict[str, dict[str, Any]] = {
-        "mamba2": {"mixers": ("scan",), "block_sizes": (ours.grid,)},
-        "mamba2-local": {"block_sizes": (ours.grid,)},
-        "causal-window": {"mixers": ("attention",), "frame_window": window},
-        "causal-full": {"mixers": ("causal",)},
+        "mamba2": {"mixers": ("scan",), "block_sizes": (ours.grid,), "recall": 0},
+        "mamba2-local": {"block_sizes": (ours.grid,), "recall": 0},
+        "causal-window": {"mixers": ("attention",), "frame_window": window, "recall": 0},
+        "causal-full": {"mixers": ("causal",), "recall": 0},
         "block-1": {"block_sizes": ((1, 1),)},
         "no-pose-address": {"pose_address": False},
+        "no-recall": {"recall": 0},
     }
     changed = changes.get(name, {})
-    return changed | (_match(replace(ours, **changed), ours) if "mixers" in changed else {})
+    return changed | (_match(replace(ours, **changed), ours) if {"mixers", "recall"} & changed.keys() else {})
 
 
 def training_fields(name: str) -> dict[str, Any]:

@@ -66,7 +66,7 @@ class WayBack(Task):
         return {name: np.concatenate([found[: self.context], told[name]]) for name, found in rows.items()}
 
     def distance(self, episode: EncodedEpisode, world: "World") -> NDArray[np.float64]:
-        return 1.0 + 2 * np.arange(self.frames)
+        return 1 + 2 * np.arange(self.frames, dtype=np.float64)
 
     def parts(self, distance: NDArray[np.float64], known: bool) -> dict[str, NDArray[np.bool_]]:
         return quarters(self.frames, distance.shape)

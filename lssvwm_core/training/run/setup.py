@@ -117,7 +117,8 @@ def starting_model(
     if origin is None and config.distill:
         raise LssvwmError(f"{run.folder}: distils {config.distill.teacher}; start it with: lssvwm distill")
     if origin is None:
-        initial, measured = None, {"action_scaling": action_scaling(shards), "odometry": fit_odometry(shards)}
+        initial = None
+        measured: dict[str, Any] = {"action_scaling": action_scaling(shards), "odometry": fit_odometry(shards)}
     else:
         initial, header, _ = load_model(origin)
         check_same_data(header, shards, origin)

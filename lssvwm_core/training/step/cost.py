@@ -1,6 +1,6 @@
 """What a training step costs, counted without computing it: matrix products, and bytes kept for the backward pass."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -122,7 +122,11 @@ class _Saved:
 
 
 def flops_a_frame(config: ModelConfig) -> float:
-    """The FLOPs of training on one frame, without computing anything again; mean over the model's chunk sizes."""
+    """The FLOPs of training on one frame, without computing anything again; mean over the model's chunk sizes.
+
+    Those of a memory by least squares are left out: they are few, are not learnt, and grow with the clip.
+    """
+    config = replace(config, recall=0)
     chunks = config.chunk_sizes
     frames = 20 * max(config.frame_window, *chunks)  # as long as clips are
     frames += -frames % max(chunks)

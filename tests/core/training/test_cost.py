@@ -79,6 +79,7 @@ def test_checkpointing_trades_memory_for_flops(config: ModelConfig) -> None:
 
 
 def test_flops_of_a_frame_are_those_of_long_clips(config: ModelConfig) -> None:
+    config = replace(config, recall=0)  # which is left out
     clip = sum(step_cost(config, 1, 400, chunk).flops for chunk in config.chunk_sizes) / len(config.chunk_sizes)
     assert flops_a_frame(config) == pytest.approx(clip / 400, rel=0.05)
 
