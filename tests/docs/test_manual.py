@@ -122,7 +122,8 @@ def test_every_block_for_a_shell_runs_or_says_what_it_needs() -> None:
 def shortened(words: list[str]) -> list[str]:
     """The same command with as little work as possible."""
     short = SHORT | ({"--frames": "10"} if words[0] == "eval" else {})
-    return [short.get(before, word) for before, word in zip(["", *words], words, strict=False)]
+    seen = ["--context", "10"] if words[0] in ("rollout", "eval") and "--context" not in words else []
+    return [short.get(before, word) for before, word in zip(["", *words], words, strict=False)] + seen
 
 
 RUNNABLE = [block for block in blocks() if block.language in ("bash", "sh") and block.runs and "lssvwm " in block.code]
