@@ -7,10 +7,20 @@ import pytest
 
 from lssvwm_core.controls import Controls, parse_actions, plan_controls
 from lssvwm_datasets.errors import LssvwmError
+from lssvwm_datasets.luanti.luanti import LUANTI
 from lssvwm_datasets.memory_maze.maze import MAZE
 from lssvwm_datasets.shards import ShardHeader
 
 HEADER = ShardHeader("maze", 4.0, (64, 64), MAZE.action_names, MAZE.pose_names, "a", "0", (8, 4, 4))
+
+
+def test_moves_of_several_columns_are_listed_by_name() -> None:
+    header = replace(HEADER, dataset="luanti", action_names=LUANTI.action_names, pose_names=LUANTI.pose_names)
+    controls = plan_controls("forward*2,turn_right", 4, header, None, None, seed=0)
+    rows = [[1, 0, 0, 0, 0, 0, 0, 0, 0]] * 2 + [[0, 0, 0, 0, 0, 0, 0, 0, 15]] + [[1, 0, 0, 0, 0, 0, 0, 0, 0]]
+    np.testing.assert_array_equal(controls.actions, rows)
+    with pytest.raises(LssvwmError, match=r"'camera_yaw' is not an action; expected .* of: stay, forward, back"):
+        plan_controls("camera_yaw", 4, header, None, None, seed=0)
 
 
 def test_action_lists() -> None:

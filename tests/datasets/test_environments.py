@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from lssvwm_datasets.environment import Environment
-from lssvwm_datasets.environments import ENVIRONMENTS, environment_named, environment_of
+from lssvwm_datasets.environments import ENVIRONMENTS, environment_named, environment_of, moves_of
 from lssvwm_datasets.errors import LssvwmError
+from lssvwm_datasets.luanti.luanti import LUANTI
 from lssvwm_datasets.memory_maze.maze import MAZE
 
 ROW = np.array([4.5, 4.5, 1, 0], np.float32)
@@ -25,6 +26,23 @@ def test_a_record_fits_its_parts(environment: Environment) -> None:
     if environment.kinematics is not None:
         pose = np.zeros(len(environment.pose_names), np.float32)
         assert environment.kinematics(None, pose, 0).shape == pose.shape
+
+
+def test_moves_are_rows_of_the_actions_columns() -> None:
+    np.testing.assert_array_equal(MAZE.move_rows, np.eye(6))
+    rows = dict(zip(LUANTI.move_names, LUANTI.move_rows.tolist(), strict=True))
+    assert rows["stay"] == [0] * 9
+    assert rows["forward_left"] == [1, 0, 0, 0, 0, 0, 0, 0, -15]
+    assert LUANTI.full_turn
+    assert abs(rows[LUANTI.full_turn.move][-1] * LUANTI.full_turn.frames) == 360
+    names, found = moves_of(columns("luanti", LUANTI.action_names, LUANTI.pose_names))
+    assert names == LUANTI.move_names
+    assert found.shape == (len(names), 9)
+    names, found = moves_of(columns("vpt", ("forward", "camera_yaw"), ()))
+    assert names == ("forward", "camera_yaw")
+    np.testing.assert_array_equal(found, np.eye(2))
+    with pytest.raises(ValueError, match="luanti: no columns dig; it has forward"):
+        replace(LUANTI, moves={"stay": {}, "dig": {"dig": 1}})
 
 
 def test_a_full_turn_ends_where_it_began() -> None:
