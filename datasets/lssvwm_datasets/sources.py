@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from lssvwm_datasets import minerl, reckoning, teco, vpt, worldmem
-from lssvwm_datasets.environments import ENVIRONMENTS, MAZE
+from lssvwm_datasets.environments import ENVIRONMENTS
 from lssvwm_datasets.episode import Episode
 from lssvwm_datasets.errors import DamagedRecording, LssvwmError, UnreadableNow, printable
 from lssvwm_datasets.folders import Listing, list_folder
 from lssvwm_datasets.format import DEFAULTS, Candidate, Format, ReaderOptions
 from lssvwm_datasets.frames import FrameParts
+from lssvwm_datasets.memory_maze.maze import MAZE
 from lssvwm_datasets.opening import opened_recording, reason_of, unreadable
 
 FORMATS = (minerl.FORMAT, vpt.FORMAT, teco.MINECRAFT, teco.DMLAB, worldmem.FORMAT)  # beside the environments' own

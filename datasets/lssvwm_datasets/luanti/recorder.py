@@ -6,6 +6,7 @@ An episode is a function of (seed, steps, size): it has a world of its own.
 import json
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +42,8 @@ def write_episode(path: Path, frames: NDArray[np.uint8], walk: Walk, seed: int) 
     made = {"game": GAME, "engine": version(), "seed": seed, "viewing_range": VIEW}
     with written_whole(path) as partial, partial.open("wb") as file:
         actions = np.stack([choices(action) for action in walk.actions])
-        np.savez_compressed(file, actions=actions, poses=walk.poses, **{MARK: np.array(json.dumps(made))})
+        arrays: dict[str, Any] = {"actions": actions, "poses": walk.poses, MARK: np.array(json.dumps(made))}
+        np.savez_compressed(file, **arrays)
 
 
 def choices(action: Action) -> NDArray[np.int32]:

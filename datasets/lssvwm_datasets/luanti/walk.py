@@ -17,6 +17,7 @@ from lssvwm_datasets.minecraft import EYES, Body, tick
 
 FAR = 2000  # nodes from the middle of a world, at most
 REGIONS, SPACING = 12, 16  # a survey looks at a square of so many points each way, so far apart
+AROUND = (-2 * SPACING, -SPACING, 0, SPACING, 2 * SPACING)  # where a place's surroundings are rated
 SURVEYS = 12  # places that are looked at
 PLACES = 4  # the best of them that are generated, until one will do
 REACH = 32  # nodes around a start that a walk may use
@@ -67,16 +68,16 @@ def step(body: Body, action: Action, terrain: Terrain, ticks: int) -> Body:
 
 def find_start(game: Game, rng: np.random.Generator) -> tuple[Terrain, Cell]:
     """A place with much to see, and the terrain around it. Raises: LssvwmError where a world has none."""
-    candidates = []
+    candidates: list[tuple[float, Cell]] = []
     for _ in range(SURVEYS):
         x, z = (int(value) for value in rng.integers(-FAR, FAR, 2))
-        best_here = _rated(game.ask("survey", x, z, REGIONS, SPACING).decode())
-        candidates += [(rating + LUCK * float(rng.random()), *place) for rating, *place in best_here]
-    candidates.sort(reverse=True)
+        found = _best_place(game.ask("survey", x, z, REGIONS, SPACING).decode())
+        if found is not None:
+            candidates.append((found[0] + LUCK * float(rng.random()), found[1]))
     best: tuple[int, Terrain, Cell] | None = None
-    for _, x, height, z in candidates[:PLACES]:
-        terrain = _generate(game, (x, height, z))
-        start = _start_in(terrain, (-x, height, z))
+    for _, place in sorted(candidates, reverse=True)[:PLACES]:
+        terrain = _generate(game, place)
+        start = _start_in(terrain, (-place[0], *place[1:]))
         if start is None:
             continue
         ground = len(terrain.reached_from(start))
@@ -89,24 +90,25 @@ def find_start(game: Game, rng: np.random.Generator) -> tuple[Terrain, Cell]:
     return best[1], best[2]
 
 
-def _rated(survey: str) -> list[tuple[float, int, int, int]]:
-    """The best place of a survey: (variety, x, height, z); none where there is hardly any land."""
+def _best_place(survey: str) -> tuple[float, Cell] | None:
+    """How much there is to see from the best place of a survey, and where it is; None where there is no land."""
     points: dict[tuple[int, int], tuple[int, str]] = {}
     for line in survey.splitlines():
         x, z, height, biome = line.split(" ")
         points[int(x), int(z)] = int(height), biome
     rated = []
-    for (x, z), (height, _) in points.items():
-        around = [points.get((x + dx, z + dz)) for dx in (-32, -16, 0, 16, 32) for dz in (-32, -16, 0, 16, 32)]
-        if height < WATER_LEVEL or None in around:
+    for (middle_x, middle_z), (level, _) in points.items():
+        around = [points.get((middle_x + dx, middle_z + dz)) for dx in AROUND for dz in AROUND]
+        if level <= WATER_LEVEL or None in around:
             continue
         heights = [found[0] for found in around if found and found[0] > WATER_LEVEL]
         biomes = {found[1] for found in around if found}
         woods = sum(any(word in found[1] for word in WOODED) for found in around if found) / len(around)
         land = len(heights) / len(around)
         hills = min(float(np.std(heights)), 4.0) / 4
-        rated.append((min(land, 0.8) + 0.1 * len(biomes) + min(woods, 0.5) + hills, x, height, z))
-    return sorted(rated, reverse=True)[:1]
+        rating = min(land, 0.8) + 0.1 * len(biomes) + min(woods, 0.5) + hills
+        rated.append((rating, (middle_x, level, middle_z)))
+    return max(rated, default=None)
 
 
 def _generate(game: Game, place: Cell) -> Terrain:
