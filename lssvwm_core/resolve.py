@@ -95,8 +95,8 @@ def resolve_data(name: str | Path | None, dataset: str = "maze", samples: bool =
     if name is None and ((prepared / INDEX_FILE).exists() or not samples):
         name = prepared
     if name is None:
-        samples = sample_recordings(dataset)
-        return samples if samples.is_dir() else sample_recordings()
+        shipped = sample_recordings(dataset)
+        return shipped if shipped.is_dir() else sample_recordings()
     path = Path(name)
     if path.exists():
         return path
