@@ -98,7 +98,10 @@ def test_a_progress_bar_takes_any_name() -> None:
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
 def test_any_encoding_will_do(encoding: str, tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONIOENCODING": encoding, "COLUMNS": "200"}
-    for arguments, code in ((["--help"], 0), (["inspect", str(sample_recordings())], 0), (["inspect", "日×本"], 1)):
+    cases = [(["--help"], 0)]
+    if encoding == "ascii":  # what lacks most
+        cases += [(["inspect", str(sample_recordings())], 0), (["inspect", "日×本"], 1)]
+    for arguments, code in cases:
         done = subprocess.run([*CLI, *arguments], cwd=tmp_path, capture_output=True, env=environment, check=False)
         assert done.returncode == code, done.stderr
         shown = (done.stdout + done.stderr).decode(encoding)

@@ -94,9 +94,10 @@ def wait_for_a_step(folder: Path, run: str) -> None:
         time.sleep(0.05)
 
 
-def test_training_saves_on_every_signal(golden_copy: Path) -> None:
+def test_training_saves_on_signals(golden_copy: Path) -> None:
+    """Every signal is noted in the same way; Ctrl-C and a lost terminal have tests of their own."""
     processes = {}
-    for name in ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"):
+    for name in ("SIGTERM", "SIGUSR1"):
         processes[name] = subprocess.Popen(train(name), cwd=golden_copy, stderr=subprocess.PIPE, text=True)
     for name, process in processes.items():
         wait_for_a_step(golden_copy, name)

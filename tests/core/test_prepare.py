@@ -71,7 +71,7 @@ def test_shards_hold_what_the_recordings_hold(workspace: Path) -> None:
 
 
 def test_killed_and_continued_writes_the_same_bytes(workspace: Path, folder: Path) -> None:
-    process = subprocess.Popen([*CLI, *PREPARE, "--jobs", "1"], cwd=folder, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([*CLI, *PREPARE], cwd=folder, stderr=subprocess.DEVNULL)
     while not list((folder / "data/maze").glob("*.h5")):
         assert process.poll() is None
         time.sleep(0.02)
@@ -102,7 +102,7 @@ def test_parts_joined_are_one_whole_run(workspace: Path, folder: Path) -> None:
         list(write_shards(part, 1))
     with pytest.raises(LssvwmError, match=r"1 of 4 shards are missing: train-00001-of-00003\.h5"):
         write_index(out)
-    error = lssvwm(folder, *PREPARE, "--part", "2/5", "--jobs", "1").stderr
+    error = lssvwm(folder, *PREPARE, "--part", "2/5").stderr
     assert "1 of 4 shards" in error
     assert "lssvwm index data/maze" in error
     assert not (out / "dataset.json").exists()
@@ -147,7 +147,7 @@ def test_a_ray_cluster_writes_the_same_bytes(workspace: Path, folder: Path) -> N
     first = "validation-00000-of-00001.h5"
     shutil.copy(workspace / "data/maze" / first, folder / "data/maze")  # done by an earlier run
     written = (folder / "data/maze" / first).stat().st_mtime_ns
-    lssvwm(folder, *PREPARE, "--executor", "ray")
+    lssvwm(folder, *PREPARE, "--jobs", "2", "--executor", "ray", own_process=True)
     assert contents(folder / "data/maze") == contents(workspace / "data/maze")
     assert (folder / "data/maze" / first).stat().st_mtime_ns == written
 

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,8 @@ from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.sources import sample_recordings
 from tests.conftest import lssvwm, train_command
 from tests.core.hub.hub_server import CUT, USER, Hub, revision
+
+as_a_user = partial(lssvwm, own_process=True)  # the hub's address is read when its client is imported
 
 
 @pytest.fixture
@@ -116,7 +119,7 @@ def test_no_network_and_no_login_are_told(
 ) -> None:
     for name, value in {"HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path), **environment}.items():
         monkeypatch.setenv(name, value)
-    assert message in lssvwm(workspace, "push-hub", "test", fails=True).stderr
+    assert message in as_a_user(workspace, "push-hub", "test", fails=True).stderr
 
 
 @pytest.fixture
@@ -129,7 +132,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 
 def test_a_world_goes_to_the_hub_and_comes_back_identical(workspace: Path, tmp_path: Path, hub: Hub) -> None:
-    done = lssvwm(workspace, "push-hub", "test", "--private")
+    done = as_a_user(workspace, "push-hub", "test", "--private")
     assert f"uploaded: {hub.url}/{USER}/test/commit/" in done.stderr
     repo = f"{USER}/test"
     files = hub.files(repo)
@@ -145,11 +148,11 @@ def test_a_world_goes_to_the_hub_and_comes_back_identical(workspace: Path, tmp_p
     first = revision(hub.repositories["models", repo])
     video = tmp_path / "video.mp4"
     options = ["--frames", "15", "--context", "10", "--out"]
-    lssvwm(tmp_path, "rollout", "--checkpoint", f"{repo}@{first}", *options, str(video))
+    as_a_user(tmp_path, "rollout", "--checkpoint", f"{repo}@{first}", *options, str(video))
     lssvwm(workspace, "rollout", "--checkpoint", "test", "--data", str(sample_recordings()), *options, "own.mp4")
     assert video.read_bytes() == (workspace / "own.mp4").read_bytes()
     hub.faults["info"] = hub.faults["resolve"] = 500  # what was loaded once needs no hub
-    lssvwm(tmp_path, "rollout", "--checkpoint", f"{repo}@{first}", *options, str(video))
+    as_a_user(tmp_path, "rollout", "--checkpoint", f"{repo}@{first}", *options, str(video))
 
 
 SHARE = """
@@ -166,7 +169,7 @@ PretrainedWorld.from_pretrained("saved").save_pretrained("saved")  # over itself
 
 
 def test_a_world_shares_itself_by_the_mixin_of_the_hub(workspace: Path, tmp_path: Path, hub: Hub) -> None:
-    lssvwm(workspace, "push-hub", "test")
+    as_a_user(workspace, "push-hub", "test")
     subprocess.run([sys.executable, "-c", SHARE, f"{USER}/test", f"{USER}/own"], cwd=tmp_path, check=True)
     files = hub.files(f"{USER}/own")
     weights = {"config.json", "model.safetensors"}
@@ -186,12 +189,12 @@ def test_a_world_shares_itself_by_the_mixin_of_the_hub(workspace: Path, tmp_path
 
 
 def test_shards_go_to_the_hub_and_train_from_there(workspace: Path, tmp_path: Path, hub: Hub) -> None:
-    lssvwm(workspace, "push-hub", "test", "--what", "both", "--repo", f"{USER}/both")
+    as_a_user(workspace, "push-hub", "test", "--what", "both", "--repo", f"{USER}/both")
     data = hub.files(f"{USER}/both-data", "datasets")
     shards = {path.name: path.read_bytes() for path in (workspace / "data/maze").glob("*.h5")}
     assert {name: data[name] for name in shards} == shards
     assert b"lssvwm train --data ada/both-data" in data["README.md"]
-    lssvwm(tmp_path, *train_command("far", 4), "--data", f"{USER}/both-data")
+    as_a_user(tmp_path, *train_command("far", 4), "--data", f"{USER}/both-data")
     ours, theirs = (Run(folder / "runs" / name).world for folder, name in ((workspace, "test"), (tmp_path, "far")))
     assert (ours / "model.safetensors").read_bytes() == (theirs / "model.safetensors").read_bytes()
 

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from lssvwm_core.training.run.folder import Run
-from tests.conftest import train_command
+from tests.conftest import CLI, lssvwm, train_command
 
 SETTINGS = ("--set", "train.log_every=1", "--set", "train.precision=fp32")
 
@@ -25,51 +25,50 @@ def command_of(processes: int, run: str, steps: int, batch_size: int, *more: str
 
 
 def train_with(processes: int, workspace: Path, run: str, steps: int, batch_size: int, *more: str) -> Run:
-    done = subprocess.run(
-        command_of(processes, run, steps, batch_size, *more),
-        cwd=workspace,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    command = command_of(processes, run, steps, batch_size, *more)
+    if processes == 1:
+        lssvwm(workspace, *command[len(CLI) :])
+    else:
+        done = subprocess.run(command, cwd=workspace, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr
     return Run(workspace / "runs" / run)
+
+
+@pytest.fixture(scope="module")
+def one(workspace: Path) -> Run:
+    """A run of one process."""
+    return train_with(1, workspace, "one", 3, 4)
 
 
 def reports(run: Run) -> list[dict[str, float]]:
     return [json.loads(line) for line in run.metrics_file.open()]
 
 
-def test_two_processes_train_as_one_does(workspace: Path) -> None:
-    """The same losses, gradient norms and weights, to rounding, for 1 × 4 clips and 2 × 2 clips a step."""
-    one, two = train_with(1, workspace, "one", 3, 4), train_with(2, workspace, "two", 3, 2)
-    for alone, together in zip(reports(one), reports(two), strict=True):
+def assert_same_reports(run: Run, expected: Run) -> None:
+    for found, alone in zip(reports(run), reports(expected), strict=True):
         for name in ("step", "loss", "gradient_norm", "learning_rate"):
-            assert together[name] == pytest.approx(alone[name], rel=1e-4), name
+            assert found[name] == pytest.approx(alone[name], rel=1e-4), name
+
+
+def test_two_processes_train_as_one_does_and_one_goes_on_with_their_run(workspace: Path, one: Run) -> None:
+    """The same losses, gradient norms and weights, to rounding, for 1 × 4 clips and 2 × 2 clips a step."""
+    two = train_with(2, workspace, "two", 3, 2)
+    assert_same_reports(two, one)
     assert one.last is not None
     assert two.last is not None
     weights, other = (load_file(run.last / "training_state/raw.safetensors") for run in (one, two))
     for name, tensor in weights.items():
         assert (tensor - other[name]).abs().max() < 1e-4, name
+    assert [report["step"] for report in reports(train_with(1, workspace, "two", 4, 2))] == [1, 2, 3, 4]
 
 
-def test_one_process_goes_on_where_two_stopped(workspace: Path) -> None:
-    train_with(2, workspace, "on", 2, 2)
-    run = train_with(1, workspace, "on", 4, 2)
-    assert [report["step"] for report in reports(run)] == [1, 2, 3, 4]
-
-
-def test_a_sharded_model_trains_as_a_whole_one(workspace: Path) -> None:
+def test_a_sharded_model_trains_as_a_whole_one(workspace: Path, one: Run) -> None:
     """Interrupted or not, and leaves a checkpoint that is the same, tensor by tensor; one process goes on from it."""
-    one = train_with(1, workspace, "unsharded", 3, 4)
     for steps in (2, 3):
         two = train_with(2, workspace, "sharded", steps, 2, "--shard-model")
     assert one.last is not None
     assert two.last is not None
-    for alone, together in zip(reports(one), reports(two), strict=True):
-        for name in ("step", "loss", "gradient_norm", "learning_rate"):
-            assert together[name] == pytest.approx(alone[name], rel=1e-4), name
+    assert_same_reports(two, one)
     for file in ("training_state/raw.safetensors", "model/model.safetensors"):
         torch.testing.assert_close(load_file(two.last / file), load_file(one.last / file), rtol=0, atol=1e-4)
     moments = [torch.load(last / "training_state/optimizer.pt")["state"] for last in (one.last, two.last)]
