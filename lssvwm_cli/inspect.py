@@ -75,7 +75,7 @@ def _verify(folder: Path) -> None:
         say(f"{folder / name}: {problem}")
     if damaged:
         raise LssvwmError(f"{folder}: {len(damaged)} of {len(checked)} shards are not as the index tells")
-    say(f"{len(checked)} shards have the bytes that the index tells")
+    say(f"{len(checked)} shards have the checksums that the index lists")
 
 
 def describe(agreement: "Agreement | None") -> str:

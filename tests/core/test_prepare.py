@@ -203,7 +203,7 @@ def test_a_full_disk_leaves_a_state_to_go_on_from(workspace: Path, folder: Path)
 
 def test_a_flipped_byte_does_not_go_unseen(workspace: Path, folder: Path) -> None:
     shutil.copytree(workspace / "data/maze", folder / "data/maze")
-    assert "4 shards have the bytes" in lssvwm(folder, "inspect", "data/maze", "--verify").stderr
+    assert "4 shards have the checksums" in lssvwm(folder, "inspect", "data/maze", "--verify").stderr
     shard = folder / "data/maze/train-00001-of-00003.h5"
     with h5py.File(shard) as file:
         place = file["latents"].id.get_chunk_info(2).byte_offset + 1000
