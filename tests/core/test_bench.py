@@ -25,7 +25,7 @@ from tests.conftest import lssvwm
 @pytest.mark.parametrize("what", ["train", "scan", "attention", "data"])
 def test_every_bench_writes_json_and_a_plot(workspace: Path, tmp_path: Path, what: str) -> None:
     few = ("--frames", "10,20", "--repeats", "1", "--out", str(tmp_path), "--json")
-    one = ("--variants", "ours") if what == "train" else ()
+    one = ("--variants", "ours", "--set", "model.depth=1") if what == "train" else ()
     figures = json.loads(lssvwm(workspace, "bench", what, *few, *one).stdout)
     assert json.loads((tmp_path / f"{what}.json").read_text()) == figures
     assert {point["frames"] for point in figures["points"]} == {10, 20}
@@ -36,14 +36,16 @@ def test_every_bench_writes_json_and_a_plot(workspace: Path, tmp_path: Path, wha
 
 def test_training_is_set_beside_ours_and_beside_a_matrix_product(workspace: Path, tmp_path: Path) -> None:
     few = ("--frames", "10,20", "--repeats", "1", "--variants", "ours,causal-full", "--out", str(tmp_path), "--json")
-    figures = json.loads(lssvwm(workspace, "bench", "train", *few, "--set", "model.patch=1").stdout)
+    figures = json.loads(
+        lssvwm(workspace, "bench", "train", *few, "--set", "model.patch=1", "--set", "model.depth=1").stdout
+    )
     seconds = {(point["name"], point["frames"]): point["seconds"] for point in figures["points"]}
     ours, full = figures["ratios"]["ours"], figures["ratios"]["causal-full"]
     assert full["seconds(20) / ours's"] == pytest.approx(seconds["causal-full", 20] / seconds["ours", 20], abs=1e-3)
     assert "seconds(20) / ours's" not in ours
     assert ours["frames/s(20)"] == pytest.approx(20 / seconds["ours", 20], abs=0.1)
     assert 0 < ours["FLOP/s(20) / a large matrix product's"] < 1
-    config = preset("tiny", (32, 4, 4), pose_names=("x", "y", "cos", "sin"), patch=1)
+    config = preset("tiny", (32, 4, 4), pose_names=("x", "y", "cos", "sin"), patch=1, depth=1)
     flops = step_cost(config, 1, 20, 5, training_precision(torch.device("cpu"))).flops
     assert [point["flops"] for point in figures["points"] if point["name"] == "ours"][1] == flops
 
