@@ -10,6 +10,7 @@ The episodes of a shard lie one after another. A shard names its own format vers
 and lists its sources and what was skipped, so the index can be made from the shards alone.
 """
 
+import logging
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -24,6 +25,9 @@ from lssvwm_datasets.shard_file import OpenShards, Shard, StoredEpisode
 
 __all__ = ["INDEX_FILE", "Index", "ShardHeader", "ShardSet", "StoredEpisode", "open_shards", "read_index"]
 
+log = logging.getLogger(__name__)
+
+MANY = 500  # shards, which take seconds to open
 CHUNK_FRAMES = 64  # rows of an HDF5 chunk of latents
 
 
@@ -72,6 +76,15 @@ def open_shards(folder: Path, split: str) -> ShardSet:
     Shards are opened here only where the index does not say which episodes they hold.
     """
     index = read_index(folder)
+    unlisted = sum(entry.split == split and index.table(entry) is None for entry in index.shards)
+    if unlisted > MANY:
+        log.warning(
+            "%s: the index is of an earlier version and does not list the episodes of %d shards, so all of them are "
+            "opened; the start is quicker after: lssvwm index %s",
+            folder,
+            unlisted,
+            folder,
+        )
     episodes = [
         stored
         for entry in index.shards

@@ -337,6 +337,20 @@ def test_few_shards_are_open_at_once_and_none_before_it_is_read(tmp_path: Path) 
     assert open_files() == before
 
 
+def test_an_index_without_episodes_opens_every_shard_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    many(tmp_path, 3)
+    path = tmp_path / "dataset.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"tables": {}}))
+    monkeypatch.setattr("lssvwm_datasets.shards.MANY", 2)
+    assert len(open_shards(tmp_path, "train").episodes) == 6
+    [said] = caplog.messages
+    assert "does not list the episodes of 3 shards" in said
+    assert said.endswith(f"lssvwm index {tmp_path}")
+
+
 def test_a_process_opens_its_own(tmp_path: Path) -> None:
     many(tmp_path, 3)
     shards = open_shards(tmp_path, "train")
