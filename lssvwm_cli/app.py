@@ -11,6 +11,7 @@ from lssvwm_cli import (
     compare,
     distill,
     evaluate,
+    export,
     info,
     inspect,
     play,
@@ -40,6 +41,7 @@ app.command("prepare", rich_help_panel=DATA)(prepare.prepare)
 app.command("index", rich_help_panel=DATA)(prepare.index)
 app.command("inspect", rich_help_panel=DATA)(inspect.inspect)
 app.command("train-autoencoder", rich_help_panel=DATA)(train_autoencoder.train_autoencoder)
+app.command("export", rich_help_panel=DATA)(export.export)
 app.command("train", rich_help_panel=WORLDS)(train.train)
 app.command("distill", rich_help_panel=WORLDS)(distill.distill)
 app.command("rollout", rich_help_panel=WORLDS)(rollout.rollout)

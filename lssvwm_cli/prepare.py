@@ -27,7 +27,8 @@ def prepare(
         str,
         typer.Argument(
             metavar="[FORMAT]",
-            help="maze, luanti, minerl, vpt, teco, worldmem or another environment; without it, SOURCE is looked at.",
+            help="maze, luanti, minerl, vpt, teco, worldmem, csgo, lerobot, another environment, or folder: recordings "
+            "of your own; without it, SOURCE is looked at.",
             autocompletion=formats,
         ),
     ] = MAZE,

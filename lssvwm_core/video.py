@@ -30,6 +30,8 @@ FORMATS = {  # ffmpeg's options by suffix
     ".gif": ["-f", "gif", "-vcodec", "gif", "-pix_fmt", "pal8", "-vf", PALETTE],
 }
 PATIENCE = 300.0  # seconds in which ffmpeg must take frames, or finish a file
+# every pixel as it is, for other programs; ffmpeg keeps RGB in H.264 so, and browsers of Chromium's kin play it
+EXACT = ["-f", "mp4", "-vcodec", "libx264rgb", "-qp", "0", "-preset", "veryfast", "-g", "32", "-movflags", "+faststart"]
 LAST_WORDS = 3  # lines of ffmpeg's that an error repeats
 CAPTION_HEIGHT = 20  # pixels
 MAP_PIXELS = 2000  # along a side of a map, at most
@@ -44,8 +46,8 @@ class VideoWriter:
     The encoder is an ffmpeg process. It is started with the first frame, whose size is the video's.
     """
 
-    def __init__(self, path: Path, partial: Path, fps: float, patience: float) -> None:
-        self._path, self._partial, self._fps, self._patience = path, partial, fps, patience
+    def __init__(self, path: Path, partial: Path, fps: float, patience: float, exact: bool) -> None:
+        self._path, self._partial, self._fps, self._patience, self._exact = path, partial, fps, patience, exact
         self._was_too_slow = False
         self._encoder: subprocess.Popen[bytes] | None = None
         self._said: deque[bytes] = deque(maxlen=LAST_WORDS)
@@ -55,7 +57,8 @@ class VideoWriter:
         """Encode (T, H, W, 3) uint8 frames at once; nothing is kept. Raises: LssvwmError when the encoder has ended."""
         for frame in frames:
             height, width = frame.shape[:2]
-            even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")  # yuv420p wants even sizes
+            odd = (0, 0) if self._exact else (height % 2, width % 2)  # yuv420p wants even sizes
+            even = np.pad(frame, ((0, odd[0]), (0, odd[1]), (0, 0)), mode="edge")
             if self._encoder is None:
                 self._encoder = self._start(even.shape[1], even.shape[0])
             assert self._encoder.stdin is not None
@@ -106,7 +109,8 @@ class VideoWriter:
     def _start(self, width: int, height: int) -> "subprocess.Popen[bytes]":
         size, rate = f"{width}x{height}", str(Fraction(self._fps).limit_denominator())
         source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", rate, "-i", "-"]
-        target = [*FORMATS[self._partial.suffix], f"file:{self._partial}"]  # a colon in a name is no protocol's
+        options = EXACT if self._exact else FORMATS[self._partial.suffix]
+        target = [*options, f"file:{self._partial}"]  # a colon in a name is no protocol's
         try:
             encoder = subprocess.Popen(
                 [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-v", "error", "-xerror", *source, "-an", *target],
@@ -143,10 +147,11 @@ class VideoWriter:
 
 
 @contextmanager
-def video_writer(path: Path, fps: float, patience: float = PATIENCE) -> Iterator[VideoWriter]:
+def video_writer(path: Path, fps: float, patience: float = PATIENCE, exact: bool = False) -> Iterator[VideoWriter]:
     """A video that appears under its name only when it is whole; its suffix says what it is.
 
-    .mp4: H.264, yuv420p, plays everywhere. .gif: for pages, with a palette of the first frames' colours.
+    .mp4: H.264, yuv420p, plays everywhere; with `exact` H.264 that gives back every pixel, some times as large.
+    .gif: for pages, with a palette of the first frames' colours.
     An ffmpeg that does not answer for `patience` seconds is ended. Raises: LssvwmError for other suffixes, without
     frames, and when ffmpeg fails, with what it said.
     """
@@ -155,7 +160,7 @@ def video_writer(path: Path, fps: float, patience: float = PATIENCE) -> Iterator
     if not (math.isfinite(fps) and fps > 0):
         raise LssvwmError(f"{path}: a video cannot have {fps} frames a second; expected a number above 0")
     with written_whole(path) as partial:
-        writer = VideoWriter(path, partial, fps, patience)
+        writer = VideoWriter(path, partial, fps, patience, exact)
         try:
             yield writer
             writer.finish()

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from lssvwm_datasets import minerl, reckoning, teco, vpt, worldmem
-from lssvwm_datasets.environments import ENVIRONMENTS
+from lssvwm_datasets import csgo, lerobot, minerl, own_recordings, reckoning, teco, vpt, worldmem
+from lssvwm_datasets.environments import ENVIRONMENTS, MAZE
 from lssvwm_datasets.episode import Episode
 from lssvwm_datasets.errors import DamagedRecording, LssvwmError, UnreadableNow, printable
 from lssvwm_datasets.folders import Listing, list_folder
@@ -21,7 +21,10 @@ from lssvwm_datasets.frames import FrameParts
 from lssvwm_datasets.memory_maze.maze import MAZE
 from lssvwm_datasets.opening import opened_recording, reason_of, unreadable
 
-FORMATS = (minerl.FORMAT, vpt.FORMAT, teco.MINECRAFT, teco.DMLAB, worldmem.FORMAT)  # beside the environments' own
+FORMATS = (  # beside the environments' own
+    *(minerl.FORMAT, vpt.FORMAT, teco.MINECRAFT, teco.DMLAB, worldmem.FORMAT, csgo.FORMAT),
+    *(own_recordings.FORMAT, lerobot.FORMAT),
+)
 
 TRAIN, VALIDATION = "train", "validation"
 SPLITS = (TRAIN, VALIDATION)
@@ -195,7 +198,7 @@ def _recording(
     relative = path.relative_to(root)
     name = path.name if path.is_dir() else path.stem
     id = _printable_id((relative.parent / name).as_posix())
-    split = _split_named_by((root.name, *relative.parts[:-1])) or _split_by_hash(format.session(name))
+    split = split_named_by((root.name, *relative.parts[:-1])) or _split_by_hash(format.session(name))
     return Recording(path, candidate.files, id, split, format, options, sum(sizes[path] for path in candidate.files))
 
 
@@ -206,7 +209,7 @@ def _printable_id(name: str) -> str:
     return f"{printable(name)}~{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}"
 
 
-def _split_named_by(folders: tuple[str, ...]) -> str | None:
+def split_named_by(folders: tuple[str, ...]) -> str | None:
     for folder in reversed(folders):
         if folder.lower() in VALIDATION_NAMES:
             return VALIDATION

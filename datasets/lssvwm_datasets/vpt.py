@@ -24,6 +24,7 @@ from lssvwm_datasets.frames import FrameParts
 from lssvwm_datasets.opening import opened_recording, reason_of
 from lssvwm_datasets.poses import HIGHEST_POSE, minecraft_poses
 from lssvwm_datasets.reckoning import reckoned_poses
+from lssvwm_datasets.tables import column_names
 from lssvwm_datasets.ticks import Stretch, stretches
 from lssvwm_datasets.video import probe_video, video_frames
 
@@ -220,7 +221,7 @@ def _draw_cursor(frame: NDArray[np.uint8], position: NDArray[np.float64]) -> NDA
 
 
 def _recognises(path: Path) -> bool:
-    return path.exists() and path.with_suffix(".jsonl").exists()
+    return path.exists() and "mouse" in column_names(path.with_suffix(".jsonl"))
 
 
 def _session(name: str) -> str:

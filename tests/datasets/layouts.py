@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import h5py
 import imageio.v2 as imageio
 import numpy as np
 from numpy.typing import NDArray
@@ -219,8 +220,96 @@ def luanti(folder: Path, name: str = "0000007-23") -> Expected:
     return Expected(expected.levels, expected.actions[:, [*range(7), -2, -1]])
 
 
-Writer = Callable[..., Expected]
-LAYOUTS: dict[str, tuple[Writer, tuple[str, ...]]] = {  # format -> how one recording is written, and where three lie
+CSGO_MOUSE_X = (0, 2, 4, 10, 20, 30, 60, 100, 200, 300, 500, 1000)  # to the right; as many to the left
+
+
+def csgo(folder: Path, name: str = "hdf5_dm_july2021_1", *, change: dict[str, Any] | None = None) -> Expected:
+    """Frame t goes forward (w) on every third frame and turns right by the t-th step that the mouse may make."""
+    folder.mkdir(parents=True, exist_ok=True)
+    actions = np.zeros((LENGTH, 15), np.float32)
+    with h5py.File(folder / f"{name}.hdf5", "w") as file:
+        for t in range(LENGTH):
+            flags = np.zeros(51)
+            flags[0], flags[13 + 11 + t % 12], flags[13 + 23 + 7] = t % 3 == 0, 1, 1
+            arrays = {"x": np.full((150, 280, 3), GREY * t, np.uint8), "y": flags}
+            arrays |= {"xaux": np.zeros(54), "helperarr": np.zeros(2), **(change or {})}
+            for key, array in arrays.items():
+                file.create_dataset(f"frame_{t}_{key}", data=array)
+            if t + 1 < LENGTH:
+                actions[t + 1, 0], actions[t + 1, 13] = t % 3 == 0, CSGO_MOUSE_X[t % 12]
+    return Expected(GREY * np.arange(LENGTH) % 250, actions)
+
+
+def own_recording(folder: Path, name: str = "walk", *, rows: list[str] | None = None) -> Expected:
+    """An mp4 and a CSV of the frames at which actions were taken."""
+    write_video(folder / f"{name}.mp4", GREY * np.arange(LENGTH) % 250, (64, 64))
+    taken = [f"{t},{t % 2},{0.5 * t}" for t in range(LENGTH)] if rows is None else rows
+    (folder / f"{name}.csv").write_text("taken_at,forward,turn\n" + "\n".join(taken) + "\n")
+    actions = np.zeros((LENGTH, 2), np.float32)
+    actions[1:] = [(t % 2, 0.5 * t) for t in range(LENGTH - 1)]
+    return Expected(GREY * np.arange(LENGTH) % 250, actions)
+
+
+LEROBOT_PATHS = {
+    "data_path": "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
+    "video_path": "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4",
+}
+LEROBOT_CAMERA = "observation.images.front"
+
+
+def lerobot(
+    root: Path, files: tuple[int, ...] = (0, 0, 1), *, info: dict[str, Any] | None = None
+) -> dict[str, Expected]:
+    """A data set whose episode k lies in file `files[k]`, after those before it; its action of frame t is (t, -k)."""
+    import pyarrow
+    import pyarrow.parquet
+
+    def write(path: Path, rows: dict[str, Any]) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pyarrow.parquet.write_table(pyarrow.table(rows), path)
+
+    steps, count = np.arange(LENGTH), len(files)
+    features: dict[str, Any] = {
+        LEROBOT_CAMERA: {"dtype": "video", "shape": [64, 64, 3], "names": ["height", "width", "channels"]},
+        "action": {"dtype": "float32", "shape": [2], "names": ["gripper", "wrist"]},
+        "observation.state": {"dtype": "float32", "shape": [2], "names": {"motors": ["gripper", "wrist"]}},
+    }
+    features |= {name: {"dtype": "int64", "shape": [1], "names": None} for name in ("episode_index", "frame_index")}
+    content = {"codebase_version": "v3.0", "robot_type": None, "fps": 20, "features": features, **LEROBOT_PATHS}
+    content |= {
+        "total_episodes": count,
+        "splits": {"train": f"0:{count - 1}", "test": f"{count - 1}:{count}"},
+        **(info or {}),
+    }
+    (root / "meta").mkdir(parents=True, exist_ok=True)
+    (root / "meta/info.json").write_text(json.dumps(content))
+    before = [sum(other == file for other in files[:k]) for k, file in enumerate(files)]
+    episodes: dict[str, Any] = {"episode_index": list(range(count)), "length": [LENGTH] * count}
+    for key in ("data", f"videos/{LEROBOT_CAMERA}"):
+        episodes |= {f"{key}/chunk_index": [0] * count, f"{key}/file_index": list(files)}
+    episodes[f"videos/{LEROBOT_CAMERA}/from_timestamp"] = [k * LENGTH / 20 for k in before]
+    write(root / "meta/episodes/chunk-000/file-000.parquet", episodes)
+    expected = {}
+    for file in sorted(set(files)):
+        inside = [k for k in range(count) if files[k] == file]
+        levels = np.concatenate([(GREY * steps + k) % 250 for k in inside])
+        write_video(root / f"videos/{LEROBOT_CAMERA}/chunk-000/file-{file:03d}.mp4", levels, (64, 64))
+        taken = [[float(t), -float(k)] for k in inside for t in steps]
+        rows = {"action": pyarrow.array(taken, pyarrow.list_(pyarrow.float32(), 2))}
+        rows |= {"observation.state": rows["action"], "episode_index": np.repeat(inside, LENGTH)}
+        write(root / f"data/chunk-000/file-{file:03d}.parquet", {**rows, "frame_index": np.tile(steps, len(inside))})
+    for k in range(count):
+        actions = np.stack([steps - 1.0, np.full(LENGTH, -k)], axis=1).astype(np.float32)
+        actions[0] = 0
+        expected[f"{'test' if k == count - 1 else 'train'}/episode_{k:06d}"] = Expected(
+            (GREY * steps + k) % 250, actions
+        )
+    return expected
+
+
+LAYOUTS: dict[
+    str, tuple[Callable[..., Any], tuple[str, ...]]
+] = {  # format -> how one recording is written, and where three lie
     "maze": (maze, ("train", "train", "eval")),
     "minerl": (minerl, ("MineRLTreechop-v0",) * 3),
     "vpt": (vpt, ("7.x",) * 3),
@@ -228,6 +317,9 @@ LAYOUTS: dict[str, tuple[Writer, tuple[str, ...]]] = {  # format -> how one reco
     "teco-dmlab": (teco_dmlab, ("train/0", "train/1", "test/0")),
     "luanti": (luanti, ("train", "train", "eval")),
     "worldmem": (worldmem, ("training/a", "training/b", "validation/a")),
+    "csgo": (csgo, ("1-200",) * 3),
+    "folder": (own_recording, ("train", "train", "eval")),
+    "lerobot": (lerobot, ()),  # all in one
 }
 NAMES = {
     "maze": ("20220920T045048-23", "20220921T045048-23", "20220922T045048-23"),
@@ -239,5 +331,7 @@ NAMES = {
 def write_all(format: str, root: Path) -> dict[str, Expected]:
     """Three recordings below `root`; returns what each must give, by its id."""
     write, folders = LAYOUTS[format]
+    if format == "lerobot":
+        return lerobot(root)
     names = NAMES.get(format, ("000000", "000001", "000002"))
     return {f"{folder}/{name}": write(root / folder, name) for folder, name in zip(folders, names, strict=True)}

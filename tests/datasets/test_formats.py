@@ -129,7 +129,7 @@ def test_one_file_is_a_source_too_and_recordings_travel(
     source, _ = written(format)
     first = find_recordings(source)[0]
     assert pickle.loads(pickle.dumps(first)).id == first.id, "processes send each other recordings"
-    for file in first.files:
+    for file in () if format == "lerobot" else first.files:  # LeRobot's files hold parts of many episodes
         (alone,) = find_recordings(file)
         assert (alone.path, alone.format.name) == (first.path, format)
 
@@ -177,7 +177,7 @@ def test_damaged_files_are_told_and_cost_nothing_else(
                 path.write_bytes(damage(content, rng))
                 found = read(find_recordings(source, format)[0])
                 if isinstance(found, str):
-                    assert str(first.path.with_suffix("")) in found
+                    assert any(str(file.with_suffix("")) in found for file in first.files)
                     told += 1
         path.unlink()
         assert [read(recording) for recording in find_recordings(source, format)][-2:] == whole[1:]
