@@ -139,7 +139,7 @@ def _frames(file: BinaryIO, size: tuple[int, int], stamps: Sequence[int | None])
                 if frame.is_corrupt or (frame.height, frame.width) != size or stamp not in (None, frame.pts):
                     raise ValueError(f"frame at {frame.time} s is damaged")
                 picture: Any = reformatter.reformat(frame, format="rgb24").to_ndarray()
-                yield picture
+                yield np.ascontiguousarray(picture)  # rows of some widths are padded
             if failure:
                 raise failure
 

@@ -161,21 +161,29 @@ class _DecoderProcess:
 
     def answer(self) -> dict[str, Any]:
         """Raises: EOFError when the process died, or was silent for too long and was killed."""
-        watch = threading.Timer(LONGEST_SILENCE, self._give_up)
-        watch.start()
-        try:
+        with self._watched():
             line = self._answers.readline()
-        finally:
-            watch.cancel()
         if not line.endswith(b"\n"):
             raise EOFError
         return json.loads(line)
 
     def part(self, shape: list[int]) -> NDArray[np.uint8]:
+        """Raises: EOFError as `answer` does."""
         part = np.empty(shape, np.uint8)
-        if self._answers.readinto(part.reshape(-1).data) != part.nbytes:
+        with self._watched():
+            received = self._answers.readinto(part.reshape(-1).data)
+        if received != part.nbytes:
             raise EOFError
         return part
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
+        watch = threading.Timer(LONGEST_SILENCE, self._give_up)
+        watch.start()
+        try:
+            yield
+        finally:
+            watch.cancel()
 
     def why_it_ended(self, path: Path) -> LssvwmError:
         """A damaged recording when the decoder crashed on it or hung; trouble when something else ended it."""
