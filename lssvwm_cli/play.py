@@ -37,6 +37,9 @@ def play(
         list[str] | None,
         typer.Option(help="Address that the browser shows, if a proxy lies between, with its path; may be repeated."),
     ] = None,
+    public: Annotated[
+        bool, typer.Option("--public", help="Let in everyone without a token, as a Space of the hub does.")
+    ] = False,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to serve at; 0 takes any that is free.")] = 8765,
     slots: Annotated[Path, typer.Option(help="Where saved worlds and videos go.")] = Path("runs/play"),
     threads: Annotated[
@@ -68,7 +71,7 @@ def play(
             raise LssvwmError(
                 f"the page needs {error.name}: pip install 'lssvwm[play]'   (or play here: lssvwm play --terminal)"
             ) from error
-        door = Door(host, [Origin.parse(address) for address in origin or []])
+        door = Door(host, [Origin.parse(address) for address in origin or []], public)
         listener = server.listen(host, port)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the session: a recording is finished
     torch.set_num_threads(threads or max(1, core_count("auto") // 2))

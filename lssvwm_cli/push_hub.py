@@ -23,6 +23,10 @@ def push_hub(
             help="What to share: model, dataset (its shards, as `<repo>-data`) or both.", autocompletion=choices(*WHAT)
         ),
     ] = "model",
+    space: Annotated[
+        bool,
+        typer.Option("--space", help="Share a Space too, `<repo>-space`, in which anyone walks around in the world."),
+    ] = False,
     private: Annotated[bool, typer.Option("--private", help="Let nobody but you see it.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be uploaded; upload nothing.")] = False,
     out: Annotated[
@@ -31,11 +35,16 @@ def push_hub(
     ] = Path("hub-preview"),
 ) -> None:
     """Share a world on the Hugging Face hub: weights, config, autoencoder, model card and a sample, in one commit."""
+    import tempfile
+
     from lssvwm_core.evaluation.results import EVALUATIONS
-    from lssvwm_core.hub.client import own_repository, push
-    from lssvwm_core.hub.folders import dataset_files, world_files, write_preview
-    from lssvwm_core.resolve import resolve_world
+    from lssvwm_core.hub.client import SPACE, own_repository, push
+    from lssvwm_core.hub.folders import Files, dataset_files, world_files, write_preview
+    from lssvwm_core.hub.previews import write_previews
+    from lssvwm_core.hub.space import space_files
+    from lssvwm_core.resolve import resolve_data, resolve_world
     from lssvwm_core.training.run.folder import run_facts
+    from lssvwm_core.world import load_world
     from lssvwm_datasets.errors import LssvwmError
 
     if repo is not None and repo.count("/") != 1:
@@ -46,21 +55,34 @@ def push_hub(
     facts = run_facts(world)
     if repo is None:
         repo = f"you/{facts.name}" if dry_run else own_repository(facts.name)
-    uploads = {}
-    for kind in WHAT[what]:
-        target = f"{repo}-data" if kind == "dataset" else repo
-        if kind == "model":
-            uploads[kind] = target, world, world_files(world, target, EVALUATIONS)
-        elif facts.data is None:
-            raise LssvwmError(f"--what {what}: {world} lies in no run, so its shards are not known; name a run")
-        else:
-            uploads[kind] = target, facts.data, dataset_files(facts.data, target)
-    for kind, (target, source, files) in uploads.items():
-        if not dry_run:
-            say(f"uploaded: {push(files, target, kind, private)}")
-            continue
-        folder = out if what == kind else out / kind
-        write_preview(files, folder)
-        say(f"would upload {source} to {target}; see it, without shards, in {folder}:")
-        for name, content in sorted(files.items()):
-            show(f"{content.stat().st_size if isinstance(content, Path) else len(content.encode()):>12,}  {name}")
+    uploads: dict[str, tuple[str, Path, Files]] = {}
+    with tempfile.TemporaryDirectory(prefix="lssvwm-") as made:
+        for kind in WHAT[what]:
+            if kind == "model":
+                data = f"{repo}-data" if what == "both" else None
+                uploads[kind] = repo, world, world_files(world, repo, EVALUATIONS, data)
+            elif facts.data is None:
+                raise LssvwmError(f"--what {what}: {world} lies in no run, so its shards are not known; name a run")
+            else:
+                target, folder = f"{repo}-data", Path(made, kind)
+                folder.mkdir()
+                uploads[kind] = (
+                    target,
+                    facts.data,
+                    dataset_files(facts.data, target, write_previews(facts.data, folder)),
+                )
+        if space:
+            loaded, folder = load_world(world), Path(made, SPACE)
+            folder.mkdir()
+            source = facts.data or resolve_data(None, loaded.header.dataset, samples=True)
+            files = space_files(loaded, world_files(world, repo), repo, source, folder)
+            uploads[SPACE] = f"{repo}-space", world, files
+        for kind, (target, source, content) in uploads.items():
+            if not dry_run:
+                say(f"uploaded: {push(content, target, kind, private)}")
+                continue
+            folder = out if len(uploads) == 1 else out / kind
+            write_preview(content, folder)
+            say(f"would upload {source} to {target}; see it, without shards, in {folder}:")
+            for name, part in sorted(content.items()):
+                show(f"{part.stat().st_size if isinstance(part, Path) else len(part.encode()):>12,}  {name}")

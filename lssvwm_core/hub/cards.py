@@ -34,12 +34,18 @@ class Report:
 HUB = "https://huggingface.co"  # where cards are read; a video plays from its whole address only
 
 
-def data_card(repo: str, index: Index) -> str:
+PAPER = "2505.20171"  # its number on arXiv
+
+
+def data_card(repo: str, index: Index, previews: bool = False) -> str:
+    """`previews`: the repository has videos of some episodes, which the hub's viewer then shows."""
     height, width = index.frame_size
+    viewer = "configs: [{config_name: preview, data_files: [{split: preview, path: preview/*}]}]\n" if previews else ""
     return f"""---
 license: other
+task_categories: [image-to-video]
 tags: [world-model, video, latents, lssvwm]
----
+{viewer}---
 # {repo}
 
 Latents and actions of `{index.dataset}`, made by [lssvwm](https://huggingface.co/models?library=lssvwm):
@@ -57,22 +63,31 @@ lssvwm train --data {repo}
 """
 
 
-def model_card(repo: str, config: dict[str, Any], facts: RunFacts | None = None, reports: Sequence[Report] = ()) -> str:
-    """`facts` of its training, where known; `reports`, the report.json of `lssvwm eval` on these very weights."""
-    data, model = config["data"], config["model"]
+def model_card(
+    repo: str,
+    config: dict[str, Any],
+    facts: RunFacts | None = None,
+    reports: Sequence[Report] = (),
+    data: str | None = None,
+) -> str:
+    """`facts` of its training, where known; `reports`, the report.json of `lssvwm eval` on these very weights.
+
+    `data` is the data set on the hub that it was trained on, where it is known.
+    """
+    stored, model = config["data"], config["model"]
     sample, recipe = "", "The recipe was not recorded.\n"
     if facts is not None and facts.sample is not None:
         sample = f'<video controls loop src="{HUB}/{repo}/resolve/main/{SAMPLE_FILE}"></video>\n\n'
     if facts is not None and facts.config is not None:
         recipe = f"Trained for {facts.step} steps with this config:\n\n```toml\n{facts.config}```\n"
     return f"""---
-{_metadata(repo, data["dataset"], reports)}
+{_metadata(repo, stored["dataset"], reports, data, facts.base_model if facts is not None else None)}
 ---
 # {repo}
 
 A long-context state-space video world model, trained with [lssvwm](https://huggingface.co/models?library=lssvwm) on
-`{data["dataset"]}` ({data["frame_size"][1]}×{data["frame_size"][0]} pixels, {data["fps"]:g} Hz).
-{model["depth"]} layers of width {model["width"]}; conditions: {", ".join(_streams(data)) or "none"}.
+`{stored["dataset"]}` ({stored["frame_size"][1]}×{stored["frame_size"][0]} pixels, {stored["fps"]:g} Hz).
+{model["depth"]} layers of width {model["width"]}; conditions: {", ".join(_streams(stored)) or "none"}.
 
 {sample}## Use
 ```bash
@@ -82,9 +97,11 @@ lssvwm rollout --checkpoint {repo} --frames 800 --out video.mp4
 
 {_measured(reports)}## Training
 {recipe}
-Autoencoder: `{data["autoencoder"]}` (sha256 {data["autoencoder_sha256"][:12]}), in `{AUTOENCODER_FOLDER}/`.
+Autoencoder: `{stored["autoencoder"]}` (sha256 {stored["autoencoder_sha256"][:12]}), in `{AUTOENCODER_FOLDER}/`.
 
 ## Citation
+[Long-Context State-Space Video World Models](https://arxiv.org/abs/{PAPER})
+
 ```bibtex
 @inproceedings{{po2025longcontext,
   title     = {{Long-Context State-Space Video World Models}},
@@ -97,7 +114,7 @@ Autoencoder: `{data["autoencoder"]}` (sha256 {data["autoencoder_sha256"][:12]}),
 """
 
 
-def _metadata(repo: str, dataset: str, reports: Sequence[Report]) -> str:
+def _metadata(repo: str, dataset: str, reports: Sequence[Report], data: str | None, base_model: str | None) -> str:
     """What the hub finds and shows a model by, figures included."""
     results = [
         EvalResult(
@@ -117,7 +134,9 @@ def _metadata(repo: str, dataset: str, reports: Sequence[Report]) -> str:
         license="apache-2.0",
         library_name="lssvwm",
         pipeline_tag="image-to-video",
-        tags=["world-model", "state-space-model", "diffusion", "long-context"],
+        tags=["world-model", "state-space-model", "diffusion", "long-context", f"arxiv:{PAPER}"],
+        base_model=base_model,
+        datasets=[data] if data else None,
         model_name=repo,
         eval_results=results or None,
     ).to_yaml()

@@ -7,7 +7,7 @@ from typing import Any
 
 from lssvwm_datasets.errors import LssvwmError
 
-MODEL, DATASET = "model", "dataset"
+MODEL, DATASET, SPACE = "model", "dataset", "space"
 CARD_FILE, SAMPLE_FILE = "README.md", "sample.mp4"
 LOADED = {MODEL: ("*.json", "*.safetensors"), DATASET: ("*.json", "*.safetensors", "*.h5")}  # never a pickle
 LOGIN_HELP = "log in with: hf auth login   (a token with write access, from huggingface.co/settings/tokens)"
@@ -31,7 +31,8 @@ def push(files: Mapping[str, Path | str], repo: str, kind: str = MODEL, private:
 
     api = hub.HfApi()
     with _told(repo):
-        api.create_repo(repo, repo_type=kind, private=private, exist_ok=True)
+        sdk = "docker" if kind == SPACE else None
+        api.create_repo(repo, repo_type=kind, private=private, exist_ok=True, space_sdk=sdk)
         added = [
             hub.CommitOperationAdd(name, content if isinstance(content, Path) else content.encode())
             for name, content in files.items()
@@ -58,6 +59,12 @@ def download(name: str, kind: str = MODEL, files: tuple[str, ...] = ()) -> Path:
         raise LssvwmError(
             f"{name}: neither here, nor shipped, nor in the hub's cache, and the hub is out of reach"
         ) from error
+
+
+def repository_of(folder: Path) -> str | None:
+    """`user/name` of what lies in the hub's cache, `models--user--name/snapshots/<revision>`; None elsewhere."""
+    kept = folder.parent.parent.name.split("--") if folder.parent.name == "snapshots" else []
+    return "/".join(kept[1:]) if len(kept) == 3 else None
 
 
 @contextmanager

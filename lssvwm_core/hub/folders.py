@@ -10,7 +10,7 @@ from typing import Any
 
 from lssvwm_core.evaluation.results import REPORT_FILE, SETTINGS_FILE
 from lssvwm_core.hub.cards import Report, data_card, model_card
-from lssvwm_core.hub.client import CARD_FILE, SAMPLE_FILE
+from lssvwm_core.hub.client import CARD_FILE, SAMPLE_FILE, repository_of
 from lssvwm_core.model import storage
 from lssvwm_core.model.storage import AUTOENCODER_FOLDER
 from lssvwm_core.training.run.folder import run_facts
@@ -24,10 +24,13 @@ Files = Mapping[str, Path | str]  # name in the repository -> a file as it is, o
 PREVIEW_FILE = ".lssvwm-preview"  # lists what a preview's folder holds
 
 
-def world_files(world: Path, repo: str, evaluations: Path | None = None) -> dict[str, Path | str]:
+def world_files(
+    world: Path, repo: str, evaluations: Path | None = None, data: str | None = None
+) -> dict[str, Path | str]:
     """Weights, config, autoencoder, model card and sample video of a world.
 
-    The card tells what `lssvwm eval` found about these weights, where `evaluations` has it. Raises: LssvwmError.
+    The card tells what `lssvwm eval` found about these weights, where `evaluations` has it; `data` is the hub's name of
+    the data set it was trained on, where it is known. Raises: LssvwmError.
     """
     _, header, autoencoder = load_model(world)
     if storage.weights_sha256(autoencoder) != header.autoencoder_sha256:
@@ -36,19 +39,23 @@ def world_files(world: Path, repo: str, evaluations: Path | None = None) -> dict
     config = read_json(world / storage.CONFIG_FILE, dict[str, Any])
     config["autoencoder"] = AUTOENCODER_FOLDER
     reports = reports_of(world, evaluations) if evaluations is not None else []
+    if data is None and facts.data is not None:
+        data = repository_of(facts.data)
     files: dict[str, Path | str] = {
         storage.WEIGHTS_FILE: own_file(world, storage.WEIGHTS_FILE),
         storage.CONFIG_FILE: json.dumps(config, indent=2) + "\n",
         **autoencoder_files(autoencoder.parent, autoencoder.name),
-        CARD_FILE: model_card(repo, config, facts, reports),
+        CARD_FILE: model_card(
+            repo, config, facts, reports, data or (repository_of(facts.data) if facts.data else None)
+        ),
     }
     if facts.sample is not None:
         files[SAMPLE_FILE] = own_file(facts.sample.parent, facts.sample.name)
     return files
 
 
-def dataset_files(shards: Path, repo: str) -> dict[str, Path | str]:
-    """Index, shards, autoencoder and data card of a prepared folder.
+def dataset_files(shards: Path, repo: str, previews: Files | None = None) -> dict[str, Path | str]:
+    """Index, shards, autoencoder, data card and `previews` of a prepared folder.
 
     Raises: LssvwmError when there is no index, or where a file that it names is not one of the folder.
     """
@@ -57,7 +64,8 @@ def dataset_files(shards: Path, repo: str) -> dict[str, Path | str]:
     return {
         **{name: own_file(shards, name) for name in names},
         **autoencoder_files(shards, AUTOENCODER_FOLDER),
-        CARD_FILE: data_card(repo, index),
+        **(previews or {}),
+        CARD_FILE: data_card(repo, index, bool(previews)),
     }
 
 
@@ -112,7 +120,7 @@ def write_preview(files: Files, folder: Path) -> None:
     if strangers or folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         holds = f"it holds {min(strangers)}" if strangers else "it is no folder"
         raise LssvwmError(f"{folder}: not a preview of push-hub: {holds}; choose another --out")
-    shown = {name: content for name, content in files.items() if not name.endswith(SHARD_SUFFIX)}
+    shown = {name: content for name, content in files.items() if "/" in name or not name.endswith(SHARD_SUFFIX)}
     write_files({PREVIEW_FILE: "\n".join(sorted({*found, *shown})) + "\n"}, folder)
     write_files(shown, folder)
     for name in found - set(shown) - {PREVIEW_FILE}:  # of an earlier preview

@@ -64,18 +64,19 @@ class Door:
     Attributes:
         host: the address served at.
         origins: the addresses outside, in front of a proxy, that the user named.
-        token: must be part of the link unless it is None, which only a loopback address without `origins` allows.
+        public: everyone may come in, by any name, and pages of the hub may show the page within theirs.
+        token: must be part of the link unless it is None, as at a loopback address without `origins`.
     """
 
-    def __init__(self, host: str, origins: Sequence[Origin] = ()) -> None:
-        self.host, self.origins = host, tuple(origins)
-        self.token = None if is_loopback(host) and not origins else secrets.token_urlsafe(16)
+    def __init__(self, host: str, origins: Sequence[Origin] = (), public: bool = False) -> None:
+        self.host, self.origins, self.public = host, tuple(origins), public
+        self.token = None if public or (is_loopback(host) and not origins) else secrets.token_urlsafe(16)
 
     def refuses(self, connection: HTTPConnection) -> Refusal | None:
         """Why a request gets nothing at all: it came by a strange name. With a token, any name will do."""
         host = connection.headers.get("host", "")
         match = HOST_HEADER.fullmatch(host)
-        if self.token is not None or (match and match[1].lower() in (*LOOPBACK_NAMES, self.host)):
+        if self.public or self.token is not None or (match and match[1].lower() in (*LOOPBACK_NAMES, self.host)):
             return None
         return Refusal(
             400,

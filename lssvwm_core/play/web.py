@@ -31,6 +31,7 @@ HEADERS = {
     "Cache-Control": "no-store",
     "Connection": "close",
 }
+FRAMED_BY = "https://huggingface.co https://*.hf.space"  # pages of the hub, which show a Space within theirs
 MEDIA_TYPES = {"index.html": "text/html", "play.css": "text/css", "play.js": "text/javascript"}
 
 
@@ -47,6 +48,8 @@ class PlayApp:
         self.session, self.episodes, self.title, self.door = session, episodes, title, door
         self.viewers = 0
         static = resources.files("lssvwm_core.play") / "static"
+        framed = HEADERS["Content-Security-Policy"].replace("'none'", FRAMED_BY)
+        self.headers = HEADERS | ({"Content-Security-Policy": framed} if door.public else {})
         self.files = {name: (static / name).read_bytes() for name in MEDIA_TYPES}
 
     def starlette(self) -> Starlette:
@@ -67,15 +70,15 @@ class PlayApp:
     ) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
             if refusal := refuses(request):
-                return PlainTextResponse(f"{refusal.reason}\n", refusal.status, HEADERS)
-            return Response(self.files[name], media_type=MEDIA_TYPES[name], headers=HEADERS)
+                return PlainTextResponse(f"{refusal.reason}\n", refusal.status, self.headers)
+            return Response(self.files[name], media_type=MEDIA_TYPES[name], headers=self.headers)
 
         return endpoint
 
     async def _why_refused(self, request: Request) -> Response:
         """Tell a page what its WebSocket was refused for, which browsers keep from it; null when it is welcome."""
         refusal = self._refuses_viewer(request, request.query_params.get("page", ""))
-        return JSONResponse({"reason": refusal and refusal.reason}, headers=HEADERS)
+        return JSONResponse({"reason": refusal and refusal.reason}, headers=self.headers)
 
     def _refuses_viewer(self, connection: HTTPConnection, page: str | None) -> Refusal | None:
         if refusal := self.door.refuses_page(connection, page):

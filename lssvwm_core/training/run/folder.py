@@ -13,10 +13,11 @@ import tomli_w
 
 from lssvwm_core.presets import PRESETS, Stage
 from lssvwm_datasets.errors import LssvwmError
-from lssvwm_datasets.schema import convert, read_toml
+from lssvwm_datasets.schema import convert, read_json, read_toml
 
 RUNS = Path("runs")
 RUN_CONFIG_FILE, RECIPE_FILE = "config.toml", "recipe.toml"
+ORIGIN_FILE = "origin.json"  # of a run that began with the weights of a world on the hub
 MODEL_FOLDER, STATE_FOLDER = "model", "training_state"
 TEACHER_FOLDER = "teacher"  # of a run that distils: a copy, as the teacher's own run may drop its checkpoint
 
@@ -115,6 +116,7 @@ class RunFacts:
     data: Path | None  # its shards
     step: int | None
     sample: Path | None
+    base_model: str | None = None  # the world on the hub whose weights it began with
 
     @property
     def title(self) -> str:
@@ -134,4 +136,6 @@ def run_facts(world: Path) -> RunFacts:
     samples = sorted((run / "samples").glob("*.mp4"))
     config = read_toml(run / RUN_CONFIG_FILE)
     data = Path(convert(f"{run / RUN_CONFIG_FILE}: data", config.pop("data", ""), str))
-    return RunFacts(run.name, tomli_w.dumps(config), data, int(checkpoint.name), samples[-1] if samples else None)
+    origin = read_json(run / ORIGIN_FILE, dict[str, str]) if (run / ORIGIN_FILE).is_file() else {}
+    last = samples[-1] if samples else None
+    return RunFacts(run.name, tomli_w.dumps(config), data, int(checkpoint.name), last, origin.get("base_model"))

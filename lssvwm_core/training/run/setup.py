@@ -10,6 +10,7 @@ import torch
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import LoggerType
 
+from lssvwm_core.hub.client import repository_of
 from lssvwm_core.model.config import ModelConfig
 from lssvwm_core.model.storage import AUTOENCODER_FOLDER, CONFIG_FILE, weights_file, weights_sha256
 from lssvwm_core.model.world_model import WorldModel
@@ -18,10 +19,10 @@ from lssvwm_core.training.data.action_scaling import action_scaling
 from lssvwm_core.training.data.odometry import fit_odometry
 from lssvwm_core.training.data.recall_lengths import fit_recall_lengths
 from lssvwm_core.training.run.config import RunConfig, TrainConfig, load_run_config
-from lssvwm_core.training.run.folder import MODEL_FOLDER, TEACHER_FOLDER, Run
+from lssvwm_core.training.run.folder import MODEL_FOLDER, ORIGIN_FILE, TEACHER_FOLDER, Run
 from lssvwm_core.world import load_model, save_world
 from lssvwm_datasets.errors import LssvwmError
-from lssvwm_datasets.files import written_whole
+from lssvwm_datasets.files import write_json, written_whole
 from lssvwm_datasets.shards import ShardHeader, ShardSet
 
 
@@ -141,6 +142,8 @@ def starting_model(
     if replace(initial.config, **given) != shape:
         raise LssvwmError(f"{init_from}: its model differs from this run's; give the same preset and --set model.…")
     model.load_state_dict(model.state_dict() | initial.state_dict())
+    if init_from is not None and (base_model := repository_of(init_from)):
+        write_json(run.folder / ORIGIN_FILE, {"base_model": base_model})
     return model, initial if config.distill else None
 
 

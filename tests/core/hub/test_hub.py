@@ -10,16 +10,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub import ModelCard
+from huggingface_hub import DatasetCard, ModelCard
 
 from lssvwm_core.hub.cards import Report, Row, model_card
-from lssvwm_core.hub.client import own_repository, push
-from lssvwm_core.hub.folders import Files, world_files, write_files
+from lssvwm_core.hub.client import own_repository, push, repository_of
+from lssvwm_core.hub.folders import Files, dataset_files, world_files, write_files
 from lssvwm_core.hub.pretrained import PretrainedWorld
-from lssvwm_core.training.run.folder import Run
+from lssvwm_core.hub.previews import write_previews
+from lssvwm_core.training.run.folder import Run, RunFacts
 from lssvwm_core.world import World, load_world
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.sources import sample_recordings
+from lssvwm_datasets.video import probe_video
 from tests.conftest import lssvwm, train_command
 from tests.core.hub.hub_server import CUT, USER, Hub, revision
 
@@ -120,6 +122,31 @@ def test_no_network_and_no_login_are_told(
     for name, value in {"HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path), **environment}.items():
         monkeypatch.setenv(name, value)
     assert message in as_a_user(workspace, "push-hub", "test", fails=True).stderr
+
+
+def test_the_card_names_the_paper_the_data_and_the_world_that_it_began_with(built: Path) -> None:
+    config = json.loads((built / "config.json").read_text())
+    facts = RunFacts("maze", None, None, None, None, base_model="ada/base")
+    card = ModelCard(model_card("me/maze", config, facts, data="me/maze-data"))
+    assert (card.data.base_model, card.data.datasets) == ("ada/base", ["me/maze-data"])
+    assert "arxiv:2505.20171" in card.data.tags
+    assert repository_of(Path("hub/models--ada--base/snapshots/abc")) == "ada/base"
+    assert repository_of(Path("runs/test/checkpoints/last")) is None
+
+
+def test_data_on_the_hub_have_previews_that_its_viewer_shows(golden_copy: Path, tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    made.mkdir()
+    shards = golden_copy / "data/maze"
+    files = dataset_files(shards, "me/maze-data", write_previews(shards, made))
+    rows = [json.loads(line) for line in str(files["preview/metadata.jsonl"]).splitlines()]
+    assert {row["split"] for row in rows} == {"train", "validation"}
+    for row in rows:
+        video = files[f"preview/{row['file_name']}"]
+        assert isinstance(video, Path)
+        assert 0 < probe_video(video).count <= row["frames"]
+    card = DatasetCard(str(files["README.md"]))
+    assert card.data.configs[0]["data_files"][0]["path"] == "preview/*"
 
 
 @pytest.fixture
