@@ -48,7 +48,7 @@ class Feature:
 
     def columns(self, name: str) -> list[str]:
         """A name for each of its numbers: its own where it has them, else NAME_0, NAME_1 and on."""
-        names = next(iter(self.names.values()), None) if isinstance(self.names, dict) else self.names
+        names: Any = next(iter(self.names.values()), None) if isinstance(self.names, dict) else self.names
         count = self.shape[0] if self.shape else 1
         fits = isinstance(names, list) and len(names) == count and all(isinstance(one, str) and one for one in names)
         if fits and len(set(names)) == count:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lssvwm_datasets import csgo, lerobot, minerl, own_recordings, reckoning, teco, vpt, worldmem
-from lssvwm_datasets.environments import ENVIRONMENTS, MAZE
+from lssvwm_datasets.environments import ENVIRONMENTS
 from lssvwm_datasets.episode import Episode
 from lssvwm_datasets.errors import DamagedRecording, LssvwmError, UnreadableNow, printable
 from lssvwm_datasets.folders import Listing, list_folder

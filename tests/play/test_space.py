@@ -1,4 +1,4 @@
-"""The Space of a world, written as it is pushed and started as its Dockerfile says, on loopback, in the real browser."""
+"""The Space of a world, written as it is pushed and started as its Dockerfile says, on loopback, in a real browser."""
 
 import json
 import os
