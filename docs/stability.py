@@ -10,16 +10,17 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from lssvwm_core.driving import RECORDED, Drive, steer
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from lssvwm_core import Conditions, EncodedEpisode, World, load_episode, load_world
+from lssvwm_core.controls import RECORDED, Controls, plan_controls
 from lssvwm_core.episodes import episode_count
 from lssvwm_core.video import Frames
 from lssvwm_datasets.sources import sample_recordings
 
 CONTEXT = 240
+STRETCHES = 8
 STATISTICS = ("brightness", "contrast", "saturation", "sharpness")
 
 
@@ -37,6 +38,8 @@ def main(out: Path, checkpoint: str, count: int) -> None:
         axes.set(title=name, xlabel="frames generated")
         outside = np.mean((generated[:, column] < low) | (generated[:, column] > high))
         print(f"{name:<11} {outside:.1%} of the frames outside")
+    sharpness = [part.mean() / truth[:, -1].mean() for part in np.array_split(generated[:, -1], STRETCHES)]
+    print("sharpness against the data's, by stretch:", " ".join(f"{share:.2f}" for share in sharpness))
     figure.savefig(out, dpi=80)
 
 
@@ -44,9 +47,9 @@ def roll_out(world: World, episode: EncodedEpisode, count: int) -> list[Frames]:
     rollout = world.rollout()
     rollout.observe(episode.latents[:CONTEXT], episode.conditions[:CONTEXT])
     assert episode.poses is not None
-    recorded = Drive(episode.actions[CONTEXT:], episode.poses[CONTEXT:])
-    drive = steer(RECORDED, count, world.header.action_names, recorded.poses[0], episode.layout, 0, recorded)
-    return [chunk.frames for chunk in rollout.run(Conditions(action=drive.actions, pose=drive.poses))]
+    recorded = Controls(episode.actions[CONTEXT:], episode.poses[CONTEXT:])
+    led = plan_controls(RECORDED, count, world.header, recorded.poses[0], episode.layout, 0, recorded)
+    return [chunk.frames for chunk in rollout.run(Conditions(action=led.actions, pose=led.poses))]
 
 
 def statistics(frames: Frames) -> NDArray[np.float32]:
