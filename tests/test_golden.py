@@ -111,7 +111,7 @@ def test_keys_and_a_cut_memory(world: World, golden: dict[str, np.ndarray], tmp_
 
 
 def test_the_shipped_world(golden: dict[str, np.ndarray]) -> None:
-    world = load_world("maze-world", "cpu")
+    world = load_world("maze-world-scan", "cpu")
     assert_same(generated(world, load_episode(world, sample_recordings()), 60, 10, seed=0), golden["maze_world"])
 
 

@@ -16,7 +16,7 @@ GOLDEN = Path(__file__).parents[2] / "golden"
 RUN = Run(GOLDEN / "runs/test")
 
 
-@pytest.mark.parametrize("folder", [shipped_models()["maze-world"], RUN.world], ids=["shipped", "of a run"])
+@pytest.mark.parametrize("folder", [shipped_models()["maze-world-scan"], RUN.world], ids=["shipped", "of a run"])
 def test_a_world_whose_config_has_the_former_names_loads(folder: Path) -> None:
     saved = json.loads((folder / "config.json").read_text())["model"]
     assert set(RENAMED_FIELDS) <= set(saved), "this artefact proves nothing"
