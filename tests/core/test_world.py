@@ -63,7 +63,7 @@ def test_generating_commits_what_was_sampled(world: World, episode: EncodedEpiso
     world.observe(state, latents, conditions(episode, 0, 10))
     branch, size = state.copy(), state.nbytes
     chunk = world.generate(state, conditions(episode, 10, 15), torch.Generator().manual_seed(3))
-    world.observe(branch, chunk, conditions(episode, 10, 15))
+    world.observe(branch, chunk, conditions(episode, 10, 15), generated=True)
     assert state.nbytes == size
     for one, other in zip(state.mixers, branch.mixers, strict=True):
         for name in one:
