@@ -60,8 +60,8 @@ class ShardWriter:
                 name,
                 (0, *shape),
                 dtype,
-                maxshape=(None, *shape),
-                chunks=(CHUNK_FRAMES, *shape),
+                maxshape=(None, *(length or None for length in shape)),  # HDF5 wants room in a chunk
+                chunks=(CHUNK_FRAMES, *(length or 1 for length in shape)),  # also of video without actions
                 fletcher32=True,  # a checksum a chunk: a flipped bit is an error when it is read
                 track_times=False,
             )

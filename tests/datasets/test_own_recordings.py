@@ -11,6 +11,9 @@ from PIL import Image
 
 from lssvwm_datasets.episode import Episode
 from lssvwm_datasets.errors import DamagedRecording, LssvwmError
+from lssvwm_datasets.index import ShardHeader
+from lssvwm_datasets.shard_file import Shard
+from lssvwm_datasets.shard_writer import ShardWriter
 from lssvwm_datasets.sources import find_recordings
 from tests.datasets.layouts import GREY, write_video
 
@@ -208,3 +211,16 @@ def test_the_page_s_example_is_prepared(tmp_path: Path, monkeypatch: pytest.Monk
     frames = np.concatenate(list(episode.frames)).astype(int)
     moved = np.abs(np.diff(frames, axis=0)).mean(axis=(1, 2, 3)) > 20
     np.testing.assert_array_equal(moved, episode.actions[1:, 0])
+
+
+def test_unlabelled_video_is_written_into_shards(folder: Path) -> None:
+    episode = episode_of(folder)
+    header = ShardHeader("folder", episode.fps, episode.frame_size, (), (), "none", "0", (1, 4, 4))
+    with ShardWriter(folder / "train.h5", header, "train", "", keep_frames=True) as writer:
+        writer.add(episode, lambda frames: np.zeros((len(frames), 1, 4, 4), np.float16))
+    with Shard(folder / "train.h5") as shard:
+        actions, frames = shard.rows("actions"), shard.rows("frames")
+    assert actions is not None
+    assert actions.shape == (FRAMES, 0)
+    assert frames is not None
+    assert len(frames) == FRAMES
