@@ -101,7 +101,7 @@ def denoise(
 
     def velocity(x: Tensor, level: Level) -> Tensor:
         levels = torch.full((batch, chunk), float(level), device=noise.device)
-        return model(x, levels, conditions, state, chunk, recollection=recollection)[0]
+        return model(x, levels, conditions, state, chunk, recollection=recollection, keep=False)[0]
 
     x = noise
     for now, after in pairwise(sampler.levels()):

@@ -4,6 +4,7 @@ The grid of a frame's tokens is cut into blocks of b_h × b_w; each block (b_h, 
 order and row by row within a frame, with its own state. Small blocks remember long, large blocks mix places.
 """
 
+import functools
 import math
 from typing import Self
 
@@ -94,7 +95,8 @@ class BlockScan(Mixer):
                 for part in self.address(context.poses)
             )
             B, C = B + to_write.to(B.dtype), C + to_read.to(C.dtype)
-        y, final = ssd_scan(
+        scan = functools.partial(
+            ssd_scan,
             values.unflatten(-1, (self.heads, self.headdim)),
             F.softplus(dt.float() + self.dt_bias),
             -self.A_log.float().exp(),
@@ -102,13 +104,14 @@ class BlockScan(Mixer):
             C[:, :, None],
             D=self.D,
             initial_state=state["scan"],
-            return_final_state=True,
         )
+        if context.keep:
+            y, final = scan(return_final_state=True)
+            state = {"scan": final, "convolution": tail.clone()}
+        else:
+            y = scan()
         y = self.norm(y.flatten(-2).float() * F.silu(gate.float()))
-        return from_blocks(self.out_proj(y), self.block_size, grid), {
-            "scan": final.clone(),
-            "convolution": tail.clone(),
-        }
+        return from_blocks(self.out_proj(y), self.block_size, grid), state
 
 
 def causal_convolution(x: Tensor, tail: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:

@@ -22,11 +22,13 @@ class MixerContext(NamedTuple):
             it stops at the frame window: compiled layers are compiled anew for every number.
         chunk: c, the frames that are generated together and see each other in both directions.
         poses: (B, T, P) where each frame was seen from, rows of NaN where unknown; None: no pose is known.
+        keep: whether the state after these frames is wanted. Otherwise a mixer may return the one before them.
     """
 
     frames_seen: int
     chunk: int
     poses: Tensor | None = None
+    keep: bool = True
 
 
 class Mixer(nn.Module):

@@ -103,6 +103,7 @@ class WorldModel(nn.Module):
         remember: Tensor | None = None,
         write_noise: float = 1.0,
         recollection: Recollection | None = None,
+        keep: bool = True,
     ) -> tuple[Tensor, ModelState]:
         """Predict the velocity (noise - clean) of T frames that follow `state`.
 
@@ -117,9 +118,11 @@ class WorldModel(nn.Module):
                 chunks before its own. None: it is recalled from `state` alone, and nothing is remembered.
             write_noise: of what is remembered, see `recall`; 1 for recorded frames.
             recollection: what `recollect` gave for these frames, when they are denoised in several steps.
+            keep: whether the state after these frames is wanted; to find it is most of the cost of a single frame.
 
-        Returns: velocities (B, T, C, h, w) float32 and the state after these frames, as if they were clean. In training
-            mode, after clips that begin with nothing, the memory by least squares in it is empty: nobody needs it.
+        Returns: velocities (B, T, C, h, w) float32 and the state after these frames, as if they were clean; without
+            `keep` it is not to be used. In training mode, after clips that begin with nothing, the memory by least
+            squares in it is empty: nobody needs it.
 
         Raises: ValueError for a chunk the model is not trained for, a T that is no multiple, or unknown streams.
         """
@@ -149,7 +152,7 @@ class WorldModel(nn.Module):
             x = x + self._embedded(recollection)
         seen = state.frames_seen if state.growth else min(state.frames_seen, self.config.frame_window)
         steady = self.training or (frames == chunk and seen == self.config.frame_window)  # shapes worth compiling
-        context = MixerContext(seen, chunk, poses)
+        context = MixerContext(seen, chunk, poses, keep)
         mixers = iter(state.mixers)
         new_mixers = []
         for layer in self.layers:

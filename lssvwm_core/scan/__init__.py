@@ -79,7 +79,7 @@ def ssd_scan(
         raise ValueError(f"unknown scan backend {backend!r}; expected one of {', '.join(BACKENDS)}")
     implementation = IMPLEMENTATIONS[_auto(x.device.type) if backend == "auto" else backend]
     with torch.autocast(x.device.type, enabled=False):
-        y, final_state = implementation.scan(x, dt, A, B, C, initial_state)
+        y, final_state = implementation.scan(x, dt, A, B, C, initial_state, return_final_state)
     if D is not None:
         y = y + (D[:, None] * x).to(y.dtype)
     return (y, final_state) if return_final_state else y

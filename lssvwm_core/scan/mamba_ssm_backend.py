@@ -16,7 +16,9 @@ from lssvwm_datasets.imports import import_without_parent
 CHUNK = 128  # tokens
 
 
-def scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, initial_state: Tensor | None) -> tuple[Tensor, Tensor]:
+def scan(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, initial_state: Tensor | None, final: bool = True
+) -> tuple[Tensor, Tensor]:
     """As `lssvwm_core.scan.ssd_scan`, without the D term. Raises: ImportError when mamba-ssm is not usable."""
     inputs = [tensor.contiguous() for tensor in (x, dt.float(), A.float(), B.to(x.dtype), C.to(x.dtype))]
     if initial_state is not None:

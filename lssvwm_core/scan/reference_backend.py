@@ -4,7 +4,9 @@ import torch
 from torch import Tensor
 
 
-def scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, initial_state: Tensor | None) -> tuple[Tensor, Tensor]:
+def scan(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, initial_state: Tensor | None, final: bool = True
+) -> tuple[Tensor, Tensor]:
     """As `lssvwm_core.scan.ssd_scan`, without the D term."""
     heads = x.shape[2]
     work = torch.promote_types(x.dtype, torch.float32)

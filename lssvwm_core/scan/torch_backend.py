@@ -11,8 +11,10 @@ from torch.nn import functional as F
 CHUNK = 64  # most tokens in a chunk; measured to be the fastest on CPUs
 
 
-def scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, initial_state: Tensor | None) -> tuple[Tensor, Tensor]:
-    """As `lssvwm_core.scan.ssd_scan`, without the D term."""
+def scan(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, initial_state: Tensor | None, final: bool = True
+) -> tuple[Tensor, Tensor | None]:
+    """As `lssvwm_core.scan.ssd_scan`, without the D term. The last state is None where `final` does not ask for it."""
     b, length, heads, p = x.shape
     groups, n = B.shape[2:]
     work = torch.promote_types(x.dtype, torch.float32)
@@ -35,18 +37,29 @@ def scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, initial_state: 
     between = (log_decay[..., :, None] - log_decay[..., None, :]).masked_fill(future, -torch.inf)
     y = (products * (between.exp() * dt[..., None, :]).to(x.dtype)) @ X  # (b, chunks, heads, q, p)
 
-    # What each chunk adds to the state: Σ_j exp(decay from j to the end) dt_j x_j ⊗ B_j
-    to_end = (log_decay[..., -1:] - log_decay).exp() * dt
-    B_heads = B.repeat_interleave(per_group, dim=2).to(work)
-    added = (X.to(work) * to_end[..., None]).transpose(-1, -2) @ B_heads  # (b, chunks, heads, p, n)
-
-    # The state before each chunk, and the last one
     if initial_state is None:
         initial_state = x.new_zeros(b, heads, p, n, dtype=work)
-    states = _states_between_chunks(initial_state.to(work), added, log_decay[..., -1])
-    carried = C.repeat_interleave(per_group, dim=2) @ states[:, :-1].to(x.dtype).transpose(-1, -2)
+    before, last = initial_state.to(work)[:, None], None  # the states before each chunk
+    if final or chunks > 1:  # a single chunk that nothing follows only reads the state, which is most of what it costs
+        before, last = _states(before, X, B.repeat_interleave(per_group, dim=2), log_decay, dt)
+    carried = C.repeat_interleave(per_group, dim=2) @ before.to(x.dtype).transpose(-1, -2)
     y = y + carried * log_decay.exp()[..., None].to(x.dtype)
-    return y.transpose(2, 3).flatten(1, 2)[:, :length], states[:, -1]
+    return y.transpose(2, 3).flatten(1, 2)[:, :length], last
+
+
+def _states(initial: Tensor, X: Tensor, B: Tensor, log_decay: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
+    """The states before each chunk (b, chunks, heads, p, n), and the last one (b, heads, p, n).
+
+    Args:
+        initial: (b, 1, heads, p, n); X (b, chunks, heads, q, p), B (b, chunks, heads, q, n), the others without d.
+    """
+    # What each chunk adds to the state: Σ_j exp(decay from j to the end) dt_j x_j ⊗ B_j
+    to_end = (log_decay[..., -1:] - log_decay).exp() * dt
+    added = (X.to(dt.dtype) * to_end[..., None]).transpose(-1, -2) @ B.to(dt.dtype)  # (b, chunks, heads, p, n)
+    if added.shape[1] == 1:
+        return initial, log_decay[:, 0, :, -1, None, None].exp() * initial[:, 0] + added[:, 0]
+    states = _states_between_chunks(initial[:, 0], added, log_decay[..., -1])
+    return states[:, :-1], states[:, -1].clone()
 
 
 def _chunk(length: int) -> int:
@@ -65,9 +78,6 @@ def _states_between_chunks(initial_state: Tensor, added: Tensor, log_decay: Tens
         log_decay: (b, chunks, heads), the logarithm of each chunk's decay.
     """
     chunks = added.shape[1]
-    if chunks == 1:
-        only = log_decay[:, 0, :, None, None].exp() * initial_state + added[:, 0]
-        return torch.stack([initial_state, only], dim=1)
     sources = torch.cat([initial_state[:, None], added], dim=1).transpose(1, 2)  # (b, heads, chunks + 1, p, n)
     # Each span is summed separately: differences of running sums would lose small decays after large ones to rounding.
     after = torch.ones(chunks + 1, chunks + 1, dtype=torch.bool, device=added.device).tril(-1)  # [i, j]: i after j
