@@ -14,13 +14,17 @@ from lssvwm_cli import (
     export,
     info,
     inspect,
+    plan,
     play,
     prepare,
+    probe,
     push_hub,
     record,
     rollout,
     train,
     train_autoencoder,
+    train_reward,
+    train_sight,
 )
 from lssvwm_cli.console import prepare_logging, prepare_streams, show
 from lssvwm_cli.ending import exit_code_of, tell_of_threads
@@ -43,10 +47,14 @@ app.command("inspect", rich_help_panel=DATA)(inspect.inspect)
 app.command("train-autoencoder", rich_help_panel=DATA)(train_autoencoder.train_autoencoder)
 app.command("export", rich_help_panel=DATA)(export.export)
 app.command("train", rich_help_panel=WORLDS)(train.train)
+app.command("train-reward", rich_help_panel=WORLDS)(train_reward.train_reward)
+app.command("train-sight", rich_help_panel=WORLDS)(train_sight.train_sight)
 app.command("distill", rich_help_panel=WORLDS)(distill.distill)
 app.command("rollout", rich_help_panel=WORLDS)(rollout.rollout)
 app.command("play", rich_help_panel=WORLDS)(play.play)
 app.command("eval", rich_help_panel=MEASURING)(evaluate.evaluate)
+app.command("probe", rich_help_panel=MEASURING)(probe.probe)
+app.command("plan", rich_help_panel=MEASURING)(plan.plan)
 app.command("compare", rich_help_panel=MEASURING)(compare.compare)
 app.add_typer(bench.app, name="bench", rich_help_panel=MEASURING)
 app.command("push-hub", rich_help_panel=SHARING)(push_hub.push_hub)

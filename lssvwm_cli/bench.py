@@ -211,6 +211,47 @@ def quality(
         show_json(figures)
 
 
+@app.command()
+def env(
+    checkpoint: Annotated[
+        str | None, typer.Option(help="A world. [default: the latest run, else the shipped world]")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Held-out shards or recordings, or a hub id. [default: data/maze, else the samples]"),
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Worlds to step one by one, and in one pass.")] = 16,
+    chunk: Annotated[
+        int | None, typer.Option(help="Frames that an action leads to. [default: the fewest that the world knows]")
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Measurements of each way; their median counts.")] = 10,
+    out: Out = Path("bench"),
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Measure steps per second of the gymnasium environment: worlds one by one against as many in one pass."""
+    from dataclasses import asdict
+
+    from lssvwm_core.bench.env import bench_env
+    from lssvwm_core.process import keep_freed_memory
+    from lssvwm_core.resolve import resolve_data
+    from lssvwm_core.world import load_world
+    from lssvwm_datasets.files import write_json
+
+    keep_freed_memory()
+    world = load_world(checkpoint, device)
+    source = resolve_data(data, world.header.dataset, samples=True)
+    speed = bench_env(world, source, batch, repeats, chunk)
+    figures = asdict(speed) | {"times_faster": speed.times_faster, "device": str(world.device), "steps": world.steps}
+    write_json(out / "env.json", figures)
+    if json:
+        show_json(figures)
+        return
+    say(f"{batch} worlds one by one: {speed.one_by_one:.1f} steps/s")
+    say(f"{batch} worlds in one pass: {speed.together:.1f} steps/s, {speed.times_faster:.1f} times as many")
+    say(f"{out / 'env.json'}")
+
+
 def _all(points: "Iterable[Point]") -> "list[Point]":
     """Say each point as it is measured."""
     found = []

@@ -15,6 +15,7 @@ EXTRAS = {  # extra -> what it adds, and the module that tells whether it is the
     "maze": ("lssvwm record maze", "memory_maze"),
     "cuda": ("the Triton kernels of mamba-ssm", "mamba_ssm"),
     "play": ("lssvwm play in the browser", "starlette"),
+    "gym": ("worlds as gymnasium environments", "gymnasium"),
     "eval": ("LPIPS", "torchmetrics"),
     "diffusers": ("image VAEs as autoencoders", "diffusers"),
     "ray": ("prepare --executor ray", "ray"),

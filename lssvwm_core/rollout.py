@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lssvwm_core.conditions import Conditions
+from lssvwm_core.model.state import ModelState
 from lssvwm_datasets.errors import LssvwmError
 
 if TYPE_CHECKING:
@@ -126,6 +127,34 @@ class Rollout:
         branch.state = self.state.copy()
         branch.recent, branch.recent_conditions = self.recent, self.recent_conditions
         return branch
+
+    def of_world(self, number: int) -> "Rollout":
+        """An independent rollout of one of the worlds side by side, which goes on with the same noise."""
+        generator = torch.Generator()
+        generator.set_state(self.generators[number].get_state())
+        one = Rollout(self.world, (generator,), self.memory_cut)
+        one.state, one.recent = self.state.of_world(number), self.recent[number : number + 1]
+        one.recent_conditions = Conditions(
+            {name: rows[number : number + 1] for name, rows in self.recent_conditions.items()}
+        )
+        return one
+
+    @staticmethod
+    def joined(rollouts: "Sequence[Rollout]") -> "Rollout":
+        """Rollouts of the same world side by side, as a batch; each goes on as it would alone.
+
+        Raises: ValueError where one of them has not filled its attention window yet and another has seen more.
+        """
+        first, window = rollouts[0], rollouts[0].world.model.config.frame_window
+        seen = {min(rollout.frames_seen, window) for rollout in rollouts}
+        if len(seen) > 1:
+            raise ValueError(f"rollouts that have seen {sorted(seen)} frames; expected as many each, or {window}")
+        generators = [generator for rollout in rollouts for generator in rollout.generators]
+        both = Rollout(first.world, generators, first.memory_cut)
+        both.state = ModelState.joined([rollout.state for rollout in rollouts])
+        both.recent = torch.cat([rollout.recent for rollout in rollouts])
+        both.recent_conditions = Conditions.stack([rollout.recent_conditions for rollout in rollouts])
+        return both
 
     def save(self, path: Path, extra: Mapping[str, Tensor] | None = None) -> None:
         """Write all that is needed to go on as if nothing had happened; `extra` travels along."""

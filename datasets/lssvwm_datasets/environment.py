@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from lssvwm_datasets.format import Format
 from lssvwm_datasets.poses import Plane, plane_of
 from lssvwm_datasets.recorder import Recorder
+from lssvwm_datasets.simulation import Simulator
 
 Layout = NDArray[np.uint8]  # (N, N), 1 = free, indexed [y, x] with row 0 at the bottom
 Pose = NDArray[np.float32]  # (P,), the columns that the environment names
@@ -54,6 +55,7 @@ class Environment:
         kinematics: (layout or None, pose, number of a move) -> the pose after it, stopped by the layout's walls.
         full_turn: how the agent turns around.
         recorder: how new episodes are recorded.
+        simulator: how agents act in it for real, for `lssvwm plan`.
         format: how its recordings are read, where no other dataset's format does.
     """
 
@@ -69,6 +71,7 @@ class Environment:
     pose_kinds: tuple[str, ...] = ()
     full_turn: FullTurn | None = None
     recorder: Recorder | None = None
+    simulator: Simulator | None = None
     format: Format | None = None
     action_units: tuple[str, ...] = ()
     moves: Mapping[str, Mapping[str, float]] = field(default_factory=dict)

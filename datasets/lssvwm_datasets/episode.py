@@ -30,6 +30,7 @@ class Episode:
         stream_names: {stream: names of its columns}, of the same streams.
         layout: (N, N) uint8 map, 1 = free, indexed [y, x], or None.
         targets: (K, 2) float32 target positions (x, y), or None.
+        rewards: (T,) float32 what the agent got for reaching each frame, or None.
         fps: frames a second of recorded time.
         notes: what was odd about the recording and how it was handled.
     """
@@ -49,6 +50,7 @@ class Episode:
     stream_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     layout: NDArray[np.uint8] | None = None
     targets: NDArray[np.float32] | None = None
+    rewards: NDArray[np.float32] | None = None
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -60,6 +62,8 @@ class Episode:
         kinds_of(self.pose_names, self.pose_kinds)  # raises where they do not fit
         if len(self.action_units) != len(self.action_names):
             raise ValueError(f"{len(self.action_units)} units for {len(self.action_names)} actions")
+        if self.rewards is not None and self.rewards.shape != (self.frames.length,):
+            raise ValueError(f"rewards have shape {self.rewards.shape}, expected {(self.frames.length,)}")
         for name, stream in STREAMS.items():
             rows, columns = self.rows(name), len(columns_of(self, name))
             if rows is not None and rows.shape != (self.frames.length, columns):

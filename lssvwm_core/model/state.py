@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import msgspec
+import torch
 from torch import Tensor
 
 from lssvwm_core.model.tensors import TensorSpec, problems, read_header, read_tensors, specs_of, write_tensors
@@ -69,6 +70,30 @@ class ModelState:
     def copy(self) -> "ModelState":
         """An independent copy: a branch of the world."""
         return replace(self, mixers=[{name: tensor.clone() for name, tensor in part.items()} for part in self.mixers])
+
+    def of_world(self, number: int) -> "ModelState":
+        """An independent copy of the state of one of the worlds side by side."""
+
+        def rows(tensor: Tensor) -> Tensor:
+            each = len(tensor) // self.batch
+            return tensor[number * each : (number + 1) * each].clone()
+
+        mixers = [{name: rows(tensor) for name, tensor in part.items()} for part in self.mixers]
+        return replace(self, mixers=mixers, batch=1)
+
+    @staticmethod
+    def joined(states: "Sequence[ModelState]") -> "ModelState":
+        """The states of worlds of the same model as a state of all of them side by side.
+
+        Raises: ValueError where memories that grow with the frames have seen different numbers of them.
+        """
+        first = states[0]
+        seen = {state.frames_seen for state in states}
+        if first.growth and len(seen) > 1:
+            raise ValueError(f"worlds whose memories grow have seen {sorted(seen)} frames; expected as many each")
+        parts = zip(*(state.mixers for state in states), strict=True)
+        mixers = [{name: torch.cat([one[name] for one in part]) for name in part[0]} for part in parts]
+        return replace(first, mixers=mixers, batch=sum(state.batch for state in states), frames_seen=min(seen))
 
     def after(self, mixers: list[dict[str, Tensor]], frames: int) -> "ModelState":
         """The state of the same model when its parts have seen so many more frames."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lssvwm_core.conditions import Conditions
 from lssvwm_core.episodes import EncodedEpisode, load_episode
 from lssvwm_core.model.state import ModelState
-from lssvwm_core.play.place import Place
+from lssvwm_core.place import Place
 from lssvwm_core.play.slots import Slots
 from lssvwm_core.rollout import Rollout
 from lssvwm_core.world import World

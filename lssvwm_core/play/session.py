@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from lssvwm_core.place import Place
 from lssvwm_core.play.game import Game
-from lssvwm_core.play.place import Place
 from lssvwm_core.play.recorder import Recorder
 from lssvwm_datasets.errors import LssvwmError
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from rich.style import Style
 
-from lssvwm_core.play.place import Place
+from lssvwm_core.place import Place
 from lssvwm_core.play.session import Picture
 from lssvwm_core.play.terminal import draw, help_text, raw_keys, read_key
 from tests.conftest import CLI, lssvwm

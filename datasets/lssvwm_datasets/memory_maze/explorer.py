@@ -49,7 +49,7 @@ class Explorer:
             return int(self.rng.integers(6))
         if self.rng.random() < RANDOM_ACTION:
             return int(self.rng.integers(6))
-        return self._towards(self._next_waypoint(x, y), x, y, math.atan2(sin, cos))
+        return towards(self._next_waypoint(x, y), x, y, math.atan2(sin, cos))
 
     def _notice_progress(self, x: float, y: float) -> None:
         moved = math.hypot(x - self.last_position[0], y - self.last_position[1])
@@ -67,16 +67,37 @@ class Explorer:
             self.path = shortest_path(self.layout, (int(x), int(y)), (int(goal_x), int(goal_y)))
         return (self.path[0][0] + 0.5, self.path[0][1] + 0.5) if self.path else (x, y)
 
-    @staticmethod
-    def _towards(waypoint: tuple[float, float], x: float, y: float, heading: float) -> int:
-        if waypoint == (x, y):
-            return FORWARD
-        turn = math.remainder(math.atan2(waypoint[1] - y, waypoint[0] - x) - heading, math.tau)
-        if abs(turn) < TURN_PER_STEP / 2:
-            return FORWARD
-        if abs(turn) < 2.5 * TURN_PER_STEP:
-            return FORWARD_LEFT if turn > 0 else FORWARD_RIGHT
-        return LEFT if turn > 0 else RIGHT
+
+class Navigator:
+    """Walks to where it is sent by shortest paths over the free cells of a map."""
+
+    def __init__(self, layout: NDArray[np.uint8]) -> None:
+        self.layout = layout
+
+    def act(self, pose: NDArray[np.floating], goal: tuple[float, float]) -> int | None:
+        """The next action at pose (x, y, cos, sin) towards `goal`; None where no way leads there."""
+        x, y, cos, sin = (float(value) for value in pose)
+        here, there = (int(x), int(y)), (int(goal[0]), int(goal[1]))
+        if here == there:
+            waypoint = goal
+        else:
+            path = shortest_path(self.layout, here, there)
+            if not path:
+                return None
+            waypoint = (path[0][0] + 0.5, path[0][1] + 0.5)
+        return towards(waypoint, x, y, math.atan2(sin, cos))
+
+
+def towards(waypoint: tuple[float, float], x: float, y: float, heading: float) -> int:
+    """The action that leads from (x, y) straight to a waypoint."""
+    if waypoint == (x, y):
+        return FORWARD
+    turn = math.remainder(math.atan2(waypoint[1] - y, waypoint[0] - x) - heading, math.tau)
+    if abs(turn) < TURN_PER_STEP / 2:
+        return FORWARD
+    if abs(turn) < 2.5 * TURN_PER_STEP:
+        return FORWARD_LEFT if turn > 0 else FORWARD_RIGHT
+    return LEFT if turn > 0 else RIGHT
 
 
 def explorer(layout: NDArray[np.uint8] | None, rng: np.random.Generator) -> Explorer | None:

@@ -7,6 +7,7 @@ from lssvwm_datasets.memory_maze.constants import ACTION_NAMES, FPS, POSE_NAMES
 from lssvwm_datasets.memory_maze.explorer import TURN_PER_STEP, explorer, walk
 from lssvwm_datasets.memory_maze.reader import FORMAT
 from lssvwm_datasets.memory_maze.recorder import RECORDER
+from lssvwm_datasets.memory_maze.simulator import SIMULATOR
 
 MAZE = Environment(
     name="maze",
@@ -31,5 +32,6 @@ MAZE = Environment(
     kinematics=walk,
     full_turn=FullTurn("left", frames=round(math.tau / TURN_PER_STEP)),
     recorder=RECORDER,
+    simulator=SIMULATOR,
     format=FORMAT,
 )

@@ -20,7 +20,7 @@ from lssvwm_datasets.memory_maze.constants import ACTION_NAMES, FPS, POSE_NAMES,
 from lssvwm_datasets.npz import load_arrays, npz_keys
 
 IMAGE_KEYS = ("image", "image_t", "obs")
-WANTED = (*IMAGE_KEYS, "action", "agent_pos", "agent_dir", "maze_layout", "targets_pos", "reset")
+WANTED = (*IMAGE_KEYS, "action", "agent_pos", "agent_dir", "maze_layout", "targets_pos", "reward", "reset")
 
 
 def read(path: Path, id: str, options: ReaderOptions = DEFAULTS) -> Iterator[Episode]:
@@ -32,6 +32,7 @@ def read(path: Path, id: str, options: ReaderOptions = DEFAULTS) -> Iterator[Epi
     poses = _poses(path, arrays, length)
     layout = _map(path, arrays, "maze_layout", length)
     targets = _map(path, arrays, "targets_pos", length)
+    rewards = _rewards(path, arrays, length)
     starts = _episode_starts(path, arrays, length)
     for index, (start, stop) in enumerate(zip(starts, [*starts[1:], length], strict=True)):
         rows = slice(start, stop)
@@ -48,6 +49,7 @@ def read(path: Path, id: str, options: ReaderOptions = DEFAULTS) -> Iterator[Epi
             pose_names=() if poses is None else POSE_NAMES,
             layout=None if layout is None else _constant(layout, start, 2).astype(np.uint8),
             targets=None if targets is None else _constant(targets, start, 2).astype(np.float32),
+            rewards=None if rewards is None else rewards[rows],
         )
 
 
@@ -99,6 +101,18 @@ def _poses(path: Path, arrays: dict[str, NDArray[Any]], length: int) -> NDArray[
         bad = int(np.argwhere(~np.isfinite(poses))[0, 0])
         raise DamagedRecording(f"{path}: pose of frame {bad} is {poses[bad].tolist()}, expected finite numbers")
     return poses
+
+
+def _rewards(path: Path, arrays: dict[str, NDArray[Any]], length: int) -> NDArray[np.float32] | None:
+    """(T,) float32; None where a file has no rewards."""
+    reward = arrays.get("reward")
+    if reward is None:
+        return None
+    if reward.shape != (length,) or not np.isfinite(reward).all():
+        raise DamagedRecording(
+            f"{path}: reward has shape {reward.shape}, expected a finite number for each of {length} frames"
+        )
+    return reward.astype(np.float32)
 
 
 def _episode_starts(path: Path, arrays: dict[str, NDArray[Any]], length: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""Where the agent of a game stands and which way it came, reckoned from its actions by the environment's kinematics."""
+"""Where an agent in a world stands and which way it came, reckoned from its actions by the environment's kinematics."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace

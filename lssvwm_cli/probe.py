@@ -1,0 +1,84 @@
+"""`lssvwm probe`: what a world's memory knows of walls and objects."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lssvwm_cli.completion import runs
+from lssvwm_cli.console import progress, say, show, show_json
+
+STEPS = "50,100,200,500,750,1000"
+
+
+def probe(
+    source: Annotated[
+        Path | None, typer.Argument(help="Folder of recordings with maps and targets. [default: the samples that ship]")
+    ] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            help="A run, a world's folder, a shipped name or a hub id. [default: the latest run]", autocompletion=runs
+        ),
+    ] = None,
+    steps: Annotated[str, typer.Option(help="Numbers of steps seen at which the memory is asked.")] = STEPS,
+    training_steps: Annotated[int, typer.Option(min=1, help="Training steps of each probe.")] = 2000,
+    width: Annotated[int, typer.Option(min=1, help="Units of each of a probe's four layers.")] = 256,
+    seed: Annotated[int, typer.Option(help="Seed of the probes.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder to write probe.json and probe.md to.")] = Path("evaluations/probe"),
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    json: Annotated[bool, typer.Option("--json", help="Print the figures to stdout as JSON.")] = False,
+) -> None:
+    """Ask the frozen memory where walls and objects are, as the offline probing benchmark of Memory Maze does.
+
+    Small networks are trained on the train split and judged on the held-out one: from the memory, from the memory cut
+    to the attention window, and from the agent's pose alone.
+    """
+    from lssvwm_core.model.storage import weights_sha256
+    from lssvwm_core.probe import report
+    from lssvwm_core.probe.examples import CUT, MEMORY, POSE, gather
+    from lssvwm_core.probe.map_probe import errors, new_probe, train_probe
+    from lssvwm_core.process import keep_freed_memory
+    from lssvwm_core.resolve import resolve_world
+    from lssvwm_core.world import load_world
+    from lssvwm_datasets.errors import LssvwmError
+    from lssvwm_datasets.files import write_json, written_whole
+    from lssvwm_datasets.format import ReaderOptions
+    from lssvwm_datasets.sources import TRAIN, VALIDATION, find_recordings, sample_recordings
+
+    keep_freed_memory()
+    if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in steps.split(",")):
+        raise LssvwmError(f"--steps {steps}: expected whole numbers above 0, with commas between")
+    counts = sorted({int(part) for part in steps.split(",")})
+    folder = resolve_world(checkpoint)
+    world = load_world(folder, device)
+    if counts[0] < world.model.config.frame_window:
+        raise LssvwmError(f"--steps {counts[0]}: expected at least {world.model.config.frame_window}, the window")
+    recordings = find_recordings(
+        source or sample_recordings(), world.header.dataset, ReaderOptions(size=world.header.frame_size)
+    )
+    splits = []
+    for split in (TRAIN, VALIDATION):
+        count = sum(recording.split == split for recording in recordings)
+        with progress(f"Watching {split} recordings", count, "recordings") as update:
+            splits.append(gather(recordings, split, world, counts, update))
+    train, held_out = splits
+    found = {}
+    for what in (MEMORY, CUT, POSE):
+        trained = new_probe(train, what, width, seed)
+        with progress(f"Probing {what}", training_steps, "steps") as update:
+            for done in train_probe(trained, train, what, training_steps, seed):
+                update(done, "")
+        found[what] = errors(trained, held_out, what)
+    found["constant"] = report.constant(train, held_out)
+    figures = report.figures(found, held_out.steps)
+    facts = {"weights": weights_sha256(folder), "training_steps": training_steps, "width": width, "seed": seed}
+    facts |= {"train_examples": len(train.steps), "held_out_examples": len(held_out.steps)}
+    write_json(out / "probe.json", facts | {"figures": figures, "published": report.PUBLISHED})
+    with written_whole(out / "probe.md") as partial:
+        partial.write_text(report.markdown(figures), encoding="utf-8")
+    if json:
+        show_json(figures)
+    else:
+        show(report.markdown(figures))
+        say(f"{out / 'probe'}.json, .md")

@@ -1,0 +1,55 @@
+"""`lssvwm train-reward`: a reward for agents in a world, learnt from recordings."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lssvwm_cli.completion import runs
+from lssvwm_cli.console import progress, say, show_json
+
+
+def train_reward(
+    source: Annotated[
+        Path | None, typer.Argument(help="Folder of recordings with rewards. [default: the samples that ship]")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder to write the reward head to.")] = Path("runs/reward"),
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            help="The world whose latents it is told from: a run, a folder, a shipped name or a hub id. "
+            "[default: the latest run, else the shipped world]",
+            autocompletion=runs,
+        ),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    json: Annotated[bool, typer.Option("--json", help="Print the figures to stdout as JSON.")] = False,
+) -> None:
+    """Learn from recordings what a frame is worth, for agents in an imagined world: `WorldEnv(reward=OUT)`."""
+    from dataclasses import asdict
+
+    from lssvwm_core.training.reward import gather, train_reward_head
+    from lssvwm_core.world import load_world
+    from lssvwm_datasets.format import ReaderOptions
+    from lssvwm_datasets.sources import TRAIN, VALIDATION, find_recordings, sample_recordings
+
+    world = load_world(checkpoint, device)
+    recordings = find_recordings(
+        source or sample_recordings(), world.header.dataset, ReaderOptions(size=world.header.frame_size)
+    )
+    splits = []
+    for split in (TRAIN, VALIDATION):
+        count = sum(recording.split == split for recording in recordings)
+        with progress(f"Encoding {split} recordings", count, "recordings") as update:
+            splits.append(gather(recordings, split, world, update))
+    with progress("Training", steps, "steps") as update:
+        for report in train_reward_head(splits[0], splits[1], world, out, steps, seed):
+            update(report.step, "" if report.loss is None else f"loss {report.loss:.4f}")
+    say(
+        f"held-out frames: {report.rewarded:.3f} predicted where there was a reward, {report.others:.3f} elsewhere; "
+        f"told apart {report.auc:.1%} of the time\nreward head in {out}"
+    )
+    if json:
+        show_json(asdict(report))

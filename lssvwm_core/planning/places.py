@@ -1,0 +1,57 @@
+"""A search over remembered places: where in what it has seen would the world show a target?
+
+The world imagines the view from many poses that the agent has stood at, as a batch, each from a copy of the same
+memory. A sight head says of every view which targets are in it and where; together they vote for cells of the map. The
+agent keeps no frames: what it does not remember by the world's state, it does not know.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lssvwm_core.conditions import Conditions
+from lssvwm_core.model.sight_head import SightHead
+from lssvwm_core.rollout import Rollout
+from lssvwm_datasets.poses import Plane
+
+EVERY = 8  # frames between poses that are looked from
+TOGETHER = 16  # views imagined at once
+SPREAD = 0.7  # cells, of a vote
+
+
+def imagined_views(rollout: Rollout, poses: NDArray[np.float32], seed: int) -> torch.Tensor:
+    """The view from each of M poses as the world imagines it now, (M, C, h, w) latents; the rollout stays as it is.
+
+    Args:
+        poses: (M, c, P), a chunk that ends at each pose.
+    """
+    views = []
+    for start in range(0, len(poses), TOGETHER):
+        part = poses[start : start + TOGETHER]
+        imagined = Rollout.joined([rollout.of_world(0) for _ in part])
+        imagined.reseed(*range(seed + start, seed + start + len(part)))
+        views.append(imagined.sample(Conditions(pose=part)).latents[:, -1])
+    return torch.cat(views)
+
+
+@torch.inference_mode()
+def votes(
+    head: SightHead, views: torch.Tensor, poses: NDArray[np.float32], plane: Plane, side: int
+) -> NDArray[np.float64]:
+    """How strongly views (M, C, h, w) from poses (M, P) speak for a cell: (K, side, side), indexed [target, y, x]."""
+    logits, seen_at = head(views)
+    weights, ahead_left = logits.sigmoid().double().cpu().numpy(), seen_at.double().cpu().numpy()
+    x, y = places_on_map(poses, ahead_left, plane)  # (M, K) each
+    centres = np.arange(side) + 0.5
+    near_x = np.exp(-(((x[..., None] - centres) / SPREAD) ** 2) / 2)  # (M, K, side)
+    near_y = np.exp(-(((y[..., None] - centres) / SPREAD) ** 2) / 2)
+    return np.einsum("mk,mky,mkx->kyx", weights, near_y, near_x)
+
+
+def places_on_map(
+    poses: NDArray[np.float32], ahead_left: NDArray[np.float64], plane: Plane
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Places (M, K, 2) ahead and to the left of agents at poses (M, P) -> their x and y on the map, (M, K) each."""
+    x, y, cos, sin = (poses[:, column, None] for column in (plane.x, plane.y, plane.cos, plane.sin))
+    ahead, left = ahead_left[..., 0], ahead_left[..., 1]
+    return x + ahead * cos - left * sin, y + ahead * sin + left * cos
