@@ -89,7 +89,7 @@ def test_what_is_in_sight_is_where_the_environment_says() -> None:
 
 
 def test_votes_go_to_the_cell_that_a_view_shows() -> None:
-    """A target two cells ahead of an agent at (3.5, 4.5) that looks along y is at (3.5, 6.5); to its left, at (1.5, …)."""
+    """An agent at (3.5, 4.5) looks along y: two cells ahead of it is (3.5, 6.5); two more to its left, (1.5, 6.5)."""
 
     class Sees(torch.nn.Module):
         def forward(self, views: torch.Tensor) -> Sight:
@@ -175,9 +175,8 @@ def test_intervals_hold_the_mean() -> None:
 def test_what_cannot_be_played_is_told(world: World, head: SightHead, change: dict[str, object], message: str) -> None:
     with pytest.raises(LssvwmError, match=message):
         trial.check(world, head, replace(trial.PlanOptions(), **change))  # type: ignore[arg-type]
-    other = replace(
-        world, header=replace(world.header, dataset="other", action_names=("a",), action_units=("one-hot",))
-    )
+    header = replace(world.header, dataset="other", action_names=("a",), action_units=("one-hot",))
+    other = replace(world, header=header)
     with pytest.raises(LssvwmError, match="cannot be acted in here"):
         trial.check(other, head, trial.PlanOptions())
 

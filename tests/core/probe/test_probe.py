@@ -30,17 +30,16 @@ def world() -> World:
 
 
 def examples(seed: int, count: int = 120) -> Examples:
-    """Maps whose memory holds, among noise, walls in its first number and objects in the next ones; cut, noise alone."""
+    """Maps whose memory holds, among noise, walls in its first number and objects in the next; cut, it has noise."""
     generator = torch.Generator().manual_seed(seed)
     free = (torch.rand(count, SIDE**2, generator=generator) < 0.6).float()
     objects = torch.rand(count, OBJECTS, 2, generator=generator) * SIDE
+    places = torch.rand(count, 2, generator=generator) * SIDE
     reads = {name: torch.randn(count, SIDE**2, FEATURES, generator=generator) for name in (MEMORY, CUT)}
     found = Examples(
         reads,
         torch.tensor([100, 500]).repeat(count // 2),
-        torch.cat(
-            [torch.rand(count, 2, generator=generator) * SIDE, torch.tensor([[1.0, 0.0]]).expand(count, 2)], dim=1
-        ),
+        torch.cat([places, torch.tensor([[1.0, 0.0]]).expand(count, 2)], dim=1),
         free,
         objects,
         SIDE,
