@@ -5,7 +5,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ def check(world: World, head: SightHead, options: PlanOptions) -> tuple[Environm
             f"--context {options.context} and --steps {options.steps}: expected a context of at least {least}, and "
             f"together at most {sizes[size]}, the steps of an episode of size {size}"
         )
-    return environment, PlanOptions(**{**asdict(options), "size": size})
+    return environment, replace(options, size=size)
 
 
 def run(

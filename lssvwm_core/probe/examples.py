@@ -88,10 +88,9 @@ def _of_episode(episode: Episode, world: World, reads: MemoryReads, steps: Seque
     if episode.layout is None or episode.targets is None or episode.poses is None or plane is None:
         return []
     counts = [count for count in sorted(steps) if count < episode.length]
-    frames = np.concatenate(list(episode.frames))[: max(counts, default=0) + 1]
     if not counts:
         return []
-    latents = encode_frames(world.autoencoder, frames)
+    latents = encode_frames(world.autoencoder, np.concatenate(list(episode.frames))[: counts[-1] + 1])
     told = Conditions(action=episode.actions, pose=episode.poses).only(world.model.config.streams)
     rollout, rows, start = Rollout(world, (0,)), [], 0
     free = torch.from_numpy(episode.layout.ravel().astype(np.float32))

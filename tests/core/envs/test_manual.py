@@ -10,7 +10,7 @@ import typer
 
 pytest.importorskip("gymnasium")
 
-from lssvwm_cli.app import app  # noqa: E402
+from lssvwm_cli.app import app
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs/environments.md").read_text("utf-8")

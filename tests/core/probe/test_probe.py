@@ -54,7 +54,7 @@ def test_a_probe_finds_what_the_memory_holds_and_nothing_where_it_holds_nothing(
     found = {}
     for what in (MEMORY, CUT, POSE):
         probe = new_probe(train, what, 32, 0)
-        assert list(train_probe(probe, train, what, 150, 0)) == list(range(1, 151))
+        assert list(train_probe(probe, train, what, 400, 0)) == list(range(1, 401))
         found[what] = errors(probe, held_out, what)
     found["constant"] = report.constant(train, held_out)
     figures = report.figures(found, held_out.steps)
@@ -100,7 +100,7 @@ def test_a_memory_by_least_squares_is_read_too() -> None:
     reads = MemoryReads(model)
     found = reads(model.initial_state(2), torch.zeros(2, 3, 4))
     assert found.shape == (2, 3, reads.width)
-    assert (found[..., -1] == 1).all(), "everything is new"
+    torch.testing.assert_close(found[..., -1], torch.ones(2, 3))  # everything is new
     with pytest.raises(ValueError, match="no memory of this model is addressed by poses"):
         MemoryReads(WorldModel(ModelConfig((4, 4, 4), ("a",), width=32, depth=1, headdim=16, d_state=16)))
 
