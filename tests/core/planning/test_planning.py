@@ -30,7 +30,7 @@ PLANE = Plane(0, 1, 2, 3)
 MAZE = ENVIRONMENTS["maze"]
 ROOM = np.zeros((9, 9), np.uint8)
 ROOM[1:8, 1:8] = 1
-ROOM[4, 1:7] = 0  # a wall, with a way around it on the right
+ROOM[2:7, 2:7] = 0  # a ring, in which an explorer soon has stood in every cell
 
 
 class Room:
@@ -39,7 +39,7 @@ class Room:
     def __init__(self) -> None:
         assert MAZE.kinematics is not None
         self.kinematics = MAZE.kinematics
-        self.layout, self.targets, self.wanted = ROOM, np.array([[1.5, 6.5], [6.5, 1.5]], np.float32), 0
+        self.layout, self.targets, self.wanted = ROOM, np.array([[1.5, 7.5], [7.5, 1.5]], np.float32), 0
         self.pose = np.array([1.5, 1.5, 1, 0], np.float32)
         self.frame = np.zeros((64, 64, 3), np.uint8)
 
@@ -85,7 +85,7 @@ def test_what_is_in_sight_is_where_the_environment_says() -> None:
     assert (places[seen][:, 0] > 0).all()
     assert in_sight(replace(episode, layout=None)) is None
     assert is_clear(ROOM, (1.5, 1.5), (6.5, 1.5))
-    assert not is_clear(ROOM, (1.5, 1.5), (1.5, 6.5))
+    assert not is_clear(ROOM, (1.5, 1.5), (6.5, 6.5))
     assert not is_clear(ROOM, (1.5, 1.5), (1.5, 20.0))
 
 
@@ -117,7 +117,7 @@ def test_an_agent_that_remembers_goes_there_and_others_are_measured_beside_it(
     def remembered(head: object, cut: bool, poses: object, plane: object, side: int) -> np.ndarray:
         found = np.zeros((2, side, side))
         if not cut:
-            found[0, 6, 1] = found[1, 1, 6] = 1
+            found[0, 7, 1] = found[1, 1, 7] = 1
         return found
 
     monkeypatch.setattr(agents, "votes", remembered)
