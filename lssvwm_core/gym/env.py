@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from lssvwm_core.gym.imagination import Imagination, Moment, seeded
 from lssvwm_core.gym.reward import Reward, load_reward, nothing
-from lssvwm_core.gym.spaces import action_space, observation_space, rows_of
+from lssvwm_core.gym.spaces import action_space, choices, observation_space
 from lssvwm_core.world import World, load_world
 from lssvwm_datasets.errors import LssvwmError
 
@@ -106,7 +106,7 @@ class WorldEnv(gymnasium.Env[Frame, Any]):
 
     def step(self, action: Any) -> tuple[Frame, float, bool, bool, dict[str, Any]]:
         """Raises: ValueError for an action that is not in the space."""
-        rewards = self.imagination.step(rows_of(self.imagination.world, np.asarray(action)[None]))
+        rewards = self.imagination.step(choices(self.imagination.world, np.asarray(action)[None]))
         self._taken += 1
         return self.imagination.frames[0].copy(), float(rewards[0]), False, self._taken >= self.steps, self._info()
 
@@ -182,7 +182,7 @@ class WorldVectorEnv(gymnasium.vector.VectorEnv[Frame, Any, NDArray[Any]]):
     ) -> tuple[Frame, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
         """Raises: ValueError for actions that are not in the space."""
         again = self._ended.copy()
-        rewards = self.imagination.step(rows_of(self.imagination.world, actions))
+        rewards = self.imagination.step(choices(self.imagination.world, actions))
         self._taken += 1
         if again.any():
             fresh = {int(k): begun(self.imagination, self._rngs[k], {}, False) for k in np.flatnonzero(again)}

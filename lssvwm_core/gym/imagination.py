@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from lssvwm_core.conditions import Conditions
 from lssvwm_core.episodes import EncodedEpisode, episode_count, load_episode
 from lssvwm_core.gym.reward import Imagined, Reward
+from lssvwm_core.gym.spaces import Choices
 from lssvwm_core.place import Place
 from lssvwm_core.resolve import resolve_data
 from lssvwm_core.rollout import Rollout
@@ -112,17 +113,14 @@ class Imagination:
         self.frames = self.frames.copy()
         self.frames[shown] = self.world.decode(self.rollout.recent[shown, -1:])[:, 0]
 
-    def step(self, actions: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Take a step of every world by one pass of the model.
-
-        Args:
-            actions: (N, A) what each world is told; it leads to every frame of the chunk.
+    def step(self, actions: Choices) -> NDArray[np.float64]:
+        """Take a step of every world by one pass of the model; an action leads to every frame of the chunk.
 
         Returns: the rewards (N,).
         """
-        chunk = self.world.chunk
-        poses = np.stack([self._walk(number, row) for number, row in enumerate(actions)])  # (N, c, P)
-        rows = Conditions(action=np.repeat(actions[:, None], chunk, axis=1), pose=poses)
+        moves = [None] * len(self.places) if actions.moves is None else actions.moves.tolist()
+        poses = np.stack([self._walk(number, move) for number, move in enumerate(moves)])  # (N, c, P)
+        rows = Conditions(action=np.repeat(actions.rows[:, None], self.world.chunk, axis=1), pose=poses)
         before = self.rollout.recent[:, -1]
         sampled = self.rollout.sample(self._told(rows))
         self.rollout.commit()
@@ -130,12 +128,14 @@ class Imagination:
         imagined = Imagined(self.world, before, sampled.latents, sampled.conditions, self.rollout.state)
         return np.asarray(self.reward(imagined), np.float64)
 
-    def _walk(self, number: int, action: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _walk(self, number: int, move: int | None) -> NDArray[np.float32]:
         """Let the agent of a world walk through a chunk; its poses (c, P), NaN where they are unknown."""
         columns = len(self.world.header.pose_names)
         poses = np.full((self.world.chunk, columns), np.nan, np.float32)
+        if move is None:
+            return poses
         for frame in range(self.world.chunk):
-            self.places[number] = self.places[number].after(int(action.argmax()))
+            self.places[number] = self.places[number].after(move)
             pose = self.places[number].pose
             if pose is not None:
                 poses[frame] = pose

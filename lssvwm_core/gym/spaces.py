@@ -1,13 +1,13 @@
 """What an agent may do and what it sees: gymnasium's spaces, from the columns of a world's actions."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
 from lssvwm_core.world import World
-from lssvwm_datasets.environments import environment_of
+from lssvwm_datasets.environments import environment_of, moves_of
 
 DEVIATIONS = 4  # of a continuous column from its mean, in the data, that an agent may choose
 DEGREES = 180.0  # either way, where nothing is known of the data
@@ -19,10 +19,14 @@ def observation_space(world: World) -> spaces.Box:
 
 
 def action_space(world: World) -> spaces.Space[Any]:
-    """`Discrete` where one column of an action is 1, `MultiBinary` where each is 0 or 1, else a `Box`, one a column."""
+    """What an agent chooses in a step.
+
+    `Discrete` for the moves of a known environment, and where one column of an action is 1; `MultiBinary` where each is
+    0 or 1; else a `Box`, one number a column.
+    """
     units = _units(world)
-    if set(units) == {"one-hot"}:
-        return spaces.Discrete(len(units))
+    if environment_of(world.header) is not None or set(units) == {"one-hot"}:
+        return spaces.Discrete(len(moves_of(world.header)[0]))
     if set(units) <= {"one-hot", "binary"}:
         return spaces.MultiBinary(len(units))
     scaling = iter(world.model.config.action_scaling or ())
@@ -34,27 +38,33 @@ def action_space(world: World) -> spaces.Space[Any]:
     return spaces.Box(low, high)
 
 
-def rows_of(world: World, actions: Any) -> NDArray[np.float32]:
-    """Actions of N worlds, as their space has them -> the rows (N, A) that the world is told.
+class Choices(NamedTuple):
+    """What N agents chose.
 
-    Raises: ValueError for actions that are not in the space.
+    Attributes:
+        rows: (N, A) float32, what each world is told.
+        moves: (N,) the numbers of the moves; None where actions are no moves.
     """
-    units, space = _units(world), action_space(world)
-    given = np.asarray(actions)
+
+    rows: NDArray[np.float32]
+    moves: NDArray[np.integer] | None
+
+
+def choices(world: World, actions: Any) -> Choices:
+    """Actions of N agents, as their space has them. Raises: ValueError for actions that are not in the space."""
+    columns, space, given = len(world.header.action_names), action_space(world), np.asarray(actions)
     if isinstance(space, spaces.Discrete):
-        if given.ndim != 1 or given.dtype.kind not in "iu" or not ((given >= 0) & (given < len(units))).all():
-            raise ValueError(f"actions {given}; expected whole numbers from 0 to {len(units) - 1}")
-        return np.eye(len(units), dtype=np.float32)[given]
-    if given.ndim != 2 or given.shape[1] != len(units) or not np.isfinite(given.astype(float)).all():
-        raise ValueError(f"actions of shape {given.shape}; expected {len(units)} finite columns for each world")
+        if given.ndim != 1 or given.dtype.kind not in "iu" or not ((given >= 0) & (given < space.n)).all():
+            raise ValueError(f"actions {given}; expected whole numbers from 0 to {space.n - 1}")
+        return Choices(moves_of(world.header)[1][given], given)
+    if given.ndim != 2 or given.shape[1] != columns or not np.isfinite(given.astype(float)).all():
+        raise ValueError(f"actions of shape {given.shape}; expected {columns} finite columns for each world")
     rows = given.astype(np.float32)
-    held = [column for column in range(len(units)) if column not in world.header.continuous_actions]
+    held = [column for column in range(columns) if column not in world.header.continuous_actions]
     rows[:, held] = rows[:, held] >= 0.5
-    return rows
+    return Choices(rows, None)
 
 
 def _units(world: World) -> tuple[str, ...]:
-    """One a column; of worlds that do not say, those of their environment, else 0 or 1."""
-    environment = environment_of(world.header)
-    known = environment.action_units if environment is not None else ("binary",) * len(world.header.action_names)
-    return world.header.action_units or known
+    """One a column; of worlds that do not say, 0 or 1."""
+    return world.header.action_units or ("binary",) * len(world.header.action_names)

@@ -89,6 +89,7 @@ class Planner:
     ) -> None:
         assert environment.simulator is not None
         assert environment.plane is not None
+        self.moves = len(environment.move_names)
         self.world, self.head, self.plane, self.rng = world, head, environment.plane, rng
         self.stood = np.zeros((side, side), np.uint8)  # 1: a cell that the agent has stood in
         self.known = self.stood.copy()  # those, and the way to a target in sight
@@ -115,7 +116,7 @@ class Planner:
             self._random_actions = UNSTICK
         if self._random_actions:
             self._random_actions -= 1
-            return int(self.rng.integers(len(self.world.header.action_names)))
+            return int(self.rng.integers(self.moves))
         if (seen := self._in_sight(episode)) is not None:
             self._goal = seen
             self._free_way((x, y), seen)
@@ -125,7 +126,7 @@ class Planner:
         action = None if self._goal is None else self.navigator.act(episode.pose, self._goal)
         if action is None:  # no known way leads there
             self._give_up()
-            return int(self.rng.integers(len(self.world.header.action_names)))
+            return int(self.rng.integers(self.moves))
         return action
 
     def _stand(self, pose: NDArray[np.float32]) -> tuple[float, float]:

@@ -126,7 +126,7 @@ def explored(environment: Environment, episode: Simulation, steps: int, seed: in
         episode.step(action)
         frames.append(episode.frame)
         poses.append(episode.pose)
-        actions.append(np.eye(len(environment.action_names), dtype=np.float32)[action])
+        actions.append(environment.move_rows[action])
     return Walk(np.stack(frames), np.stack(actions), np.stack(poses))
 
 

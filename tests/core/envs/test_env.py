@@ -15,7 +15,7 @@ from gymnasium.vector import SyncVectorEnv  # noqa: E402
 
 from lssvwm_core import World, load_world  # noqa: E402
 from lssvwm_core.gym import Imagined, WorldEnv, WorldVectorEnv, load_reward  # noqa: E402
-from lssvwm_core.gym.spaces import action_space, rows_of  # noqa: E402
+from lssvwm_core.gym.spaces import action_space, choices  # noqa: E402
 from lssvwm_core.model.reward_head import RewardHead, RewardHeadConfig, save_reward_head  # noqa: E402
 from lssvwm_datasets.errors import LssvwmError  # noqa: E402
 
@@ -120,12 +120,12 @@ def test_spaces_follow_the_columns_of_the_actions(world: World) -> None:
     space = action_space(mouse)
     assert space.low.tolist() == [0, -180]
     assert space.high.tolist() == [1, 180]
-    assert rows_of(mouse, np.array([[0.7, 12.5]])).tolist() == [[1, 12.5]]
+    assert choices(mouse, np.array([[0.7, 12.5]])).rows.tolist() == [[1, 12.5]]
     for given in (np.array([7]), np.array([-1]), np.array([0.5])):
         with pytest.raises(ValueError, match="whole numbers from 0 to 5"):
-            rows_of(world, given)
+            choices(world, given)
     with pytest.raises(ValueError, match="expected 2 finite columns"):
-        rows_of(mouse, np.array([[0.0, np.nan]]))
+        choices(mouse, np.array([[0.0, np.nan]]))
 
 
 @pytest.mark.parametrize(
