@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lssvwm_cli.console import progress, say, show_json
-from lssvwm_cli.options import Chunk, Compile, Device, HeldOut, Json, Shards
+from lssvwm_cli.options import Checkpoint, Chunk, Compile, Device, HeldOut, Json, Shards
 
 if TYPE_CHECKING:
     import torch
@@ -213,13 +213,8 @@ def quality(
 
 @app.command()
 def env(
-    checkpoint: Annotated[
-        str | None, typer.Option(help="A world. [default: the latest run, else the shipped world]")
-    ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(help="Held-out shards or recordings, or a hub id. [default: data/maze, else the samples]"),
-    ] = None,
+    checkpoint: Checkpoint = None,
+    data: HeldOut = None,
     batch: Annotated[int, typer.Option(min=1, help="Worlds to step one by one, and in one pass.")] = 16,
     chunk: Annotated[
         int | None, typer.Option(help="Frames that an action leads to. [default: the fewest that the world knows]")

@@ -5,18 +5,12 @@ from typing import Annotated
 
 import typer
 
-from lssvwm_cli.completion import runs
 from lssvwm_cli.console import progress, say, show_json
+from lssvwm_cli.options import Checkpoint, Device, Json
 
 
 def plan(
-    checkpoint: Annotated[
-        str | None,
-        typer.Option(
-            help="The world to plan in: a run, a folder, a shipped name or a hub id. [default: the latest run]",
-            autocompletion=runs,
-        ),
-    ] = None,
+    checkpoint: Checkpoint = None,
     sight: Annotated[
         str, typer.Option(help="The sight head, which sees targets in latents: a shipped name or a folder.")
     ] = "maze-sight",
@@ -29,8 +23,8 @@ def plan(
     size: Annotated[str, typer.Option(help="Size of the environment. [default: its smallest]")] = "",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first episode; the next has seed + 1.")] = 2_000_000,
     out: Annotated[Path, typer.Option(help="Folder to write plan.json to.")] = Path("evaluations/plan"),
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    json: Annotated[bool, typer.Option("--json", help="Print the figures to stdout as JSON.")] = False,
+    device: Device = "auto",
+    json: Json = False,
 ) -> None:
     """Let agents look for targets in the real environment, and say what a world's memory is worth to them.
 

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from lssvwm_cli.completion import runs
 from lssvwm_cli.console import progress, say, show, show_json
+from lssvwm_cli.options import Checkpoint, Device, Json
 
 STEPS = "50,100,200,500,750,1000"
 
@@ -15,19 +15,14 @@ def probe(
     source: Annotated[
         Path | None, typer.Argument(help="Folder of recordings with maps and targets. [default: the samples that ship]")
     ] = None,
-    checkpoint: Annotated[
-        str | None,
-        typer.Option(
-            help="A run, a world's folder, a shipped name or a hub id. [default: the latest run]", autocompletion=runs
-        ),
-    ] = None,
+    checkpoint: Checkpoint = None,
     steps: Annotated[str, typer.Option(help="Numbers of steps seen at which the memory is asked.")] = STEPS,
     training_steps: Annotated[int, typer.Option(min=1, help="Training steps of each probe.")] = 2000,
     width: Annotated[int, typer.Option(min=1, help="Units of each of a probe's four layers.")] = 256,
     seed: Annotated[int, typer.Option(help="Seed of the probes.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder to write probe.json and probe.md to.")] = Path("evaluations/probe"),
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    json: Annotated[bool, typer.Option("--json", help="Print the figures to stdout as JSON.")] = False,
+    device: Device = "auto",
+    json: Json = False,
 ) -> None:
     """Ask the frozen memory where walls and objects are, as the offline probing benchmark of Memory Maze does.
 

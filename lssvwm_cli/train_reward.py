@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from lssvwm_cli.completion import runs
 from lssvwm_cli.console import progress, say, show_json
+from lssvwm_cli.options import Checkpoint, Device, Json
 
 
 def train_reward(
@@ -14,18 +14,11 @@ def train_reward(
         Path | None, typer.Argument(help="Folder of recordings with rewards. [default: the samples that ship]")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder to write the reward head to.")] = Path("runs/reward"),
-    checkpoint: Annotated[
-        str | None,
-        typer.Option(
-            help="The world whose latents it is told from: a run, a folder, a shipped name or a hub id. "
-            "[default: the latest run, else the shipped world]",
-            autocompletion=runs,
-        ),
-    ] = None,
+    checkpoint: Checkpoint = None,
     steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 1000,
     seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    json: Annotated[bool, typer.Option("--json", help="Print the figures to stdout as JSON.")] = False,
+    device: Device = "auto",
+    json: Json = False,
 ) -> None:
     """Learn from recordings what a frame is worth, for agents in an imagined world: `WorldEnv(reward=OUT)`."""
     from dataclasses import asdict

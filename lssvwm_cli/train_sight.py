@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from lssvwm_cli.completion import runs
 from lssvwm_cli.console import progress, say
+from lssvwm_cli.options import Checkpoint, Device
 
 
 def train_sight(
@@ -14,16 +14,10 @@ def train_sight(
         Path | None, typer.Argument(help="Folder of recordings with targets. [default: the samples that ship]")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder to write the sight head to.")] = Path("runs/sight"),
-    checkpoint: Annotated[
-        str | None,
-        typer.Option(
-            help="The world whose latents it sees. [default: the latest run, else the shipped world]",
-            autocompletion=runs,
-        ),
-    ] = None,
+    checkpoint: Checkpoint = None,
     steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 2000,
     seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Learn to see from a frame's latents which targets are in sight, and where."""
     from lssvwm_core.model.sight_head import save_sight_head
