@@ -24,7 +24,7 @@ def probe(
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Ask the frozen memory where walls and objects are, as the offline probing benchmark of Memory Maze does.
+    """Ask the frozen memory where walls and objects are, after the offline probing benchmark of Memory Maze.
 
     Small networks are trained on the train split and judged on the held-out one: from the memory, from the memory cut
     to the attention window, and from the agent's pose alone.
@@ -69,7 +69,7 @@ def probe(
     figures = report.figures(found, held_out.steps)
     facts = {"weights": weights_sha256(folder), "training_steps": training_steps, "width": width, "seed": seed}
     facts |= {"train_examples": len(train.steps), "held_out_examples": len(held_out.steps)}
-    write_json(out / "probe.json", facts | {"figures": figures, "published": report.PUBLISHED})
+    write_json(out / "probe.json", facts | {"figures": figures})
     with written_whole(out / "probe.md") as partial:
         partial.write_text(report.markdown(figures), encoding="utf-8")
     if json:

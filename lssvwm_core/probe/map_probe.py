@@ -1,8 +1,8 @@
 """The probe: a small network, shared by all cells of the map, that tells walls and objects from reads of the memory.
 
-As in the offline probing benchmark of Memory Maze (Pasukonis et al., 2022) it is an MLP with layer norms and ELU on the
-frozen state and the agent's pose, judged by the accuracy of walls and the root mean square error of objects. Theirs
-sees the whole state at once and is trained on 29,000 mazes; this one is asked cell by cell, for which some tens do.
+After the offline probing benchmark of Memory Maze (Pasukonis et al., 2022) it is an MLP on the frozen state and the
+agent's pose, judged by the accuracy of walls and the root mean square error of objects. It is asked cell by cell,
+for which some tens of mazes are enough to learn from.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The figures of a probe, over the number of steps that the world has seen, beside those that were published."""
+"""The figures of a probe, over the number of steps that the world has seen."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,12 +8,7 @@ from torch import Tensor
 
 from lssvwm_core.probe.examples import Examples
 
-SECOND_HALF = 500  # steps: the published figures are means over steps 500 to 1000
-PUBLISHED = {  # 9x9 mazes: accuracy of walls, RMSE of objects in cells; Pasukonis et al., 2022, arXiv 2210.13383
-    "published: constant": (0.808, 4.9),
-    "published: RSSM (TBTT)": (0.940, 2.5),
-    "published: supervised oracle": (0.997, 0.5),
-}
+SECOND_HALF = 500  # steps: what is seen from here on has a mean of its own
 
 
 def constant(train: Examples, held_out: Examples) -> tuple[Tensor, Tensor]:
@@ -53,8 +48,5 @@ def markdown(found: Mapping[str, Any]) -> str:
         lines += [f"| {heading} | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
         for name, groups in found.items():
             lines.append(f"| {name} | " + " | ".join(show.format(groups[c][key]) for c in columns) + " |")
-        for name, both in PUBLISHED.items():
-            cells = [""] * (len(columns) - 1) + [show.format(both[0 if key == "walls" else 1])]
-            lines.append(f"| {name} | " + " | ".join(cells) + " |")
         lines.append("")
     return "\n".join(lines)
