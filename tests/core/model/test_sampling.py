@@ -9,13 +9,22 @@ from lssvwm_core.sampling import SAMPLERS, Euler, denoise, make_sampler, sampler
 from lssvwm_core.training.step.distillation import Distillation
 
 
-class Oracle:
+class Forgetful:
+    """A model that recalls nothing."""
+
+    def recollect(self, state, conditions, chunk):
+        return None
+
+
+class Oracle(Forgetful):
     """The velocity that leads to `clean` from anywhere; it notes the levels and states it was called with."""
 
     def __init__(self, clean):
         self.clean, self.calls = clean, []
 
-    def __call__(self, x, noise_levels, conditions, state=None, chunk=None, remember=None):
+    def __call__(
+        self, x, noise_levels, conditions, state=None, chunk=None, remember=None, recollection=None, keep=True
+    ):
         self.calls.append((noise_levels, conditions, state, chunk))
         return (x - self.clean) / noise_levels[:, :, None, None, None].clamp(min=1e-6), "the next state"
 
@@ -69,13 +78,15 @@ class Midpoint:
         return x + (after - now) * velocity(x + (half - now) * velocity(x, now), half)
 
 
-class Curved:
+class Curved(Forgetful):
     """x(t) = clean + noise · t², whose velocity is 2 · noise · t: Euler does not arrive, a second order does."""
 
     def __init__(self, noise):
         self.noise = noise
 
-    def __call__(self, x, noise_levels, conditions, state=None, chunk=None, remember=None):
+    def __call__(
+        self, x, noise_levels, conditions, state=None, chunk=None, remember=None, recollection=None, keep=True
+    ):
         return 2 * self.noise * noise_levels[:, :, None, None, None], state
 
 

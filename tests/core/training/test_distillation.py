@@ -24,7 +24,14 @@ SPREAD = 0.3  # of the data that `Gaussian` knows
 LEVELS = torch.tensor([[0.0, 0.0, 0.1, 0.4, 0.5, 0.7, 1.0, 0.93]], dtype=torch.float64)
 
 
-class Gaussian(nn.Module):
+class Forgetful(nn.Module):
+    """A model that recalls nothing."""
+
+    def recollect(self, state: object, conditions: object, chunk: int) -> None:
+        return None
+
+
+class Gaussian(Forgetful):
     """The exact velocity for data drawn from N(0, SPREAD²), E[noise - clean | x]; keeps the levels it is asked for."""
 
     def __init__(self) -> None:
@@ -44,12 +51,14 @@ class Gaussian(nn.Module):
         state: object = None,
         chunk: int = 1,
         remember: object = None,
+        recollection: object = None,
+        keep: bool = True,
     ):
         self.asked.append(levels)
         return x * self.slope(levels)[:, :, None, None, None], None
 
 
-class Student(nn.Module):
+class Student(Forgetful):
     """Goes from a level of its own sampler to the next as far as the teacher's Euler steps do, in closed form."""
 
     def __init__(self, teacher_steps: int, steps: int) -> None:
@@ -64,6 +73,8 @@ class Student(nn.Module):
         state: object = None,
         chunk: int = 1,
         remember: object = None,
+        recollection: object = None,
+        keep: bool = True,
     ):
         return x * mean_slope(levels, self.teacher_steps, self.steps)[:, :, None, None, None], None
 
