@@ -17,14 +17,16 @@ class Simulation(Protocol):
         pose: (P,) float32, where it stands.
         layout: (N, N) uint8, the map, 1 = free.
         targets: (K, 2) float32, where the targets lie, x and y.
-        wanted: the number of the target that is asked for.
     """
 
     frame: NDArray[np.uint8]
     pose: NDArray[np.float32]
     layout: NDArray[np.uint8]
     targets: NDArray[np.float32]
-    wanted: int
+
+    @property
+    def wanted(self) -> int:
+        """The number of the target that is asked for."""
 
     def step(self, action: int) -> float:
         """Take an action, by its number; returns the reward."""
