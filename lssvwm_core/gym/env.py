@@ -11,7 +11,7 @@ An episode begins after some recorded frames, and ends (is truncated) after `ste
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -77,7 +77,7 @@ class WorldEnv(gymnasium.Env[Frame, Any]):
     `state`, a moment of `branch` or a file of `save`, which goes on with the same noise unless a seed is given.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"]}
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012  (gymnasium declares it so)
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class WorldEnv(gymnasium.Env[Frame, Any]):
         self.imagination = imagine(world, 1, reward, source, chunk, context, actions_only)
         self.observation_space = observation_space(self.imagination.world)
         self.action_space = action_space(self.imagination.world)
-        self.metadata = {**self.metadata, "render_fps": self.imagination.world.header.fps}  # type: ignore[misc]
+        self.metadata = {**self.metadata, "render_fps": self.imagination.world.header.fps}
         self.steps, self.render_mode, self._taken = steps, render_mode, 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Frame, dict[str, Any]]:
@@ -110,7 +110,7 @@ class WorldEnv(gymnasium.Env[Frame, Any]):
         self._taken += 1
         return self.imagination.frames[0].copy(), float(rewards[0]), False, self._taken >= self.steps, self._info()
 
-    def render(self) -> Frame | None:  # type: ignore[override]
+    def render(self) -> Frame | None:
         return self.imagination.frames[0].copy() if self.render_mode == "rgb_array" else None
 
     def branch(self) -> Moment:
@@ -133,7 +133,7 @@ class WorldVectorEnv(gymnasium.vector.VectorEnv[Frame, Any, NDArray[Any]]):
     first world; the next has seed + 1.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {
+    metadata: dict[str, Any] = {  # noqa: RUF012  (gymnasium declares it so)
         "render_modes": ["rgb_array"],
         "autoreset_mode": AutoresetMode.NEXT_STEP,
     }
@@ -156,7 +156,7 @@ class WorldVectorEnv(gymnasium.vector.VectorEnv[Frame, Any, NDArray[Any]]):
         self.single_action_space = action_space(self.imagination.world)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self.metadata = {**self.metadata, "render_fps": self.imagination.world.header.fps}  # type: ignore[misc]
+        self.metadata = {**self.metadata, "render_fps": self.imagination.world.header.fps}
         self._rngs = [seeding.np_random()[0] for _ in range(num_envs)]
         self._taken, self._ended = np.zeros(num_envs, int), np.zeros(num_envs, bool)
 

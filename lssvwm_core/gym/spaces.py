@@ -13,7 +13,7 @@ DEVIATIONS = 4  # of a continuous column from its mean, in the data, that an age
 DEGREES = 180.0  # either way, where nothing is known of the data
 
 
-def observation_space(world: World) -> spaces.Box:
+def observation_space(world: World) -> spaces.Space[Any]:
     """Frames: (H, W, 3) uint8."""
     return spaces.Box(0, 255, (*world.header.frame_size, 3), np.uint8)
 

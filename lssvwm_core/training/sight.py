@@ -50,7 +50,8 @@ def gather(recordings: list[Recording], split: str, world: World, update: Callab
             for episode in recording.episodes():
                 if (found := in_sight(episode)) is not None:
                     latents = encode_frames(world.autoencoder, np.concatenate(list(episode.frames)))
-                    parts.append((torch.from_numpy(latents), *map(torch.from_numpy, found)))
+                    seen, places = map(torch.from_numpy, found)
+                    parts.append((torch.from_numpy(latents), seen, places))
         except DamagedRecording:
             continue  # `prepare` reports damaged recordings
     if len({part[1].shape[1] for part in parts}) != 1:
