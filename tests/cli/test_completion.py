@@ -52,7 +52,7 @@ def test_bash_completes_commands_options_and_known_values(tmp_path: Path) -> Non
         "lssvwm ro": "rollout",
         "lssvwm train --pres": "--preset",
         "lssvwm train --preset ": "tiny small base",
-        "lssvwm eval re": "retrieval reasoning",
+        "lssvwm eval re": "retrieval reasoning return",
         "lssvwm push-hub --what d": "dataset",
         "lssvwm play maze": "maze-small maze-tiny",
         "lssvwm rollout --checkpoint v": "village",

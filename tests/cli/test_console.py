@@ -181,7 +181,7 @@ def test_a_thread_ends_in_a_line_as_well(monkeypatch: pytest.MonkeyPatch, capsys
     ("redirect", "code", "message"),
     [
         ("| true", 141, ""),
-        ("> /dev/full", 1, "error: [Errno 28] No space left on device\n"),
+        ("> /dev/full", 1, "error: [Errno 28] No space left on device; make room, and give the same command again\n"),
         (">&-", 0, ""),
         ("2>&-", 0, ""),
     ],
