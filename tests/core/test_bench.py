@@ -138,6 +138,7 @@ OPTIONS = {
     "scan": {"frames", "preset", "set", "repeats", "limit", "out", "device", "json"},
     "attention": {"frames", "preset", "set", "repeats", "limit", "out", "device", "json"},
     "data": {"frames", "data", "repeats", "limit", "out", "json"},
+    "env": {"checkpoint", "data", "batch", "chunk", "repeats", "out", "device", "json"},
     "quality": {
         *("checkpoint", "data", "steps", "shifts", "context", "frames", "episodes", "chunk", "seed"),
         *("out", "device", "json"),
