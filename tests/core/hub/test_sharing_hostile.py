@@ -75,6 +75,9 @@ def test_a_dry_run_leaves_shards_where_they_are_and_can_be_repeated(home: Path) 
         *(f"hub-preview/{kind}/autoencoder/{name}" for kind in ("model", "dataset") for name in weights),
         *(f"hub-preview/model/{name}" for name in weights),
         "hub-preview/dataset/dataset.json",
+        "hub-preview/dataset/preview/metadata.jsonl",
+        *(f"hub-preview/dataset/preview/train-{number:03d}.mp4" for number in range(3)),
+        "hub-preview/dataset/preview/validation-000.mp4",
         *(f"hub-preview/{kind}/README.md" for kind in ("model", "dataset")),
     }
     assert {name: after[name] for name in before} == before

@@ -74,7 +74,7 @@ def test_the_index_has_statistics_of_continuous_columns_alone(mixed: tuple[Path,
 
 def test_a_model_normalises_as_its_saved_header_says(mixed: tuple[Path, np.ndarray]) -> None:
     folder, train = mixed
-    data = ("--data", "data/mixed")
+    data = ("--data", "data/mixed", "--set", "model.recall=0")  # no poses to remember by
     lssvwm(folder, *train_command("run", 2, *data))
     world = Run(folder / "runs/run").world
     scaling = json.loads((world / "config.json").read_text())["model"]["action_scaling"]
@@ -92,7 +92,7 @@ def test_a_model_normalises_as_its_saved_header_says(mixed: tuple[Path, np.ndarr
     index = json.loads((folder / "data/later/dataset.json").read_text())
     index["action_statistics"]["camera_yaw"] = {"mean": 100.0, "std": 1.0}
     (folder / "data/later/dataset.json").write_text(json.dumps(index))
-    lssvwm(folder, *train_command("child", 2, "--data", "data/later", "--init-from", "run"))
+    lssvwm(folder, *train_command("child", 2, "--data", "data/later", "--init-from", "run", "--set", "model.recall=0"))
     assert load_model(Run(folder / "runs/child").world)[0].config == model.config
     world_loaded = load_world(world, torch.device("cpu"))
     assert torch.equal(world_loaded.model.streams["action"].std, stream.std)
