@@ -126,6 +126,8 @@ def starting_model(
         measured = {name: getattr(initial.config, name) for name in ("action_scaling", "odometry")}
         if initial.config.recall:
             measured["recall_lengths"] = initial.config.recall_lengths
+        if run.last is not None:
+            measured["recall"] = initial.config.recall  # today's preset may have what that of the run's start had not
         if run.last is None and not config.distill and not initial.config.odometry:
             measured["odometry"] = fit_odometry(shards)  # no weights depend on it
     shape = model_config(config, shards.header, measured)
