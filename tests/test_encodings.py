@@ -33,6 +33,8 @@ LIBRARIES = (
     "av",
     "Image",
     "archive",
+    "tarfile",
+    "simulator",
     "h5a",
     "h5o",
 )  # whose functions of these names are others

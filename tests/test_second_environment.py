@@ -88,7 +88,7 @@ def test_options_that_an_environment_does_not_have_are_refused(command: Command)
     for option, message in ((("--size", "9x9"), "--size 9x9"), (("--compact",), "--compact")):
         with pytest.raises(LssvwmError, match=f"{message}: this environment"):
             command("record", "toy", *option)
-    with pytest.raises(LssvwmError, match="no environment 'doom'; expected one of maze, toy"):
+    with pytest.raises(LssvwmError, match="no environment 'doom'; expected one of maze, luanti, toy"):
         command("record", "doom")
     ENVIRONMENTS["toy"] = replace(TOY, recorder=None)
     with pytest.raises(LssvwmError, match="toy: this environment cannot be recorded here"):

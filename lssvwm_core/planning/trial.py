@@ -109,7 +109,8 @@ def run(
 def play(world: World, environment: Environment, head: SightHead, options: PlanOptions, agent: str, seed: int) -> float:
     """The reward that an agent gets in the episode of a seed."""
     assert environment.simulator is not None
-    with environment.simulator.open(options.size, seed) as episode:
+    simulator = environment.simulator
+    with simulator.open(options.size, seed) as episode:
         walk = explored(environment, episode, options.context, seed)
         acting = make_agent(agent, environment, world, head, episode, walk, np.random.default_rng(seed))
         return sum(episode.step(acting.act(episode)) for _ in range(options.steps))

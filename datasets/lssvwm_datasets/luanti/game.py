@@ -127,7 +127,7 @@ class Game:
     def _command(self, verb: str, values: tuple[float, ...]) -> None:
         self._number += 1
         unfinished = self._world / "command.new"
-        unfinished.write_text(" ".join(map(str, (self._number, verb, *values))))
+        unfinished.write_text(" ".join(map(str, (self._number, verb, *values))), encoding="utf-8")
         unfinished.rename(self._world / "command")
 
     def _wait(self, done: Callable[[], bool], what: str) -> None:
@@ -143,7 +143,7 @@ class Game:
 
     def _last_words(self) -> str:
         log = self.folder / "log"
-        return "\n".join(log.read_text(errors="replace").splitlines()[-5:]) if log.exists() else ""
+        return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:]) if log.exists() else ""
 
     def _picture(self) -> NDArray[np.uint8]:
         stride, first = self._stride, self._first + MARGIN * self._stride
@@ -163,9 +163,10 @@ class Game:
             shutil.copytree(source / "server", self._world / "worldmods" / "lssvwm_server")
             client = self.folder / "home" / ".minetest" / "clientmods"
             shutil.copytree(source / "client", client / "lssvwm_client")
-        (client / "mods.conf").write_text("load_mod_lssvwm_client = true\n")
-        (self._world / "world.mt").write_text(f"gameid = {GAME}\nload_mod_lssvwm_server = true\nbackend = sqlite3\n")
-        (self.folder / "settings").write_text(settings(seed, self.pixels, self.view))
+        (client / "mods.conf").write_text("load_mod_lssvwm_client = true\n", encoding="utf-8")
+        world = f"gameid = {GAME}\nload_mod_lssvwm_server = true\nbackend = sqlite3\n"
+        (self._world / "world.mt").write_text(world, encoding="utf-8")
+        (self.folder / "settings").write_text(settings(seed, self.pixels, self.view), encoding="utf-8")
         display = self._start_display()
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
             free.bind(("127.0.0.1", 0))
