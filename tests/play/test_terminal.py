@@ -23,6 +23,7 @@ STATUS = {
     "state_bytes": 1000,
     "steps": 4,
     "cut_memory": True,
+    "certainty": 0.25,
     "notice": "well",
 }
 
@@ -36,6 +37,7 @@ def test_two_pixels_a_character() -> None:
     assert "maze-world  frame 3" in facts.plain
     assert "4 steps" in facts.plain
     assert "memory cut" in facts.plain
+    assert "place known 25%" in facts.plain
     assert notice.plain == "well"
 
 
