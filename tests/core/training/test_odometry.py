@@ -19,7 +19,7 @@ from lssvwm_datasets.poses import Plane
 from lssvwm_datasets.shards import open_shards
 
 FRAMES = 50
-SHAPE = ("width", "depth", "headdim", "d_state")  # of the workspace's model
+SHAPE = ("recall", "width", "depth", "headdim", "d_state")  # of the workspace's model
 
 
 def test_real_walks_are_reckoned_from_their_actions(workspace: Path) -> None:
