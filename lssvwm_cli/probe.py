@@ -1,11 +1,13 @@
 """`lssvwm probe`: what a world's memory knows of walls and objects."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from lssvwm_cli.console import progress, say, show, show_json
+from lssvwm_cli.gathering import gather_splits
 from lssvwm_cli.options import Checkpoint, Device, Json
 
 STEPS = "50,100,200,500,750,1000"
@@ -37,9 +39,7 @@ def probe(
     from lssvwm_core.resolve import resolve_world
     from lssvwm_core.world import load_world
     from lssvwm_datasets.errors import LssvwmError
-    from lssvwm_datasets.files import write_json, written_whole
-    from lssvwm_datasets.format import ReaderOptions
-    from lssvwm_datasets.sources import TRAIN, VALIDATION, find_recordings, sample_recordings
+    from lssvwm_datasets.files import write_json, write_text
 
     keep_freed_memory()
     if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in steps.split(",")):
@@ -49,15 +49,7 @@ def probe(
     world = load_world(folder, device)
     if counts[0] < world.model.config.frame_window:
         raise LssvwmError(f"--steps {counts[0]}: expected at least {world.model.config.frame_window}, the window")
-    recordings = find_recordings(
-        source or sample_recordings(), world.header.dataset, ReaderOptions(size=world.header.frame_size)
-    )
-    splits = []
-    for split in (TRAIN, VALIDATION):
-        count = sum(recording.split == split for recording in recordings)
-        with progress(f"Watching {split} recordings", count, "recordings") as update:
-            splits.append(gather(recordings, split, world, counts, update))
-    train, held_out = splits
+    train, held_out = gather_splits(source, world, "Watching", partial(gather, steps=counts))
     found = {}
     for what in (MEMORY, CUT, POSE):
         trained = new_probe(train, what, width, seed)
@@ -70,8 +62,7 @@ def probe(
     facts = {"weights": weights_sha256(folder), "training_steps": training_steps, "width": width, "seed": seed}
     facts |= {"train_examples": len(train.steps), "held_out_examples": len(held_out.steps)}
     write_json(out / "probe.json", facts | {"figures": figures})
-    with written_whole(out / "probe.md") as partial:
-        partial.write_text(report.markdown(figures), encoding="utf-8")
+    write_text(out / "probe.md", report.markdown(figures))
     if json:
         show_json(figures)
     else:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from lssvwm_cli.console import progress, say, show_json
+from lssvwm_cli.gathering import gather_splits
 from lssvwm_cli.options import Checkpoint, Device, Json
 
 
@@ -25,20 +26,11 @@ def train_reward(
 
     from lssvwm_core.training.reward import gather, train_reward_head
     from lssvwm_core.world import load_world
-    from lssvwm_datasets.format import ReaderOptions
-    from lssvwm_datasets.sources import TRAIN, VALIDATION, find_recordings, sample_recordings
 
     world = load_world(checkpoint, device)
-    recordings = find_recordings(
-        source or sample_recordings(), world.header.dataset, ReaderOptions(size=world.header.frame_size)
-    )
-    splits = []
-    for split in (TRAIN, VALIDATION):
-        count = sum(recording.split == split for recording in recordings)
-        with progress(f"Encoding {split} recordings", count, "recordings") as update:
-            splits.append(gather(recordings, split, world, update))
+    train, held_out = gather_splits(source, world, "Encoding", gather)
     with progress("Training", steps, "steps") as update:
-        for report in train_reward_head(splits[0], splits[1], world, out, steps, seed):
+        for report in train_reward_head(train, held_out, world, out, steps, seed):
             update(report.step, "" if report.loss is None else f"loss {report.loss:.4f}")
     say(
         f"held-out frames: {report.rewarded:.3f} predicted where there was a reward, {report.others:.3f} elsewhere; "

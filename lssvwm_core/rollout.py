@@ -92,15 +92,18 @@ class Rollout:
 
     def sample(self, conditions: Conditions) -> Chunk:
         """The next chunk, led by one row of conditions for each of its frames. `commit` is to follow."""
-        state = self.state
-        if self.memory_cut:
-            state = self.world.reset(self.batch)
-            self.world.observe(state, self.recent, self.recent_conditions)
+        state = self.cut_state() if self.memory_cut else self.state
         recollection = self.world.recollect(state, conditions)
         latents = self.world.sample(state, conditions, self.generators, recollection)
         certainty = None if recollection is None else recollection.certainty(self.world.model.config.recall_ridge)
         self._sampled = Chunk(self.world, latents, conditions, certainty)
         return self._sampled
+
+    def cut_state(self) -> ModelState:
+        """The memory of a world that has seen the last frames alone, as many as a chunk attends to beside itself."""
+        state = self.world.reset(self.batch)
+        self.world.observe(state, self.recent, self.recent_conditions)
+        return state
 
     def commit(self) -> None:
         """Let the memory see the chunk that was sampled last."""

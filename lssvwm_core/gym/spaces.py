@@ -29,9 +29,8 @@ def action_space(world: World) -> spaces.Space[Any]:
         return spaces.Discrete(len(moves_of(world.header)[0]))
     if set(units) <= {"one-hot", "binary"}:
         return spaces.MultiBinary(len(units))
-    scaling = iter(world.model.config.action_scaling or ())
     low, high = np.zeros(len(units), np.float32), np.ones(len(units), np.float32)
-    known = dict(zip(range(len(units)), scaling, strict=False))
+    known = dict(enumerate(world.model.config.action_scaling))
     for column in world.header.continuous_actions:
         mean, std = known.get(column, (0.0, DEGREES / DEVIATIONS))
         low[column], high[column] = mean - DEVIATIONS * std, mean + DEVIATIONS * std

@@ -1,6 +1,6 @@
 """Examples for a probe: what the memory gives back at every cell of the map, after several numbers of steps."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +13,10 @@ from lssvwm_core.model.state import ModelState
 from lssvwm_core.prepare.encode import encode_frames
 from lssvwm_core.probe.reads import MemoryReads
 from lssvwm_core.rollout import Rollout
+from lssvwm_core.training.gathering import Update, gathered
 from lssvwm_core.world import World
 from lssvwm_datasets.episode import Episode
-from lssvwm_datasets.errors import DamagedRecording, LssvwmError
+from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.poses import Plane, plane_of
 from lssvwm_datasets.sources import Recording
 
@@ -58,27 +59,16 @@ class Examples:
         return torch.cat(parts, dim=-1)
 
 
-def gather(
-    recordings: list[Recording], split: str, world: World, steps: Sequence[int], update: Callable[[int, str], None]
-) -> Examples:
+def gather(recordings: list[Recording], split: str, world: World, update: Update, steps: Sequence[int]) -> Examples:
     """Let the world see each recording of a split, and read its memory on the way. Raises: LssvwmError."""
-    chosen = [recording for recording in recordings if recording.split == split]
     reads = MemoryReads(world.model)
-    rows: list[tuple[Tensor, ...]] = []
-    for done, recording in enumerate(chosen):
-        update(done, "")
-        try:
-            for episode in recording.episodes():
-                rows += _of_episode(episode, world, reads, steps)
-        except DamagedRecording:
-            continue  # `prepare` reports damaged recordings
+    rows = gathered(recordings, split, lambda episode: _of_episode(episode, world, reads, steps), update)
     shapes = {tuple(tuple(part.shape) for part in row) for row in rows}
     if len(shapes) != 1:
         raise LssvwmError(
             f"the {split} split has {'maps of several sizes' if rows else 'no recordings'}; a probe needs recordings "
             f"of at least {min(steps)} steps with poses, maps of one size, and as many targets each"
         )
-    update(len(chosen), "")
     memory, cut, seen, agents, free, objects = (torch.stack(parts) for parts in zip(*rows, strict=True))
     return Examples({MEMORY: memory, CUT: cut}, seen, agents, free, objects, round(free.shape[1] ** 0.5))
 
@@ -100,18 +90,11 @@ def _of_episode(episode: Episode, world: World, reads: MemoryReads, steps: Seque
         start = stop
         agent = episode.poses[count]
         looked_from = torch.from_numpy(views(agent, plane, len(episode.layout)))[None].to(world.device)
-        now = [_at_cells(reads, state, looked_from) for state in (rollout.state, _cut(rollout).state)]
+        now = [_at_cells(reads, state, looked_from) for state in (rollout.state, rollout.cut_state())]
         columns = [plane.x, plane.y, plane.cos, plane.sin]
         known = (torch.tensor(count), torch.from_numpy(agent[columns]), free, torch.from_numpy(episode.targets))
         rows.append((*now, *known))
     return rows
-
-
-def _cut(rollout: Rollout) -> Rollout:
-    """A fresh world that has seen the frames of the attention window alone."""
-    fresh = Rollout(rollout.world, (0,))
-    fresh.observe(rollout.recent, rollout.recent_conditions)
-    return fresh
 
 
 def _at_cells(reads: MemoryReads, state: ModelState, looked_from: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lssvwm_core.probe.examples import Examples, cell_centres
+from lssvwm_core.training.heads import descend
 
 LAYERS, LEARNING_RATE, WEIGHT_DECAY = 4, 1e-3, 0.01
 BATCH = 8  # maps
@@ -55,20 +56,15 @@ def new_probe(examples: Examples, what: str, width: int, seed: int) -> MapProbe:
 def train_probe(probe: MapProbe, examples: Examples, what: str, steps: int, seed: int) -> Iterator[int]:
     """Train in place on all numbers of steps seen, yielding the training steps done."""
     generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(probe.train().parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     cells = cells_of(examples)
-    for step in range(1, steps + 1):
-        for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * (1 - (step - 1) / steps)
+
+    def next_loss() -> Tensor:
         rows = torch.randint(len(examples.steps), (BATCH,), generator=generator)
         free, where = probe(examples.inputs(what, rows))
         loss = F.binary_cross_entropy_with_logits(free, examples.free[rows])
-        loss = loss + F.cross_entropy(where, cells[rows])  # over the cells, for each object
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        yield step
-    probe.eval()
+        return loss + F.cross_entropy(where, cells[rows])  # over the cells, for each object
+
+    yield from (step for step, _ in descend(probe, next_loss, steps, LEARNING_RATE, WEIGHT_DECAY))
 
 
 def cells_of(examples: Examples) -> Tensor:

@@ -1,7 +1,6 @@
 """Trains an autoencoder on the frames of recordings and reports its PSNR on mazes it has not seen."""
 
 import copy
-import logging
 import math
 import time
 from collections.abc import Iterator
@@ -21,15 +20,14 @@ from lssvwm_core.model.autoencoder import (
     save_autoencoder,
 )
 from lssvwm_core.model.frame_codec import FrameCodec, pixels_of
+from lssvwm_core.training.gathering import gathered
 from lssvwm_core.training.run.lock import locked
 from lssvwm_core.training.run.stopping import Stop, never
 from lssvwm_core.training.step.ema import update_ema
 from lssvwm_datasets.episode import Episode
-from lssvwm_datasets.errors import DamagedRecording, LssvwmError
+from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.files import write_json
 from lssvwm_datasets.sources import TRAIN, VALIDATION, Recording
-
-logger = logging.getLogger(__name__)
 
 REPORT_EVERY = 100  # steps
 EVALUATE_BATCH = 256  # frames
@@ -147,15 +145,8 @@ def gather_frames(recordings: list[Recording], split: str, max_frames: int) -> N
 
     Raises: LssvwmError.
     """
-    chosen = [recording for recording in recordings if recording.split == split]
-    share = max(1, max_frames // max(1, len(chosen)))
-    parts = []
-    for recording in chosen:
-        try:
-            for episode in recording.episodes():
-                parts.append(_spread(episode, share))
-        except DamagedRecording as error:
-            logger.warning("skipped %s", error)
+    share = max(1, max_frames // max(1, sum(recording.split == split for recording in recordings)))
+    parts = gathered(recordings, split, lambda episode: [_spread(episode, share)])
     if not parts:
         raise LssvwmError(f"no readable recordings in the {split} split; record some with: lssvwm record maze")
     if len({part.shape[1:] for part in parts}) > 1:

@@ -4,7 +4,7 @@ Rewards are rare, so half of each batch are frames that have one; each counts as
 learnt is the expected reward all the same.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,8 +14,11 @@ from torch import Tensor
 
 from lssvwm_core.model.reward_head import RewardHead, RewardHeadConfig, save_reward_head
 from lssvwm_core.prepare.encode import encode_frames
+from lssvwm_core.training.gathering import Update, gathered
+from lssvwm_core.training.heads import auc, descend
 from lssvwm_core.world import World
-from lssvwm_datasets.errors import DamagedRecording, LssvwmError
+from lssvwm_datasets.episode import Episode
+from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.files import write_json
 from lssvwm_datasets.sources import Recording
 
@@ -61,32 +64,26 @@ class RewardReport:
     auc: float | None = None
 
 
-def gather(recordings: list[Recording], split: str, world: World, update: Callable[[int, str], None]) -> RewardedFrames:
+def gather(recordings: list[Recording], split: str, world: World, update: Update) -> RewardedFrames:
     """The frames of a split's recordings, encoded; `update` is told how many recordings are. Raises: LssvwmError."""
-    chosen = [recording for recording in recordings if recording.split == split]
-    latents, now, rewards, length = [], [], [], 0
-    for done, recording in enumerate(chosen):
-        update(done, "")
-        try:
-            for episode in recording.episodes():
-                if episode.rewards is None:
-                    continue
-                encoded = torch.from_numpy(encode_frames(world.autoencoder, np.concatenate(list(episode.frames))))
-                latents.append(encoded)
-                now.append(length + torch.arange(1, len(encoded)))
-                rewards.append(torch.from_numpy(episode.rewards[1:]))
-                length += len(encoded)
-        except DamagedRecording:
-            continue  # `prepare` reports damaged recordings
-    if not latents:
+
+    def encoded(episode: Episode) -> Iterator[tuple[Tensor, Tensor]]:
+        if episode.rewards is not None:
+            latents = encode_frames(world.autoencoder, np.concatenate(list(episode.frames)))
+            yield torch.from_numpy(latents), torch.from_numpy(episode.rewards)
+
+    parts = gathered(recordings, split, encoded, update)
+    if not parts:
         raise LssvwmError(f"no rewards in the {split} split; lssvwm record maze records some")
-    frames = RewardedFrames(torch.cat(latents), torch.cat(now), torch.cat(rewards))
+    latents, rewards = (torch.cat(rows) for rows in zip(*parts, strict=True))
+    follows = torch.cat([torch.arange(len(part)) > 0 for part, _ in parts])  # frames with one before them
+    now = follows.nonzero().flatten()
+    frames = RewardedFrames(latents, now, rewards[now])
     if not frames.rewards.any() or frames.rewards.all():
         raise LssvwmError(
             f"{len(frames.rewards)} frames of the {split} split, and {int((frames.rewards != 0).sum())} have a reward; "
             "expected frames with and without: record more episodes"
         )
-    update(len(chosen), "")
     return frames
 
 
@@ -99,22 +96,18 @@ def train_reward_head(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head = RewardHead(config).to(world.device)
-    optimizer = torch.optim.AdamW(head.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     some, none = (train.rewards != 0).nonzero().flatten(), (train.rewards == 0).nonzero().flatten()
     half = BATCH // 2
     weights = torch.tensor([len(some)] * half + [len(none)] * half, device=world.device) * (2 / len(train.rewards))
-    for step in range(1, steps + 1):
-        for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * (1 - (step - 1) / steps)
+
+    def next_loss() -> Tensor:
         rows = torch.cat([kind[torch.randint(len(kind), (half,), generator=generator)] for kind in (some, none)])
         predicted = head(*train.pairs(rows, world.device))
-        loss = (weights * (predicted - train.rewards[rows].to(world.device)).square()).mean()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+        return (weights * (predicted - train.rewards[rows].to(world.device)).square()).mean()
+
+    for step, loss in descend(head, next_loss, steps, LEARNING_RATE, WEIGHT_DECAY):
         if step % REPORT_EVERY == 0 or step == steps:
-            yield RewardReport(step, loss.item())
-    head.eval()
+            yield RewardReport(step, loss)
     report = evaluate(head, held_out, world.device, steps)
     save_reward_head(out, head)
     facts = {"steps": steps, "seed": seed, "train_frames": len(train.rewards), "train_rewards": len(some)}
@@ -128,7 +121,5 @@ def evaluate(head: RewardHead, frames: RewardedFrames, device: torch.device, ste
     parts = torch.arange(len(frames.rewards)).split(BATCH)
     predicted = torch.cat([head(*frames.pairs(rows, device)).cpu() for rows in parts])
     some = frames.rewards != 0
-    ranks = predicted.argsort().argsort().double()
-    hits, misses = int(some.sum()), int((~some).sum())
-    auc = (ranks[some].sum().item() - hits * (hits - 1) / 2) / (hits * misses)
-    return RewardReport(step, None, predicted[some].mean().item(), predicted[~some].mean().item(), auc)
+    told = auc(predicted, some)
+    return RewardReport(step, None, predicted[some].mean().item(), predicted[~some].mean().item(), told)

@@ -1,7 +1,7 @@
 """Trains a sight head on recordings that know where the targets are, and the map."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,9 +12,11 @@ from torch.nn import functional as F
 
 from lssvwm_core.model.sight_head import SightHead, SightHeadConfig
 from lssvwm_core.prepare.encode import encode_frames
+from lssvwm_core.training.gathering import Update, gathered
+from lssvwm_core.training.heads import auc, descend
 from lssvwm_core.world import World
 from lssvwm_datasets.episode import Episode
-from lssvwm_datasets.errors import DamagedRecording, LssvwmError
+from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.poses import plane_of
 from lssvwm_datasets.sources import Recording
 
@@ -40,26 +42,21 @@ class Sights:
     places: Tensor
 
 
-def gather(recordings: list[Recording], split: str, world: World, update: Callable[[int, str], None]) -> Sights:
+def gather(recordings: list[Recording], split: str, world: World, update: Update) -> Sights:
     """The frames of a split's recordings, encoded; `update` is told how many recordings are. Raises: LssvwmError."""
-    chosen = [recording for recording in recordings if recording.split == split]
-    parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    for done, recording in enumerate(chosen):
-        update(done, "")
-        try:
-            for episode in recording.episodes():
-                if (found := in_sight(episode)) is not None:
-                    latents = encode_frames(world.autoencoder, np.concatenate(list(episode.frames)))
-                    seen, places = map(torch.from_numpy, found)
-                    parts.append((torch.from_numpy(latents), seen, places))
-        except DamagedRecording:
-            continue  # `prepare` reports damaged recordings
+
+    def encoded(episode: Episode) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        if (found := in_sight(episode)) is not None:
+            latents = encode_frames(world.autoencoder, np.concatenate(list(episode.frames)))
+            seen, places = map(torch.from_numpy, found)
+            yield torch.from_numpy(latents), seen, places
+
+    parts = gathered(recordings, split, encoded, update)
     if len({part[1].shape[1] for part in parts}) != 1:
         raise LssvwmError(
             f"the {split} split has no recordings with poses, a map, and as many targets each; "
             "lssvwm record maze records such"
         )
-    update(len(chosen), "")
     return Sights(*(torch.cat(rows) for rows in zip(*parts, strict=True)))
 
 
@@ -98,10 +95,8 @@ def train_sight_head(
 ) -> Iterator[tuple[int, float]]:
     """Train a head in place, yielding (step, loss) every some steps."""
     generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(head.train().parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    for step in range(1, steps + 1):
-        for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * (1 - (step - 1) / steps)
+
+    def next_loss() -> Tensor:
         rows = torch.randint(len(sights.latents), (BATCH,), generator=generator)
         latents = sights.latents[rows].float()
         latents += NOISE * torch.randn(latents.shape, generator=generator)
@@ -110,19 +105,15 @@ def train_sight_head(
         loss = F.binary_cross_entropy_with_logits(logits, seen.float())
         if seen.any():
             loss = loss + PLACE_WEIGHT * F.smooth_l1_loss(places[seen], true_places[seen])
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+        return loss
+
+    for step, mean in descend(head, next_loss, steps, LEARNING_RATE, WEIGHT_DECAY):
         if step % REPORT_EVERY == 0 or step == steps:
-            yield step, loss.item()
-    head.eval()
+            yield step, mean
 
 
 @torch.inference_mode()
-def auc(head: SightHead, sights: Sights, device: torch.device) -> float:
+def told_apart(head: SightHead, sights: Sights, device: torch.device) -> float:
     """How often a target in sight is told from one out of sight."""
     logits = torch.cat([head(part.float().to(device)).logits.cpu() for part in sights.latents.split(BATCH)]).flatten()
-    seen = sights.seen.flatten()
-    ranks = logits.argsort().argsort().double()
-    hits, misses = int(seen.sum()), int((~seen).sum())
-    return (ranks[seen].sum().item() - hits * (hits - 1) / 2) / max(1, hits * misses)
+    return auc(logits, sights.seen.flatten())

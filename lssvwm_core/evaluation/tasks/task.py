@@ -130,7 +130,7 @@ def make_trial(task: Task, number: int, episode: EncodedEpisode, world: "World",
             found[np.diff(order, prepend=-1) != 1] = np.nan  # as in training: only a step forward in time has an action
     rows = task.lead(rows, world, episode)
     plane = plane_of(world.header.pose_names, world.header.pose_kinds)
-    known = plane is not None and "pose" in rows
+    nearest = nearest_seen(rows["pose"], plane, task) if plane and "pose" in rows else np.full(task.frames, np.nan)
     latents = torch.from_numpy(episode.latents[: order.max() + 1]).float()
     frames = episode.frames if episode.frames is not None else world.decode(latents)
     ahead, distance = order[task.context :], task.distance(episode, world)
@@ -143,7 +143,7 @@ def make_trial(task: Task, number: int, episode: EncodedEpisode, world: "World",
         truth=frames[ahead],
         context_frames=frames[: task.context],
         distance=np.full(task.frames, np.nan) if distance is None else distance,
-        nearest=nearest_seen(rows["pose"], plane, task) if known and plane else np.full(task.frames, np.nan),
+        nearest=nearest,
         places_known=distance is not None,
         exact=episode.frames is not None,
     )

@@ -109,7 +109,7 @@ def test_a_memory_by_least_squares_is_read_too() -> None:
 def test_examples_are_of_the_recorded_map(world: World) -> None:
     recordings = [one for one in find_recordings(sample_recordings()) if one.split == VALIDATION]
     done: list[int] = []
-    found = gather(recordings, VALIDATION, world, (50, 100, 5000), lambda count, note: done.append(count))
+    found = gather(recordings, VALIDATION, world, lambda count, note: done.append(count), (50, 100, 5000))
     assert done == [0, 1]
     assert found.steps.tolist() == [50, 100], "the recording has no 5000 steps"
     arrays = np.load(recordings[0].path)
@@ -129,7 +129,7 @@ def test_recordings_that_tell_no_map_are_refused(world: World, tmp_path: Path) -
     images, poses = np.zeros((60, 64, 64, 3), np.uint8), np.zeros((60, 2))
     np.savez(tmp_path / "train/a.npz", image=images, action=np.zeros(60, int), agent_pos=poses, agent_dir=poses)
     with pytest.raises(LssvwmError, match="no recordings; a probe needs recordings of at least 20 steps"):
-        gather(find_recordings(tmp_path), "train", world, (20,), lambda count, note: None)
+        gather(find_recordings(tmp_path), "train", world, lambda count, note: None, (20,))
 
 
 def test_the_command_probes_the_samples(tmp_path: Path) -> None:

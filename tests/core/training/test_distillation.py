@@ -25,10 +25,26 @@ LEVELS = torch.tensor([[0.0, 0.0, 0.1, 0.4, 0.5, 0.7, 1.0, 0.93]], dtype=torch.f
 
 
 class Forgetful(nn.Module):
-    """A model that recalls nothing."""
+    """A model that recalls nothing, and whose velocity is x times a rate that follows from the level alone."""
+
+    def rate(self, levels: Tensor) -> Tensor:
+        raise NotImplementedError
 
     def recollect(self, state: object, conditions: object, chunk: int) -> None:
         return None
+
+    def forward(
+        self,
+        x: Tensor,
+        levels: Tensor,
+        conditions: object,
+        state: object = None,
+        chunk: int = 1,
+        remember: object = None,
+        recollection: object = None,
+        keep: bool = True,
+    ):
+        return x * self.rate(levels)[:, :, None, None, None], None
 
 
 class Gaussian(Forgetful):
@@ -43,19 +59,9 @@ class Gaussian(Forgetful):
         t = torch.as_tensor(t, dtype=torch.float64)
         return (t - (1 - t) * SPREAD**2) / ((1 - t) ** 2 * SPREAD**2 + t**2)
 
-    def forward(
-        self,
-        x: Tensor,
-        levels: Tensor,
-        conditions: object,
-        state: object = None,
-        chunk: int = 1,
-        remember: object = None,
-        recollection: object = None,
-        keep: bool = True,
-    ):
+    def rate(self, levels: Tensor) -> Tensor:
         self.asked.append(levels)
-        return x * self.slope(levels)[:, :, None, None, None], None
+        return self.slope(levels)
 
 
 class Student(Forgetful):
@@ -65,18 +71,8 @@ class Student(Forgetful):
         super().__init__()
         self.teacher_steps, self.steps = teacher_steps, steps
 
-    def forward(
-        self,
-        x: Tensor,
-        levels: Tensor,
-        conditions: object,
-        state: object = None,
-        chunk: int = 1,
-        remember: object = None,
-        recollection: object = None,
-        keep: bool = True,
-    ):
-        return x * mean_slope(levels, self.teacher_steps, self.steps)[:, :, None, None, None], None
+    def rate(self, levels: Tensor) -> Tensor:
+        return mean_slope(levels, self.teacher_steps, self.steps)
 
 
 def mean_slope(levels: Tensor, teacher_steps: int, steps: int) -> Tensor:
