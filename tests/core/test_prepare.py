@@ -27,7 +27,7 @@ from lssvwm_core.prepare.write import write_shards
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.index import read_index
 from lssvwm_datasets.shards import open_shards
-from lssvwm_datasets.sources import find_recordings, sample_recordings
+from lssvwm_datasets.sources import find_recordings, format_names, sample_recordings
 from tests.conftest import CLI, PREPARE, lssvwm
 from tests.faults.faults import Fault, FaultEnvironment
 
@@ -314,7 +314,7 @@ def test_shards_of_other_recordings_are_never_mixed(folder: Path) -> None:
     ("arguments", "message"),
     [
         (["prepare", "maze", "nowhere"], "nowhere: no such folder"),
-        (["prepare", "mazes"], "'mazes' is neither a format (maze, luanti, minerl, vpt, teco, worldmem) nor a folder"),
+        (["prepare", "mazes"], f"'mazes' is neither a format ({', '.join(format_names())}) nor a folder"),
         (["prepare", "maze", "--autoencoder", "missing"], "missing: no such model"),
         (["prepare", "maze", "--keep-frames", "some"], "expected one of validation, all, none"),
         (["prepare", "maze", "--split", "test"], "expected one of train, validation"),

@@ -111,6 +111,8 @@ def without_extensions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         package.mkdir(parents=True)
         (package / "__init__.py").write_text(text)
     (tmp_path / "packages/mamba_ssm/ops/triton/ssd_combined.py").write_text(KERNELS)
+    for left in [name for name in sys.modules if name.partition(".")[0] == "mamba_ssm"]:  # by tests before this one
+        monkeypatch.delitem(sys.modules, left)
     monkeypatch.syspath_prepend(tmp_path / "packages")
 
 
