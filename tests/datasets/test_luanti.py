@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.luanti.constants import ACTION_NAMES
-from lssvwm_datasets.luanti.game import Game, check
+from lssvwm_datasets.luanti.game import Game, View, check
 from lssvwm_datasets.luanti.recorder import RECORDER, smaller, write_episode
 from lssvwm_datasets.luanti.terrain import Terrain
 from lssvwm_datasets.luanti.walk import Walk, find_start, shoot, shuffled, step, take_walk
@@ -109,6 +109,7 @@ class Played:
     walk: Walk
     pictures: NDArray[np.uint8]
     again: NDArray[np.uint8]
+    down: NDArray[np.uint8]
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +122,14 @@ def played() -> Played:
     with Game(SEED, PIXELS, VIEW) as game:
         terrain, start = find_start(game, rng)
         walk = take_walk(terrain, start, STEPS, 2, rng)
-        return Played(terrain, walk, shoot(game, walk, rng), shoot(game, walk, np.random.default_rng(99)))
+        once, twice = shoot(game, walk, rng), shoot(game, walk, np.random.default_rng(99))
+        views = [
+            View((0.5 - start[0], start[1] + height, start[2] + 0.5), pitch, 0.0)
+            for height in (2, 3)
+            for pitch in (0, 90)
+        ]
+        down, again = game.look(views), game.look(views[1::2])
+        return Played(terrain, walk, once, twice, np.concatenate([down[1::2], again]))
 
 
 def test_the_same_pose_gives_the_same_picture(played: Played) -> None:
@@ -131,6 +139,11 @@ def test_the_same_pose_gives_the_same_picture(played: Played) -> None:
     assert np.ptp(played.pictures, axis=(1, 2, 3)).min() > 0, "no picture is empty"
     moved = np.abs(np.diff(played.walk.poses, axis=0)).max(axis=1) > 0.1
     assert (played.pictures[1:] != played.pictures[:-1]).any(axis=(1, 2, 3))[moved].all()
+
+
+def test_views_of_one_direction_and_straight_down_come_too(played: Played) -> None:
+    np.testing.assert_array_equal(played.down[:2], played.down[2:])
+    assert (played.down[0] != played.down[1]).any(), "heights differ"
 
 
 def test_a_recorded_episode_is_read_as_it_was_played(played: Played, tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Luanti itself, without a screen: it runs in a virtual X server whose picture is read from memory.
 
-Two mods that ship with the package (`mods/`) make it a camera: a command puts the eyes somewhere, squares below the
-picture tell when it shows that. Nothing of it runs in real time: a picture stands until the next command.
+Two mods that ship with the package (`mods/`) make it a camera: a command puts the eyes somewhere, squares around the
+picture tell where the picture before was taken from. The game draws without pause, and a new command goes out with
+every picture: none is drawn in vain, and none is taken for another's, however late commands and pictures come.
 """
 
 import contextlib
@@ -16,7 +17,9 @@ import struct
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from types import TracebackType
@@ -30,10 +33,17 @@ from lssvwm_datasets.errors import LssvwmError
 FIELD_OF_VIEW = 70.0  # degrees, up and down as across: Minecraft's
 MARGIN = 8  # rows of the window above the picture, and below it, where the squares are
 COLOURS = 64  # that a square can have
-SQUARE = 8  # pixels a side
+SQUARE = 6  # pixels a side
+NUMBERS = COLOURS**2  # of pictures, before they begin anew
+NODE, UNIT, MIDDLE = 4096, 2000, 2048  # steps of a place, and of a direction, as the client's mod writes them
+PERIOD = COLOURS**3 / NODE  # nodes, after which places begin anew
+NEAR = 4 / NODE  # nodes: what float32 does to a place
+ALONG = 1.5 / UNIT  # of a unit vector
+ANEW = 0.3  # radians between directions from which the game looks anew at what is in view (it does from 0.2)
+FORGOTTEN = 8  # pictures after which a view that was asked for does not come any more
 PATIENCE = 600.0  # seconds for anything that the game is asked: on a busy machine much takes a minute
 POLL = 0.001  # seconds
-FPS_MAX = 120  # pictures a second: a look takes three, and more are drawn in vain while the game's server works
+FPS_MAX = 120  # pictures a second
 RADIANS_TO_DEGREES = np.float32(180) / np.float32(math.pi)  # the engine's
 PROGRAMS = ("minetest", "luanti")
 GAME = "minetest_game"
@@ -52,6 +62,61 @@ def version() -> str:
     """What the game says of itself, `Minetest 5.6.1`."""
     told = subprocess.run([str(_program(*PROGRAMS)), "--version"], capture_output=True, text=True, check=False)
     return " ".join(told.stdout.split()[:2])
+
+
+@dataclass(frozen=True)
+class View:
+    """Where a picture is taken from, in Luanti's terms.
+
+    Attributes:
+        eyes: x, y, z, nodes.
+        pitch: downwards, degrees.
+        yaw: left of z, degrees.
+    """
+
+    eyes: tuple[float, float, float]
+    pitch: float
+    yaw: float
+
+    @property
+    def direction(self) -> NDArray[np.float64]:
+        """(3,) the unit vector ahead."""
+        pitch, yaw = math.radians(self.pitch), math.radians(self.yaw)
+        return np.array([-math.sin(yaw) * math.cos(pitch), -math.sin(pitch), math.cos(yaw) * math.cos(pitch)])
+
+    def behind(self) -> Self:
+        """What the other way shows."""
+        return replace(self, pitch=-self.pitch, yaw=self.yaw + 180)
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """What the game drew.
+
+    Attributes:
+        number: of the picture, modulo `NUMBERS`.
+        picture: (H, W, 3).
+        wide: whether the picture before this one was of the wide view that is for loading.
+        loaded: while it is: whether all within view had come.
+        place: (3,) x, y, z of the eyes in the picture before this one, nodes, modulo `PERIOD`.
+        direction: (3,) where it looked, nearly a unit vector.
+    """
+
+    number: int
+    picture: NDArray[np.uint8]
+    wide: bool
+    loaded: bool
+    place: NDArray[np.float64]
+    direction: NDArray[np.float64]
+
+    def is_at(self, eyes: tuple[float, float, float]) -> bool:
+        off = (self.place - eyes + PERIOD / 2) % PERIOD - PERIOD / 2
+        return bool(np.abs(off).max() < NEAR)
+
+    def tells(self, view: View) -> bool:
+        """Whether the picture before was of this view."""
+        along = np.abs(self.direction - view.direction).max() < ALONG
+        return bool(along) and not self.wide and self.is_at(view.eyes)
 
 
 class Game:
@@ -100,35 +165,83 @@ class Game:
         self._wait(lambda: reply.exists() and reply.read_bytes().startswith(head), f"answer to {verb}")
         return reply.read_bytes()[len(head) :]
 
-    def look(self, eyes: tuple[float, float, float], pitch: float, yaw: float) -> NDArray[np.uint8]:
-        """The picture (H, W, 3) from `eyes` (x, y, z nodes), in Luanti's angles: degrees, pitch down, yaw left of z."""
-        self._look(eyes, pitch, yaw)
-        shown = self._colour(1)
-        self._wait(lambda: self._colour(1) != shown, "next picture")  # the server's square is one ahead
-        return self._picture()
+    def look(self, views: Sequence[View]) -> NDArray[np.uint8]:
+        """(N, H, W, 3) the pictures of views, quickest where each looks in another direction than the one before.
+
+        A picture counts only where the one before it was of another direction: else the game may not have looked anew
+        at what is in view. What does not count, or was not read in time, is asked for again.
+        """
+        found: dict[int, NDArray[np.uint8]] = {}
+        waiting, asked = deque(enumerate(views)), deque[tuple[int, View]](maxlen=FORGOTTEN)
+        waiting.extendleft([(-1, views[0].behind())] * 2)  # twice: directions go ahead of places
+        deadline, quiet, frame = time.monotonic() + PATIENCE, 0, self._next_frame(None)
+        while len(found) < len(views):
+            if not waiting and quiet > FORGOTTEN:
+                missing = [(number, view) for number, view in enumerate(views) if number not in found]
+                waiting.append((-1, missing[0][1].behind()))
+                waiting.extend(item for number, view in missing for item in ((-1, view.behind()), (number, view)))
+            if waiting and self._is_free():
+                asked.append(waiting.popleft())
+                following = waiting[0] if waiting else asked[-1]
+                self._ask_for(asked[-1][1].eyes, following[1])
+                quiet = 0
+            before, frame = frame, self._next_frame(frame)
+            follows = frame.number == (before.number + 1) % NUMBERS
+            if follows and _angle(frame.direction, before.direction) > ANEW:
+                number = next((number for number, view in reversed(asked) if frame.tells(view)), -1)
+                if number >= 0:
+                    found.setdefault(number, before.picture)
+                    deadline = time.monotonic() + PATIENCE
+            if time.monotonic() > deadline:
+                missing_view = next(view for number, view in enumerate(views) if number not in found)
+                raise LssvwmError(f"Luanti: no picture of {missing_view} within {PATIENCE:.0f} seconds")
+            quiet += 1
+        return np.stack([found[number] for number in range(len(views))])
 
     def load(self, eyes: tuple[float, float, float]) -> None:
         """Wait until all that can be seen from a place has come, looking around with a wide view."""
         deadline = time.monotonic() + PATIENCE
+        frame = None
         for turn in range(10**6):
-            self._look(eyes, 0.0, turn * 90.0, wide=True)
+            view = View(eyes, 0.0, turn * 90.0)
+            self._ask_for(eyes, view, wide=True)
             until = time.monotonic() + 0.3
             while time.monotonic() < until:
-                if self._colour(2) == COLOURS - 1:
+                frame = self._next_frame(frame)
+                if frame.loaded and frame.is_at(eyes):
                     return
-                time.sleep(POLL)
             if time.monotonic() > deadline:
                 raise LssvwmError(f"Luanti: what is around {eyes} did not come within {PATIENCE:.0f} seconds")
 
-    def _look(self, eyes: tuple[float, float, float], pitch: float, yaw: float, wide: bool = False) -> None:
-        self._command("look", (*eyes, exact_radians(pitch), exact_radians(yaw % 360), int(wide)))
-        self._wait(lambda: self._colour(0) == self._number % COLOURS, "picture")
+    def _ask_for(self, eyes: tuple[float, float, float], ahead: View, wide: bool = False) -> None:
+        """Put the eyes somewhere and turn them. The game moves at once and turns in the picture after that."""
+        self._command("look", (*eyes, exact_radians(ahead.pitch), exact_radians(ahead.yaw % 360), int(wide)))
+
+    def _next_frame(self, last: _Frame | None) -> _Frame:
+        """The newest picture that is whole, and not the last one."""
+        frame = None
+
+        def comes() -> bool:
+            nonlocal frame
+            if last is not None and self._number_shown() == last.number:
+                return False
+            frame = self._frame()
+            return frame is not None
+
+        self._wait(comes, "next picture")
+        assert frame is not None
+        return frame
 
     def _command(self, verb: str, values: tuple[float, ...]) -> None:
+        self._wait(self._is_free, "next command")
         self._number += 1
         unfinished = self._world / "command.new"
         unfinished.write_text(" ".join(map(str, (self._number, verb, *values))), encoding="utf-8")
         unfinished.rename(self._world / "command")
+
+    def _is_free(self) -> bool:
+        """Whether the game has taken the last command."""
+        return not (self._world / "command").exists()
 
     def _wait(self, done: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + PATIENCE
@@ -145,17 +258,25 @@ class Game:
         log = self.folder / "log"
         return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:]) if log.exists() else ""
 
-    def _picture(self) -> NDArray[np.uint8]:
-        stride, first = self._stride, self._first + MARGIN * self._stride
-        rows = np.frombuffer(self._screen[first : first + self.pixels * stride], np.uint8)
-        return np.ascontiguousarray(rows.reshape(self.pixels, -1, 4)[:, : self.pixels, 2::-1])  # BGRX
+    def _number_shown(self) -> int:
+        """Of the picture that is being drawn, or was drawn last."""
+        first = self._first + (self.pixels + 2 * MARGIN - SQUARE // 2) * self._stride
+        return _number(np.frombuffer(self._screen[first : first + self._stride], np.uint8), 0, 2)
 
-    def _colour(self, square: int) -> int:
-        """Of the server's square (0), the client's counter (1) or its gate (2)."""
-        row = self.pixels + 2 * MARGIN - SQUARE // 2
-        place = self._first + row * self._stride + 4 * (SQUARE * square + SQUARE // 2)
-        blue, green, red = ((level + 42) // 85 for level in self._screen[place : place + 3])
-        return red + 4 * green + 16 * blue
+    def _frame(self) -> _Frame | None:
+        """What is on the screen; None where that is not one picture, but parts of two."""
+        height = self.pixels + 2 * MARGIN
+        screen = np.frombuffer(self._screen[self._first : self._first + height * self._stride], np.uint8)
+        rows = screen.reshape(height, -1)
+        bottom = rows[height - SQUARE // 2]
+        number = _number(bottom, 0, 2)
+        if _number(rows[SQUARE // 2], 0, 2) != number:
+            return None
+        picture = rows[MARGIN:-MARGIN].reshape(self.pixels, -1, 4)[:, : self.pixels, 2::-1]  # BGRX
+        width = _number(bottom, 2, 1)
+        place = np.array([_number(bottom, 3 + 3 * axis, 3) / NODE for axis in range(3)])
+        direction = np.array([(_number(bottom, 12 + 2 * axis, 2) - MIDDLE) / UNIT for axis in range(3)])
+        return _Frame(number, np.ascontiguousarray(picture), width > 0, width == COLOURS - 1, place, direction)
 
     def _start(self, seed: int) -> None:
         mods = resources.files("lssvwm_datasets") / "luanti" / "mods"
@@ -221,6 +342,22 @@ class Game:
                     preexec_fn=_die_with_parent,
                 )
             )
+
+
+def _number(row: NDArray[np.uint8], first: int, count: int) -> int:
+    """What so many squares tell in a row of pixels (BGRX), from the left, each a digit, the smallest first."""
+    number = 0
+    for place in range(first + count - 1, first - 1, -1):
+        pixel = 4 * (SQUARE * place + SQUARE // 2)
+        blue, green, red = ((level + 42) // 85 for level in row[pixel : pixel + 3].tolist())
+        number = COLOURS * number + red + 4 * green + 16 * blue
+    return number
+
+
+def _angle(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """Radians between two directions."""
+    cosine = one @ other / max(float(np.linalg.norm(one) * np.linalg.norm(other)), 1e-9)
+    return math.acos(min(1.0, max(-1.0, float(cosine))))
 
 
 def exact_radians(degrees: float) -> float:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.luanti.explorer import Action, Explorer
-from lssvwm_datasets.luanti.game import Game
+from lssvwm_datasets.luanti.game import Game, View
 from lssvwm_datasets.luanti.terrain import Cell, Terrain
 from lssvwm_datasets.minecraft import EYES, Body, tick
 
@@ -132,13 +132,10 @@ def shoot(game: Game, walk: Walk, rng: np.random.Generator) -> NDArray[np.uint8]
     for block in sorted({tuple((pose[:3] // 16).astype(int).tolist()) for pose in poses}):
         inside = poses[[tuple((pose[:3] // 16).astype(int).tolist()) == block for pose in poses]]
         game.load(_eyes(inside[len(inside) // 2]))
-    pictures = np.zeros((len(poses), game.pixels, game.pixels, 3), np.uint8)
-    before = None
-    for number in shuffled(poses, rng):
-        if before is not None and _apart(poses[before], poses[number]) < FLICK:
-            game.look(_eyes(poses[number]), *_angles(poses[number] + (0, 0, 0, 0, 180)))
-        pictures[number] = game.look(_eyes(poses[number]), *_angles(poses[number]))
-        before = number
+    order = shuffled(poses, rng)
+    taken = game.look([View(_eyes(poses[number]), *_angles(poses[number])) for number in order])
+    pictures = np.empty_like(taken)
+    pictures[order] = taken
     return pictures
 
 

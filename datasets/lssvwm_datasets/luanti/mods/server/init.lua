@@ -1,20 +1,23 @@
--- The server's half of lssvwm's recorder: commands come in a file of the world's folder, `command`, as
--- `<number> <verb> <words>`. A verb that asks is answered in the file `reply`; `look` is answered in the picture, by a
--- square whose colour is the number modulo 64.
+-- The server's half of lssvwm's recorder: commands come in a file of the world's folder, `command`, which it removes, as
+-- `<number> <verb> <words>`. A verb that asks is answered in the file `reply`, `look` in the picture, by the client's half.
 
 dofile(core.get_modpath("lssvwm_server") .. "/still.lua")
 
 local FOLDER = core.get_worldpath()
-local EYES = 1.625 -- above the position of a player, in nodes
-local SQUARE = 8 -- pixels
 local WIDE, USUAL = 125, 0 -- fields of view: the server sends what is in it; 0 is the settings' own
+local FPS, LOADING_FPS = core.settings:get("fps_max"), "10"
 
-local player, square
-local latest = ""
+local player
+local slow = false
 
-local function colour(number)
-    local levels = { number % 4, math.floor(number / 4) % 4, math.floor(number / 16) % 4 }
-    return ("blank.png^[noalpha^[colorize:#%02x%02x%02x:255"):format(levels[1] * 85, levels[2] * 85, levels[3] * 85)
+-- While what is around is loaded few pictures are drawn: they are of no use, and take the time of what loads.
+local function draw_slowly(wanted)
+    if wanted ~= slow then
+        slow = wanted
+        for _, name in ipairs({ "fps_max", "fps_max_unfocused" }) do
+            core.settings:set(name, slow and LOADING_FPS or FPS)
+        end
+    end
 end
 
 local function write(name, text)
@@ -89,24 +92,17 @@ function verbs.dump(number, x1, y1, z1, x2, y2, z2)
 end
 
 -- Put the eyes somewhere; angles in radians, pitch downwards. `wide` opens the view for the loading of what is around.
-function verbs.look(number, x, y, z, pitch, yaw, wide)
+function verbs.look(_, x, y, z, pitch, yaw, wide)
+    draw_slowly(wide == 1)
     player:set_fov(wide == 1 and WIDE or USUAL)
-    player:set_pos({ x = x, y = y - EYES, z = z })
+    player:set_pos({ x = x, y = y - player:get_properties().eye_height, z = z })
     player:set_look_vertical(pitch)
     player:set_look_horizontal(yaw)
-    player:hud_change(square, "text", colour(number))
 end
 
 core.register_on_joinplayer(function(joined)
     player = joined
     still_player(player)
-    square = player:hud_add({
-        hud_elem_type = "image",
-        position = { x = 0, y = 1 },
-        alignment = { x = 1, y = -1 },
-        scale = { x = SQUARE, y = SQUARE },
-        text = colour(0),
-    })
     write("reply", "joined\n")
 end)
 
@@ -117,10 +113,7 @@ core.register_globalstep(function()
     end
     local text = file:read("*a")
     file:close()
-    if text == latest then
-        return
-    end
-    latest = text
+    os.remove(FOLDER .. "/command") -- which tells that it was taken
     local words = text:split(" ")
     local number, verb = tonumber(words[1]), words[2]
     local values = {}
