@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 
 def train_autoencoder(
-    source: Annotated[Path, typer.Argument(help="Folder of recordings.")] = RECORDINGS / "maze",
+    sources: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Folders of recordings, also of several formats.", show_default=str(RECORDINGS / "maze")),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder to write the autoencoder to.")] = Path("runs/autoencoder"),
     steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 6000,
     minutes: Annotated[
@@ -52,7 +55,12 @@ def train_autoencoder(
 
     keep_freed_memory()
     training = AutoencoderTraining(steps, minutes, batch_size, learning_rate, max_frames=max_frames, seed=seed)
-    recordings = find_recordings(source, options=ReaderOptions(size=parse_size(size) if size else None))
+    options = ReaderOptions(size=parse_size(size) if size else None)
+    recordings = [
+        recording
+        for source in sources or [RECORDINGS / "maze"]
+        for recording in find_recordings(source, options=options)
+    ]
     config = AutoencoderConfig(name=out.name, latent_channels=latent_channels)
     initial = resolve_model(init_from) if init_from else None
     train_and_show(recordings, out, config, training, pick_device(device), initial)

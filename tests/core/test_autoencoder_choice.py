@@ -53,3 +53,13 @@ def test_auto_trains_one_where_none_that_ships_is_good_enough_and_takes_it_again
     assert "runs/luanti-autoencoder was trained on such recordings" in again.stderr
     first_psnr, second_psnr = (json.loads(one.stdout)["reconstruction_psnr"] for one in (first, again))
     assert first_psnr == second_psnr
+
+
+def test_one_learns_from_several_formats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    samples = sample_recordings().parent
+    command = ["train-autoencoder", str(samples / "maze"), str(samples / "luanti"), "--out", "both", "--steps", "2"]
+    CliRunner().invoke(app, [*command, "--max-frames", "400"], catch_exceptions=False)
+    recipe = json.loads(Path("both/recipe.json").read_text())
+    assert recipe["train_frames"] == 4 * 100
+    assert recipe["validation_frames"] == 2 * 10
