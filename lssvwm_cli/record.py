@@ -37,6 +37,9 @@ def record(
             "128. [default: the smallest]"
         ),
     ] = None,
+    view: Annotated[
+        int | None, typer.Option(help="How far can be seen; for luanti 16 to 96 blocks. [default: 48 blocks]")
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder to write to; episodes that are there already are kept. [default: recordings/NAME]"),
@@ -69,6 +72,7 @@ def record(
         seed=seed,
         size=size,
         compact=compact,
+        view=view,
     )
     if recorder.set_up_process:
         recorder.set_up_process()

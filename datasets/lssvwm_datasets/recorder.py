@@ -25,6 +25,7 @@ class EpisodeRequest:
         path: the file; a recorder that writes others beside it writes this one last.
         size: one of the recorder's sizes; empty where it has none.
         compact: smaller files that take longer to write.
+        view: how far can be seen, in the environment's unit of length; 0 where that cannot be chosen.
     """
 
     path: Path
@@ -32,6 +33,7 @@ class EpisodeRequest:
     seed: int
     steps: int
     compact: bool = False
+    view: int = 0
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Recorder:
         suffix: of the files.
         sizes: {name: steps of an episode at most}, the default first; empty: one size, and no limit.
         compacts: whether it can write compact files.
+        views: how far one can be made to see, from the least to the most; None: that cannot be chosen.
+        view: how far one sees where nobody chooses.
     """
 
     record: Callable[[EpisodeRequest], object]
@@ -53,6 +57,8 @@ class Recorder:
     suffix: str = ".npz"
     sizes: Mapping[str, int] = field(default_factory=dict)
     compacts: bool = False
+    views: tuple[int, int] | None = None
+    view: int = 0
 
 
 def plan(
@@ -65,17 +71,23 @@ def plan(
     seed: int = 0,
     size: str | None = None,
     compact: bool = False,
+    view: int | None = None,
 ) -> list[EpisodeRequest]:
     """The episodes to record, whether or not they are there already. Raises: LssvwmError for what cannot be recorded.
 
     Args:
         size: None: the recorder's first.
+        view: None: the recorder's own.
     """
     if size is not None and size not in recorder.sizes:
         offered = f"expected one of {', '.join(recorder.sizes)}" if recorder.sizes else "this environment has one size"
         raise LssvwmError(f"--size {size}: {offered}")
     if compact and not recorder.compacts:
         raise LssvwmError("--compact: this environment's recordings have no compact form")
+    if view is not None and recorder.views is None:
+        raise LssvwmError("--view: how far this environment's agents see cannot be chosen")
+    if view is not None and recorder.views is not None and not recorder.views[0] <= view <= recorder.views[1]:
+        raise LssvwmError(f"--view {view}: expected {recorder.views[0]} to {recorder.views[1]}")
     size = size or next(iter(recorder.sizes), "")
     longest = recorder.sizes.get(size)
     if steps < 1 or (longest is not None and steps > longest):
@@ -88,7 +100,12 @@ def plan(
     splits = (("train", seed, train_episodes), ("eval", seed + EVAL_SEED_OFFSET, eval_episodes))
     return [
         EpisodeRequest(
-            out / split / f"{first + index:07d}-{steps}{recorder.suffix}", size, first + index, steps, compact
+            path=out / split / f"{first + index:07d}-{steps}{recorder.suffix}",
+            size=size,
+            seed=first + index,
+            steps=steps,
+            compact=compact,
+            view=recorder.view if view is None else view,
         )
         for split, first, count in splits
         for index in range(count)

@@ -148,7 +148,7 @@ def test_views_of_one_direction_and_straight_down_come_too(played: Played) -> No
 
 def test_a_recorded_episode_is_read_as_it_was_played(played: Played, tmp_path: Path) -> None:
     path = tmp_path / "train" / "0000007-60.npz"
-    write_episode(path, smaller(played.pictures), played.walk, SEED)
+    write_episode(path, smaller(played.pictures), played.walk, SEED, VIEW)
     (recording,) = find_recordings(tmp_path)
     (episode,) = recording.episodes()
     frames = np.concatenate(list(episode.frames))

@@ -1,6 +1,7 @@
 """The recorder against the untouched environment. What needs the `maze` extra and OpenGL is skipped without them."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -134,3 +135,17 @@ def test_splits_have_seeds_of_their_own(tmp_path: Path) -> None:
 def test_impossible_requests_are_refused(tmp_path: Path, size: str, steps: int, seed: int, message: str) -> None:
     with pytest.raises(LssvwmError, match=message):
         plan(RECORDER, tmp_path, train_episodes=2, eval_episodes=1, steps=steps, seed=seed, size=size)
+
+
+def test_how_far_one_sees_is_asked_of_what_can_be_asked(tmp_path: Path) -> None:
+    sees = replace(RECORDER, views=(16, 96), view=48)
+    for view, expected in ((None, 48), (16, 16), (96, 96)):
+        (request,) = plan(sees, tmp_path, train_episodes=1, eval_episodes=0, steps=5, view=view)
+        assert request.view == expected
+    for recorder, view, message in (
+        (sees, 15, "expected 16 to 96"),
+        (sees, 97, "16 to 96"),
+        (RECORDER, 48, "cannot be"),
+    ):
+        with pytest.raises(LssvwmError, match=f"--view.*{message}"):
+            plan(recorder, tmp_path, train_episodes=1, eval_episodes=0, steps=5, view=view)

@@ -20,6 +20,7 @@ from lssvwm_datasets.recorder import EpisodeRequest, Recorder
 from lssvwm_datasets.worldmem import CAMERA_NULL, CAMERA_STEP, COLUMNS, FPS
 
 VIEW = 48  # nodes
+VIEWS = (16, 96)  # nodes, from the least to the most
 LARGER = 2  # times as large a picture is drawn as it is kept: its pixels are means of several
 LONGEST = 10_000  # steps
 SUFFIX = ".npz"
@@ -28,18 +29,18 @@ SUFFIX = ".npz"
 def record(request: EpisodeRequest) -> None:
     """Write one episode: the video beside the path first, then what the path names."""
     rng = np.random.default_rng(request.seed)
-    with Game(request.seed, LARGER * int(request.size), VIEW) as game:
+    with Game(request.seed, LARGER * int(request.size), request.view) as game:
         terrain, start = find_start(game, rng)
         walk = take_walk(terrain, start, request.steps, TICKS, rng)
         pictures = shoot(game, walk, rng)
-    write_episode(request.path, smaller(pictures), walk, request.seed)
+    write_episode(request.path, smaller(pictures), walk, request.seed, request.view)
 
 
-def write_episode(path: Path, frames: NDArray[np.uint8], walk: Walk, seed: int) -> None:
+def write_episode(path: Path, frames: NDArray[np.uint8], walk: Walk, seed: int, view: int) -> None:
     """The video beside `path` first, then what `path` names: WorldMem's arrays, and how the episode was made."""
     with written_whole(path.with_suffix(".mp4")) as partial:
         write_video(partial, frames)
-    made = {"game": GAME, "engine": version(), "seed": seed, "viewing_range": VIEW}
+    made = {"game": GAME, "engine": version(), "seed": seed, "viewing_range": view}
     with written_whole(path) as partial, partial.open("wb") as file:
         actions = np.stack([choices(action) for action in walk.actions])
         arrays: dict[str, Any] = {"actions": actions, "poses": walk.poses, MARK: np.array(json.dumps(made))}
@@ -77,4 +78,6 @@ def smaller(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return ((parts.sum(axis=(2, 4), dtype=np.uint16) + LARGER**2 // 2) // LARGER**2).astype(np.uint8)
 
 
-RECORDER = Recorder(record, check=check, suffix=SUFFIX, sizes={str(size): LONGEST for size in SIZES})
+RECORDER = Recorder(
+    record, check=check, suffix=SUFFIX, sizes={str(size): LONGEST for size in SIZES}, views=VIEWS, view=VIEW
+)
