@@ -35,6 +35,12 @@ def train_autoencoder(
         str | None, typer.Option(help="Resize frames to squares of 64 pixels, or to height x width as in 360x640.")
     ] = None,
     latent_channels: Annotated[int, typer.Option(min=1, help="Channels of the latents.")] = 32,
+    compression: Annotated[
+        int,
+        typer.Option(
+            help="Pixels along one side of a latent's cell: 4, 8, 16 or 32. Fewer are finer, and slower worlds."
+        ),
+    ] = 16,
     max_frames: Annotated[
         int, typer.Option(min=1, help="Frames to hold in memory at most, spread over the recordings.")
     ] = 200_000,
@@ -46,13 +52,16 @@ def train_autoencoder(
 ) -> None:
     """Train an autoencoder on recordings; Ctrl-C keeps what was learnt so far."""
     from lssvwm_core.device import pick_device
-    from lssvwm_core.model.autoencoder import AutoencoderConfig
+    from lssvwm_core.model.autoencoder import COMPRESSIONS, AutoencoderConfig, widths_for
     from lssvwm_core.process import keep_freed_memory
     from lssvwm_core.resolve import resolve_model
     from lssvwm_core.training.autoencoder import AutoencoderTraining
+    from lssvwm_datasets.errors import LssvwmError
     from lssvwm_datasets.format import ReaderOptions, parse_size
     from lssvwm_datasets.sources import find_recordings
 
+    if compression not in COMPRESSIONS:
+        raise LssvwmError(f"--compression {compression}: expected one of {', '.join(map(str, COMPRESSIONS))}")
     keep_freed_memory()
     training = AutoencoderTraining(steps, minutes, batch_size, learning_rate, max_frames=max_frames, seed=seed)
     options = ReaderOptions(size=parse_size(size) if size else None)
@@ -61,7 +70,7 @@ def train_autoencoder(
         for source in sources or [RECORDINGS / "maze"]
         for recording in find_recordings(source, options=options)
     ]
-    config = AutoencoderConfig(name=out.name, latent_channels=latent_channels)
+    config = AutoencoderConfig(out.name, latent_channels, widths_for(compression))
     initial = resolve_model(init_from) if init_from else None
     train_and_show(recordings, out, config, training, pick_device(device), initial)
 

@@ -18,6 +18,8 @@ from lssvwm_core.model.image_vae import CLASS_NAME, load_image_vae
 
 KIND = "autoencoder"
 PATCH = 4  # pixels; the first stage works at 1/4 of the frame's resolution
+WIDTHS = (64, 128, 256, 256)  # of the stages where nobody chooses them: as many as the compression takes
+COMPRESSIONS = tuple(PATCH * 2**stage for stage in range(len(WIDTHS)))
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,11 @@ class AutoencoderConfig:
     def compression(self) -> int:
         """Pixels of a frame along one side of a latent's cell."""
         return PATCH * 2 ** (len(self.widths) - 1)
+
+
+def widths_for(compression: int) -> tuple[int, ...]:
+    """Channels of the stages that compress so many pixels, one of `COMPRESSIONS`, to a cell along each side."""
+    return WIDTHS[: COMPRESSIONS.index(compression) + 1]
 
 
 class ResidualBlock(nn.Module):

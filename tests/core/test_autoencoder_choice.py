@@ -8,8 +8,10 @@ from typer.testing import CliRunner
 
 from lssvwm_cli import prepare
 from lssvwm_cli.app import app
+from lssvwm_core.model.autoencoder import load_autoencoder
 from lssvwm_core.prepare.choice import best_shipped, default_autoencoder, good_enough
 from lssvwm_core.resolve import shipped_models
+from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.sources import find_recordings, sample_recordings
 
 
@@ -63,3 +65,15 @@ def test_one_learns_from_several_formats(tmp_path: Path, monkeypatch: pytest.Mon
     recipe = json.loads(Path("both/recipe.json").read_text())
     assert recipe["train_frames"] == 4 * 100
     assert recipe["validation_frames"] == 2 * 10
+
+
+@pytest.mark.parametrize(("compression", "cells"), [(4, 16), (8, 8), (32, 2)])
+def test_one_compresses_as_much_as_is_asked(
+    compression: int, cells: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = ["train-autoencoder", str(sample_recordings()), "--steps", "1", "--max-frames", "40", "--batch-size", "2"]
+    CliRunner().invoke(app, [*command, "--compression", str(compression)], catch_exceptions=False)
+    assert load_autoencoder(Path("runs/autoencoder")).latent_shape(64, 64) == (32, cells, cells)
+    with pytest.raises(LssvwmError, match="--compression 12: expected one of 4, 8, 16, 32"):
+        CliRunner().invoke(app, [*command, "--compression", "12"], catch_exceptions=False)
