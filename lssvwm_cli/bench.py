@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lssvwm_cli.compiling import keep_what_is_compiled
 from lssvwm_cli.console import progress, say, show_json
 from lssvwm_cli.options import Checkpoint, Chunk, Compile, Device, HeldOut, Json, Shards
 
@@ -58,6 +59,8 @@ def train(
     from lssvwm_core.process import keep_freed_memory
 
     keep_freed_memory()
+    if compile_:
+        keep_what_is_compiled()
     where, counts, names = pick_device(device), _numbers("--frames", frames), _names(variants) or COMPARED
     model = _model_fields(set_)
     points = bench_train(Subject(preset, model), names, counts, Timing(repeats, limit), where, compile_)
@@ -86,6 +89,8 @@ def rollout(
     from lssvwm_core.bench.timing import Timing
     from lssvwm_core.device import pick_device
 
+    if compile_:
+        keep_what_is_compiled()
     where, counts, names = pick_device(device), _numbers("--frames", frames), _names(variants) or COMPARED
     model = _model_fields(set_)
     points = bench_rollout(Subject(preset, model), names, counts, Timing(repeats, limit), where, steps, compile_)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from lssvwm_cli.compiling import keep_what_is_compiled
 from lssvwm_cli.console import progress, say, say_made, show_json
 from lssvwm_cli.options import Checkpoint, Chunk, Compile, Conditions, Device, Episode, Json, Start, Steps
 
@@ -50,6 +51,7 @@ def rollout(
     folder = resolve_world(checkpoint)
     world = load_world(folder, pick_device(device)).sampled_with(steps, chunk)
     if compile:
+        keep_what_is_compiled()
         compile_where_possible(world.model, world.device)
     source = resolve_data(data, world.header.dataset, samples=True)
     streams = tuple(filter(None, conditions.split(","))) or tuple(world.model.config.streams)

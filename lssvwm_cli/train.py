@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lssvwm_core.training.run.config import RunConfig
     from lssvwm_core.training.run.folder import Run
 
+from lssvwm_cli.compiling import keep_what_is_compiled
 from lssvwm_cli.completion import presets, runs
 from lssvwm_cli.console import duration, progress, say, say_made, show
 from lssvwm_cli.options import Compile, Device, Minutes, Resume, Set, Shards, Threads
@@ -117,6 +118,8 @@ def run_and_tell(
     from lssvwm_core.training.step.metrics import StepReport
 
     keep_freed_memory()
+    if config.train.compile:
+        keep_what_is_compiled()
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view", UserWarning)  # nobody writes to it
     folder, total, started = run.folder, config.train.total_steps, time.monotonic()
     start = int(run.last.name) if run.last else 0

@@ -6,12 +6,17 @@ them for good. What the library does for others leaves them as they were.
 
 import contextlib
 import ctypes
+import os
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import torch
+
+COMPILED_CODE = "TORCHINDUCTOR_CACHE_DIR"  # torch's name for it
 
 _one_at_a_time = threading.Lock()
 
@@ -35,6 +40,18 @@ def keep_freed_memory() -> None:
         mallopt(m_mmap_max, 0)
         mallopt(m_trim_threshold, 2**31 - 1)
         mallopt(m_top_pad, 64 * 2**20)
+
+
+def keep_compiled_code() -> Path:
+    """Let torch.compile keep what it makes in the user's cache folder: torch's own choice does not outlive a restart.
+
+    For this process and those that it starts. Returns: the folder, or what the user chose by TORCHINDUCTOR_CACHE_DIR.
+    """
+    chosen, temporary = os.environ.get(COMPILED_CODE, ""), Path(tempfile.gettempdir())
+    if not chosen or Path(chosen).parent == temporary:  # torch writes its own choice there when it is imported
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        chosen = os.environ[COMPILED_CODE] = str(caches / "lssvwm" / "compiled")
+    return Path(chosen)
 
 
 @contextlib.contextmanager

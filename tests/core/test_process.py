@@ -23,7 +23,7 @@ from lssvwm_core.installation import describe
 from lssvwm_core.model.autoencoder import load_autoencoder
 from lssvwm_core.plots import Plot, save_plots
 from lssvwm_core.prepare.encode import encode_frames
-from lssvwm_core.process import one_thread, set_up_worker
+from lssvwm_core.process import COMPILED_CODE, keep_compiled_code, one_thread, set_up_worker
 from lssvwm_core.resolve import shipped_models
 from lssvwm_core.scan import mamba_ssm_backend
 from lssvwm_datasets.errors import LssvwmError
@@ -192,3 +192,23 @@ def test_only_a_command_changes_the_allocator() -> None:
     for call, mapped in (("", "1"), ("keep_freed_memory()", "0")):
         done = subprocess.run([sys.executable, "-c", script.format(call)], capture_output=True, text=True, check=True)
         assert done.stdout.strip() == mapped
+
+
+@pytest.mark.parametrize(
+    ("before", "caches", "kept"),
+    [
+        (None, "caches", "caches/lssvwm/compiled"),
+        (None, "", "home/.cache/lssvwm/compiled"),
+        ("temporary/torchinductor_somebody", "caches", "caches/lssvwm/compiled"),  # torch's own choice
+        ("chosen", "caches", "chosen"),
+    ],
+)
+def test_compiled_code_is_kept_where_it_outlives_a_restart(
+    before: str | None, caches: str, kept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / caches) if caches else "")
+    monkeypatch.setenv(COMPILED_CODE, str(tmp_path / before) if before else "")
+    assert keep_compiled_code() == tmp_path / kept
+    assert os.environ[COMPILED_CODE] == str(tmp_path / kept)
