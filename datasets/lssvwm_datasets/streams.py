@@ -20,7 +20,7 @@ class Stream:
             backwards; else it tells of the frame itself.
         periodic: embedded with sines and cosines of several wavelengths, as positions are; else as the numbers are.
         kept_in_folds: never dropped from clips that are walked out and back.
-        drop: how often training leaves it unknown, where `[sampling]` has no `drop_NAME` that says otherwise.
+        drop: how often training leaves it unknown; for action and pose `[sampling]` has settings instead.
     """
 
     name: str
