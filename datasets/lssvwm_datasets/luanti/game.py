@@ -40,7 +40,7 @@ GAME = "minetest_game"
 
 
 def check() -> None:
-    """Raises: LssvwmError where Luanti, its game or the virtual X server is not installed."""
+    """Check that all that it needs is installed. Raises: LssvwmError where Luanti, its game or the X server is not."""
     missing = [name for name, found in (("Luanti", _program(*PROGRAMS)), ("Xvfb", _program("Xvfb"))) if not found]
     if missing:
         raise LssvwmError(
@@ -151,7 +151,7 @@ class Game:
         return np.ascontiguousarray(rows.reshape(self.pixels, -1, 4)[:, : self.pixels, 2::-1])  # BGRX
 
     def _colour(self, square: int) -> int:
-        """Of the server's square (0), the client's counter (1) or its gate (2)."""
+        """The colour of a square below the picture: the server's (0), the client's counter (1) or its gate (2)."""
         row = self.pixels + 2 * MARGIN - SQUARE // 2
         place = self._first + row * self._stride + 4 * (SQUARE * square + SQUARE // 2)
         blue, green, red = ((level + 42) // 85 for level in self._screen[place : place + 3])
