@@ -1,7 +1,7 @@
 """What MkDocs cannot do by itself: show the pages that live outside of docs/, and keep their links.
 
 On GitHub every link of every page leads to a file of the repository. In the manual, a link to a file that is a page
-leads to the page, and any other to the file on GitHub.
+leads to the page, and any other, the programs of docs/ among them, to the file on GitHub.
 """
 
 import posixpath
@@ -29,7 +29,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     def lead(link: re.Match[str]) -> str:
         target = posixpath.normpath(posixpath.join(home, link[1]))
         uri = target.removeprefix("docs/")
-        if files.get_file_from_path(uri):
+        shown = files.get_file_from_path(uri)
+        if shown and shown.inclusion.is_included():
             return posixpath.relpath(uri, posixpath.dirname(page.file.src_uri) or ".")
         return f"{config['extra']['repository']}/blob/main/{target}"
 

@@ -36,7 +36,7 @@ def compare(
     """Train variants on the same data with the same budget, evaluate them, and write one report.
 
     Given again, the command goes on where it stopped. Variants: ours, mamba2, mamba2-local, causal-window, causal-full,
-    block-1, no-long-context, no-pose-address.
+    block-1, no-long-context, no-pose-address, no-recall.
     """
     from dataclasses import replace
 

@@ -47,6 +47,7 @@ def distill(
     from lssvwm_core.device import pick_device
     from lssvwm_core.presets import Stage
     from lssvwm_core.resolve import resolve_data, resolve_world
+    from lssvwm_core.sampling import with_steps
     from lssvwm_core.training.run.config import make_config, with_distillation
     from lssvwm_core.training.run.folder import RUNS, run_facts, trained_frames
     from lssvwm_core.training.run.setup import open_run
@@ -64,7 +65,7 @@ def distill(
     size = batch_size or max(1, FRAMES_A_STEP // frames)
     defaults = DEFAULTS | {"stages": (Stage(frames, steps=10_000, batch_size=size),), "steps": steps}
     config = make_config("tiny", shards, None, overrides, defaults)
-    known, taught = run_facts(folder).name, teacher_steps or load_sampler(folder).steps
+    known, taught = run_facts(folder).name, with_steps(load_sampler(folder), teacher_steps)
     config = with_distillation(config, load_model(folder)[0].config, known, taught, sampling_steps)
     chosen = any((set_, clip_frames, batch_size))
     run, config = open_run(RUNS / (name or f"{known}-{sampling_steps}-steps"), config, resume, adopt=not chosen)

@@ -1,4 +1,4 @@
-"""Examples of both splits of recordings, each gathered beside a progress bar."""
+"""Gathers the examples of both splits of recordings, and shows how far it is."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -79,5 +79,6 @@ def rollout(
         show_json(summary)
     else:
         for name, value in summary.items():
-            say(f"  {name.replace('_', ' ')}: {value}")
+            if value is not None:  # as the speed of a rollout that is too short to tell it
+                say(f"  {name.replace('_', ' ')}: {value}")
         say_made(out, *([out.with_suffix(".map.png")] if map else []))

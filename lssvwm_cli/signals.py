@@ -41,7 +41,7 @@ class Signals:
         return None if self._number is None else signal.Signals(self._number).name
 
     def exit_if_any(self) -> None:
-        """Raises: typer.Exit with 128 + the number of the signal, as shells have it."""
+        """End the command where a signal came. Raises: typer.Exit with 128 + the signal's number, as shells have it."""
         if self._number is not None:
             raise typer.Exit(128 + self._number)
 

@@ -47,6 +47,24 @@ def uncomputed() -> contextlib.AbstractContextManager[Any]:
     return FakeTensorMode()
 
 
+def flops_of_attention() -> dict[Any, Any]:
+    """What torch's FLOP counter is to count for attention on CPUs, since it knows that of GPUs only.
+
+    A torch whose attention on CPUs is made of other operators has nothing to add: the counter knows those.
+    """
+    try:
+        from torch.utils.flop_counter import sdpa_backward_flop_count, sdpa_flop_count
+
+        forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+    except (ImportError, AttributeError):
+        return {}
+    return {
+        forward: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
+        backward: lambda gradient, q, k, v, *_, **__: sdpa_backward_flop_count(gradient, q, k, v),
+    }
+
+
 def storage_key(tensor: torch.Tensor) -> int:
     """A number that tensors have in common when they share their memory, also where it has no content.
 

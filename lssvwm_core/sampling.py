@@ -1,11 +1,11 @@
 """How a world goes from noise to a clean chunk: samplers, each with its schedule of noise levels.
 
 Adding a sampler is a class with the members of `Sampler` and a line in `SAMPLERS`; worlds keep its name in their
-config, and distillation works with any of them.
+config, and distillation takes any of them as its teacher's.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from lssvwm_core.model.recall import Recollection
 from lssvwm_core.model.state import ModelState
 from lssvwm_core.model.world_model import WorldModel
+from lssvwm_datasets.errors import LssvwmError
 
 MOST_STEPS = 1000
 DEFAULT_STEPS = 4  # of a world that was not distilled to fewer: the knee (docs/memory.md)
@@ -81,6 +82,15 @@ def sampler_settings(sampler: Any) -> dict[str, Any]:
     """What a world's config keeps of its sampler: the name and the fields of the dataclass."""
     name = next(name for name, kind in SAMPLERS.items() if type(sampler) is kind)
     return {"name": name, **asdict(sampler)}
+
+
+def with_steps(sampler: Sampler, steps: int | None) -> Sampler:
+    """The same sampler with other steps; None: with its own. Raises: LssvwmError for steps that it does not take."""
+    fields: Any = sampler  # a dataclass, as every sampler
+    try:
+        return sampler if steps is None else replace(fields, steps=steps)
+    except ValueError as error:
+        raise LssvwmError(f"sampler: {error}") from error
 
 
 def denoise(

@@ -29,7 +29,7 @@ from lssvwm_core.model.state import ModelState
 from lssvwm_core.model.world_model import WorldModel
 from lssvwm_core.resolve import resolve_world
 from lssvwm_core.rollout import Rollout
-from lssvwm_core.sampling import Euler, Sampler, denoise, make_sampler, sampler_settings
+from lssvwm_core.sampling import Euler, Sampler, denoise, make_sampler, sampler_settings, with_steps
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.schema import convert
 from lssvwm_datasets.shards import ShardHeader
@@ -67,12 +67,11 @@ class World:
         return self.sampler.steps
 
     def sampled_with(self, steps: int | None = None, chunk: int | None = None) -> "World":
-        """The same world with its own steps and chunk, or others. Raises: LssvwmError for a chunk it does not know."""
+        """The same world with its own steps and chunk, or others. Raises: LssvwmError for those it does not know."""
         chunk, known = chunk or self.chunk, self.model.config.chunk_sizes
         if chunk not in known:
             raise LssvwmError(f"--chunk {chunk}: the world was trained for {', '.join(map(str, known))}")
-        sampler: Any = self.sampler  # a dataclass, as every sampler
-        return replace(self, sampler=replace(sampler, steps=steps or sampler.steps), chunk=chunk)
+        return replace(self, sampler=with_steps(self.sampler, steps), chunk=chunk)
 
     def rollout(self, seed: int = 0, memory_cut: bool = False) -> Rollout:
         """A rollout that has seen nothing yet; for several worlds side by side, make a `Rollout` with a seed for each.

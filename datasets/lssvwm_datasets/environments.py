@@ -52,7 +52,7 @@ def moves_of(columns: Columns) -> tuple[tuple[str, ...], NDArray[np.float32]]:
 
 
 def environment_named(name: str) -> Environment:
-    """Raises: LssvwmError for a name that no environment has."""
+    """The environment of a name. Raises: LssvwmError where there is none."""
     if name not in ENVIRONMENTS:
         raise LssvwmError(f"no environment {name!r}; expected one of {', '.join(ENVIRONMENTS)}")
     return ENVIRONMENTS[name]

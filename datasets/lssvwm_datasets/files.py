@@ -192,7 +192,7 @@ class PatientFile(io.FileIO):
         return self.tell() if size is None else size
 
     def check(self) -> None:
-        """Raises: OSError, the first that there was."""
+        """Tell what went wrong, if anything did. Raises: OSError, the first that there was."""
         if self.error is not None:
             raise self.error
 

@@ -115,7 +115,7 @@ def _first_frame(table: Table, column: str) -> int:
 
 
 def actions_of(table: Table, said: RecordingFile, alignment: str, first: int) -> Actions:
-    """Raises: DamagedRecording naming the row and column of a value that its unit does not have."""
+    """The actions in a table. Raises: DamagedRecording naming row and column of a value that its unit does not have."""
     own = (LED_TO, TAKEN_AT, FRAME, *said.poses)
     units = {name: "" for name in table.columns if name not in own} if said.actions is None else said.actions
     table.require(units)
@@ -169,7 +169,10 @@ def _whole_numbers(table: Table, name: str, highest: int) -> NDArray[np.int64]:
 
 
 def poses_of(table: Table, said: RecordingFile, first: int) -> Poses:
-    """Raises: DamagedRecording where nothing says what the columns are, or the first frame has no pose."""
+    """The poses in a table.
+
+    Raises: DamagedRecording where nothing says what the columns are, or the first frame has no pose.
+    """
     columns = said.poses or {name: name for name in table.columns if name != FRAME}
     table.require(columns)
     signs = [-1.0 if kind.startswith("-") else 1.0 for kind in columns.values()]

@@ -22,7 +22,7 @@ REQUIRED = ("latents", *TABLES)
 
 
 def check_structure(file: h5py.File, header: ShardHeader, size: int) -> None:
-    """Raises: KeyError, ValueError or an error of h5py where a file of `size` bytes is not what its header says."""
+    """Check that a file of `size` bytes is what its header says. Raises: KeyError, ValueError or h5py's if not."""
     names = [name.decode() for name in file.id]
     for name in names:
         if file.id.links.get_info(name.encode()).type != h5l.TYPE_HARD:

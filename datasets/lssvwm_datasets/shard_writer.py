@@ -127,7 +127,7 @@ class ShardWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Raises: OSError, what the disk said first, rather than what came of it."""
+        """Close the shard. Raises: OSError, what the disk said first, rather than what came of it."""
         if kind is None:
             self.close()
             return

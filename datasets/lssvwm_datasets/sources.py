@@ -78,7 +78,7 @@ class Recording:
             raise DamagedRecording(f"{self.path}: holds no episode")
 
     def check_access(self) -> None:
-        """Raises: UnreadableNow when one of its files cannot be opened; whether it is damaged is not looked at."""
+        """Check that its files can be opened, not what is in them. Raises: UnreadableNow when one cannot."""
         for path in self.files:
             try:
                 with opened_recording(path):

@@ -20,7 +20,7 @@ class Stream:
             backwards; else it tells of the frame itself.
         periodic: embedded with sines and cosines of several wavelengths, as positions are; else as the numbers are.
         kept_in_folds: never dropped from clips that are walked out and back.
-        drop: how often training leaves it unknown, where `[sampling]` has no `drop_NAME` that says otherwise.
+        drop: how often training leaves it unknown; for action and pose `[sampling]` has settings instead.
     """
 
     name: str
@@ -62,7 +62,7 @@ def stored_streams(data: Columns) -> list[Stream]:
 
 
 def check_further(stream_names: Mapping[str, tuple[str, ...]]) -> None:
-    """Raises: ValueError for streams beside action and pose that are not registered, or have no columns."""
+    """Check the streams beside action and pose. Raises: ValueError for one not registered, or without columns."""
     for name, columns in stream_names.items():
         if name not in STREAMS or name in ("action", "pose") or not columns:
             known = ", ".join(sorted(set(STREAMS) - {"action", "pose"})) or "none"

@@ -49,7 +49,7 @@ class Table:
         return _place(self.path, row, column, None if self.first_line is None else self.first_line + row)
 
     def require(self, names: Iterable[str]) -> None:
-        """Raises: DamagedRecording where a column is missing."""
+        """Check that there are these columns. Raises: DamagedRecording where one is missing."""
         for name in names:
             if name not in self.columns:
                 raise DamagedRecording(f"{self.path}: no column {name}; it has {', '.join(self.columns) or 'none'}")

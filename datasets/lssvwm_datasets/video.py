@@ -160,7 +160,7 @@ class _DecoderProcess:
         self._requests.flush()
 
     def answer(self) -> dict[str, Any]:
-        """Raises: EOFError when the process died, or was silent for too long and was killed."""
+        """The next line of the answer. Raises: EOFError when the process died, or was killed since it fell silent."""
         with self._watched():
             line = self._answers.readline()
         if not line.endswith(b"\n"):
@@ -168,7 +168,7 @@ class _DecoderProcess:
         return json.loads(line)
 
     def part(self, shape: list[int]) -> NDArray[np.uint8]:
-        """Raises: EOFError as `answer` does."""
+        """An array of the answer. Raises: EOFError as `answer` does."""
         part = np.empty(shape, np.uint8)
         with self._watched():
             received = self._answers.readinto(part.reshape(-1).data)

@@ -13,9 +13,11 @@ from lssvwm_core.world import World
 
 @dataclass(frozen=True)
 class EnvSpeed:
-    """Attributes:
-    batch: worlds.
-    one_by_one, together: steps of a world in a second.
+    """How fast a number of worlds goes on, one by one and as a batch.
+
+    Attributes:
+        batch: worlds.
+        one_by_one, together: steps of a world in a second.
     """
 
     batch: int

@@ -28,7 +28,7 @@ class Subject:
     model: dict[str, Any] = field(default_factory=dict)
 
     def config(self) -> ModelConfig:
-        """Raises: LssvwmError for an unknown preset, and for fields that do not fit."""
+        """The shape of the model. Raises: LssvwmError for an unknown preset, and for fields that do not fit."""
         if self.preset not in PRESETS:
             raise LssvwmError(f"--preset {self.preset}: unknown; expected one of {', '.join(PRESETS)}")
         header = _shipped_header()
@@ -54,14 +54,14 @@ def _shipped_header() -> ShardHeader:
 
 
 def check_variants(names: Sequence[str]) -> None:
-    """Raises: LssvwmError for names that are no variants."""
+    """Check names of variants. Raises: LssvwmError for an unknown one."""
     unknown = [name for name in names if name not in VARIANTS]
     if unknown:
         raise LssvwmError(f"--variants {', '.join(unknown)}: unknown; expected some of {', '.join(VARIANTS)}")
 
 
 def check_frames(frames: Sequence[int], config: ModelConfig) -> None:
-    """Raises: LssvwmError for numbers of frames that are no multiples of every chunk of the model."""
+    """Check numbers of frames. Raises: LssvwmError for one that is no multiple of every chunk of the model."""
     for count in frames:
         if any(count % chunk for chunk in config.chunk_sizes):
             chunks = ", ".join(map(str, config.chunk_sizes))

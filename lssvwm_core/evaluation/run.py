@@ -105,7 +105,7 @@ def evaluate(
 
 
 def long_enough(source: Path, world: World, task: Task) -> Iterator[tuple[int, EncodedEpisode]]:
-    """Raises: LssvwmError when no episode is."""
+    """The validation episodes that are long enough for a task. Raises: LssvwmError when none is."""
     needed, longest, found = int(task.order().max()) + 1, 0, False
     for number in range(episode_count(source, world)):
         episode = load_episode(world, source, number)

@@ -19,7 +19,8 @@ from lssvwm_core.world import World
 
 @dataclass(frozen=True)
 class WorldEvaluation:
-    """
+    """One world, one task, and the episodes that it is measured on.
+
     Attributes:
         folder: the world's.
         source: held-out shards or recordings.

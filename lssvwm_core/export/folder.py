@@ -67,7 +67,7 @@ def about(episode: Episode) -> dict[str, Any]:
 
 
 def require_same(said: dict[str, Any], episode: Episode) -> None:
-    """Raises: LssvwmError for an episode of other actions, poses or frames a second than those before."""
+    """Check that an episode has the actions, poses and frames a second of those before. Raises: LssvwmError if not."""
     if (found := about(episode)) != said:
         key = next(key for key in {**said, **found} if said.get(key) != found.get(key))
         raise LssvwmError(f"{episode.id}: {key} {found.get(key)}, expected {said.get(key)} as in the other episodes")

@@ -57,7 +57,10 @@ class Statistics:
 
 
 def write(episodes: Iterable[Exported], out: Path) -> Iterator[Exported]:
-    """Raises: LssvwmError for episodes that differ in their columns, and where pyarrow is not installed."""
+    """Write a data set of version 3.
+
+    Raises: LssvwmError for episodes that differ in their columns, and where pyarrow is not installed.
+    """
     parquet_library()
     remaining = iter(episodes)
     exported = next(remaining, None)

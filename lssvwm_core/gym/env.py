@@ -105,7 +105,7 @@ class WorldEnv(gymnasium.Env[Frame, Any]):
         return self.imagination.frames[0].copy(), self._info()
 
     def step(self, action: Any) -> tuple[Frame, float, bool, bool, dict[str, Any]]:
-        """Raises: ValueError for an action that is not in the space."""
+        """Take a step by an action. Raises: ValueError for an action that is not in the space."""
         rewards = self.imagination.step(choices(self.imagination.world, np.asarray(action)[None]))
         self._taken += 1
         return self.imagination.frames[0].copy(), float(rewards[0]), False, self._taken >= self.steps, self._info()
@@ -180,7 +180,7 @@ class WorldVectorEnv(gymnasium.vector.VectorEnv[Frame, Any, NDArray[Any]]):
     def step(
         self, actions: Any
     ) -> tuple[Frame, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
-        """Raises: ValueError for actions that are not in the space."""
+        """Take a step of every world, each by its action. Raises: ValueError for actions that are not in the space."""
         again = self._ended.copy()
         rewards = self.imagination.step(choices(self.imagination.world, actions))
         self._taken += 1

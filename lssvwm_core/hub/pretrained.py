@@ -74,7 +74,7 @@ class PretrainedWorld(World, ModelHubMixin):
         write_files(autoencoder_files(folder.parent, folder.name), save_directory)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """As of the mixin, with a card that names the repository."""
+        """Upload the world, as the mixin does, with a card that names the repository."""
         return super().push_to_hub(repo_id, model_card_kwargs={"repo_id": repo_id}, **options)
 
     def generate_model_card(self, *args: Any, repo_id: str = "user/name", **kwargs: Any) -> ModelCard:

@@ -15,9 +15,11 @@ LENGTHS = (0.3, 2.0)  # of the Gaussians at initialisation, in the pose's units 
 
 
 class PoseAddress(nn.Module):
-    """Args:
-    columns: P, of a pose.
-    d_state: n of the scan; even.
+    """Adds to B and C of the scan what the pose of a frame says: learnt random Fourier features of it.
+
+    Args:
+        columns: P, of a pose.
+        d_state: n of the scan; even.
     """
 
     def __init__(self, columns: int, d_state: int) -> None:

@@ -13,9 +13,11 @@ KIND = "reward-head"
 
 @dataclass(frozen=True)
 class RewardHeadConfig:
-    """Attributes:
-    latent_shape: (C, h, w) of a frame.
-    autoencoder_sha256: of the weights that make the latents.
+    """The shape of a reward head, and the autoencoder whose latents it reads.
+
+    Attributes:
+        latent_shape: (C, h, w) of a frame.
+        autoencoder_sha256: of the weights that make the latents.
     """
 
     latent_shape: tuple[int, int, int]
@@ -51,7 +53,7 @@ def save_reward_head(folder: Path, head: RewardHead) -> None:
 
 
 def load_reward_head(folder: Path) -> RewardHead:
-    """Raises: LssvwmError when the folder holds none, or a damaged one."""
+    """Read a reward head. Raises: LssvwmError when the folder holds none, or a damaged one."""
     fields = storage.load_config(folder, KIND)
     config = storage.config_from(folder / storage.CONFIG_FILE, RewardHeadConfig, fields)
     return storage.load_model(folder, lambda: RewardHead(config)).eval()

@@ -13,10 +13,12 @@ KIND = "sight-head"
 
 @dataclass(frozen=True)
 class SightHeadConfig:
-    """Attributes:
-    latent_shape: (C, h, w) of a frame.
-    autoencoder_sha256: of the weights that make the latents.
-    targets: K.
+    """The shape of a sight head, and the autoencoder whose latents it reads.
+
+    Attributes:
+        latent_shape: (C, h, w) of a frame.
+        autoencoder_sha256: of the weights that make the latents.
+        targets: K.
     """
 
     latent_shape: tuple[int, int, int]
@@ -31,9 +33,11 @@ class SightHeadConfig:
 
 
 class Sight(NamedTuple):
-    """Attributes:
-    logits: (…, K) of each target being in sight.
-    places: (…, K, 2) where it is if so: units ahead of the agent, and to its left.
+    """What a sight head sees in frames.
+
+    Attributes:
+        logits: (…, K) of each target being in sight.
+        places: (…, K, 2) where it is if so: units ahead of the agent, and to its left.
     """
 
     logits: Tensor
@@ -64,7 +68,7 @@ def save_sight_head(folder: Path, head: SightHead) -> None:
 
 
 def load_sight_head(folder: Path) -> SightHead:
-    """Raises: LssvwmError when the folder holds none, or a damaged one."""
+    """Read a sight head. Raises: LssvwmError when the folder holds none, or a damaged one."""
     fields = storage.load_config(folder, KIND)
     config = storage.config_from(folder / storage.CONFIG_FILE, SightHeadConfig, fields)
     return storage.load_model(folder, lambda: SightHead(config)).eval()

@@ -118,7 +118,7 @@ def is_finite(tensor: Tensor, may_be_nan: bool = False) -> bool:
 
 
 def check_regular(path: Path) -> None:
-    """Raises: LssvwmError when there is no such file, or a pipe, a folder or a device; OSError for other trouble."""
+    """Check that a path is a regular file. Raises: LssvwmError when it is none; OSError for other trouble."""
     try:
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError) as error:

@@ -30,11 +30,13 @@ RESAMPLES = 10_000
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """Attributes:
-    size: of the environment; empty: its first.
-    seed: of the first episode; the next has seed + 1.
-    context: steps that the explorer walks before the agent acts.
-    steps: in which the agent acts.
+    """Which episodes are played, and how long.
+
+    Attributes:
+        size: of the environment; empty: its first.
+        seed: of the first episode; the next has seed + 1.
+        context: steps that the explorer walks before the agent acts.
+        steps: in which the agent acts.
     """
 
     episodes: int = 32

@@ -184,7 +184,7 @@ class PlayApp:
 
 
 class _Room:
-    """Room for `IN_FLIGHT` pictures on their way; a viewer that does not acknowledge them gets no more."""
+    """Room for `IN_FLIGHT` pictures that are on their way; a viewer that does not acknowledge them is sent no more."""
 
     def __init__(self) -> None:
         self._on_their_way = 0

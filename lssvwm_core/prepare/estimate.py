@@ -97,7 +97,7 @@ def encoding_speed(job: ShardJob, sample: list[NDArray[np.uint8]]) -> float:
 
 
 def require_space(folder: Path, jobs: list[ShardJob]) -> None:
-    """Raises: LssvwmError when the disk has no room for the shards."""
+    """Check the free disk. Raises: LssvwmError when it has no room for the shards."""
     if not jobs:
         return
     need = bytes_on_disk(jobs, look_at_lengths([recording for job in jobs for recording in job.recordings]))

@@ -109,7 +109,7 @@ def action_statistics(header: ShardHeader, actions: list[NDArray[np.float32]]) -
 
 
 def damaged_shards(folder: Path) -> Iterator[tuple[str, str | None]]:
-    """Yield each shard's name and what is wrong with it, None where its bytes are those that the index tells."""
+    """Yield each shard's name and what is wrong with it, None where its checksums are those of the index."""
     for entry in read_index(folder).shards:
         path = folder / entry.file
         if not path.is_file():

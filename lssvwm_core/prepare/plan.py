@@ -141,7 +141,7 @@ def header_of(episode: Episode, dataset: str, autoencoder: FrameCodec, folder: P
 
 
 def check_fits(episode: Episode, header: ShardHeader) -> None:
-    """Raises: DamagedRecording where an episode is not as the first one of its dataset."""
+    """Check that an episode is as the first one of its data set. Raises: DamagedRecording if not."""
     fits = {
         "actions": (episode.action_names, header.action_names),
         "action units": (episode.action_units, header.action_units),

@@ -61,7 +61,7 @@ def measure_reconstruction(recordings: list[Recording], autoencoder: Path, devic
 
 
 def require_quality(reconstruction: Reconstruction, autoencoder: str, source: Path) -> None:
-    """Raises: LssvwmError where the autoencoder loses too much, with what to do about it."""
+    """Check a reconstruction. Raises: LssvwmError where the autoencoder loses too much, with what to do about it."""
     if reconstruction.psnr < LOWEST_PSNR:
         raise LssvwmError(
             f"{autoencoder} reconstructs these recordings at {reconstruction}, below {LOWEST_PSNR:g} dB: no world can "

@@ -75,7 +75,7 @@ def cells_of(examples: Examples) -> Tensor:
 
 @torch.inference_mode()
 def errors(probe: MapProbe, examples: Examples, what: str) -> tuple[Tensor, Tensor]:
-    """Of every example the share of cells told right (E,), and the mean square distance to the objects (E,), cells²."""
+    """The share of cells told right (E,) and the mean square distance to the objects (E,), cells², of each example."""
     right, off = [], []
     centres = cell_centres(examples.side)
     for rows in torch.arange(len(examples.steps)).split(EVALUATED):

@@ -16,10 +16,12 @@ WIDTH = 32  # numbers of each memory's read
 
 
 class MemoryReads:
-    """Raises: ValueError for a model in which no memory is addressed by poses.
+    """Reads a world's memory as if a frame were seen from a pose.
 
     Attributes:
         width: F, numbers of a read.
+
+    Raises: ValueError for a model in which no memory is addressed by poses.
     """
 
     def __init__(self, model: WorldModel) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 import typer
 
 from lssvwm_cli.app import app
+from lssvwm_cli.compare import compare
+from lssvwm_core.model.variants import VARIANTS
 
 
 def commands(command: Any, name: str = "lssvwm") -> Iterator[tuple[str, Any]]:
@@ -23,3 +25,7 @@ def test_every_command_and_option_is_explained_in_a_sentence() -> None:
             if not sentence.endswith((".", ")", "…")) or sentence.startswith("Of "):
                 riddles.append(f"{place}: {text}")
     assert not riddles
+
+
+def test_the_help_of_compare_names_every_variant() -> None:
+    assert [name for name in VARIANTS if f"{name}," not in f"{compare.__doc__}".replace(".", ",")] == []

@@ -3,11 +3,13 @@
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
 from lssvwm_core import compat
 from lssvwm_core.device import fastest_precision, training_precision
@@ -92,3 +94,15 @@ def test_costs_are_the_same_counted_or_computed(monkeypatch: pytest.MonkeyPatch,
     counted = step_cost(config, 2, 20, 5, precision)
     monkeypatch.setitem(sys.modules, "torch._subclasses.fake_tensor", None)  # importing it fails
     assert step_cost(config, 2, 20, 5, precision) == counted
+
+
+def test_attention_on_the_cpu_is_counted_where_torch_has_an_operator_of_its_own_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    q = torch.ones(1, 2, 16, 8)
+    for known, expected in ((compat.flops_of_attention(), 2 * 2 * 2 * 16 * 16 * 8), ({}, 0)):
+        with FlopCounterMode(display=False, custom_mapping=known) as counter:
+            functional.scaled_dot_product_attention(q, q, q)
+        assert counter.get_total_flops() == expected
+    monkeypatch.setattr(torch.ops, "aten", SimpleNamespace())
+    assert compat.flops_of_attention() == {}

@@ -14,6 +14,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -193,6 +194,13 @@ def test_the_site_is_built_strictly(tmp_path: Path) -> None:
     done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "notebooks/first_world/index.html").exists()
+    broken = [
+        f"{page.relative_to(tmp_path)}: {link}"
+        for page in tmp_path.rglob("index.html")
+        for link in re.findall(r'(?:href|src)="(?![a-z]+:|#)([^"#?]+)', page.read_text(encoding="utf-8"))
+        if not (page.parent / unquote(link)).exists()
+    ]
+    assert not broken
 
 
 def test_versions_agree() -> None:

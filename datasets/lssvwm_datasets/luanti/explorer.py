@@ -30,9 +30,11 @@ class Action:
 
 
 class Explorer:
-    """Args:
-    terrain: where it walks.
-    rng: source of goals and whims.
+    """Chooses what to do next: walks to places that are new, and back to places where it was before.
+
+    Args:
+        terrain: where it walks.
+        rng: source of goals and whims.
     """
 
     def __init__(self, terrain: Terrain, rng: np.random.Generator) -> None:

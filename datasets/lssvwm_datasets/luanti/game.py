@@ -50,7 +50,7 @@ GAME = "minetest_game"
 
 
 def check() -> None:
-    """Raises: LssvwmError where Luanti, its game or the virtual X server is not installed."""
+    """Check that all that it needs is installed. Raises: LssvwmError where Luanti, its game or the X server is not."""
     missing = [name for name, found in (("Luanti", _program(*PROGRAMS)), ("Xvfb", _program("Xvfb"))) if not found]
     if missing:
         raise LssvwmError(

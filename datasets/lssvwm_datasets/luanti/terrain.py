@@ -15,9 +15,11 @@ DEEPEST_FALL = 3  # blocks that a path goes down at once
 
 @dataclass(frozen=True, eq=False)
 class Terrain:
-    """Attributes:
-    kinds: (X, Y, Z) uint8, the `Kind` of every block.
-    origin: x, y, z of the first.
+    """The kinds of the blocks in a box around the start of a walk.
+
+    Attributes:
+        kinds: (X, Y, Z) uint8, the `Kind` of every block.
+        origin: x, y, z of the first.
     """
 
     kinds: NDArray[np.uint8]

@@ -31,9 +31,11 @@ FLICK = 0.35  # radians between the directions of successive pictures, so that t
 
 @dataclass(frozen=True)
 class Walk:
-    """Attributes:
-    actions: T, of which the first led to nothing.
-    bodies: T, where each action led to.
+    """A walk of T steps: what is done in each, and where the agent is after it.
+
+    Attributes:
+        actions: T, of which the first led to nothing.
+        bodies: T, where each action led to.
     """
 
     actions: tuple[Action, ...]

@@ -47,7 +47,7 @@ class Task:
         return np.arange(self.context + self.frames)
 
     def check(self, world: "World", streams: tuple[str, ...]) -> None:
-        """Raises: LssvwmError when the task's lengths do not fit, or the world or its data cannot do it."""
+        """Check that a world can do it. Raises: LssvwmError when the lengths, the world or its data do not fit."""
         if self.context < 1 or self.frames < 1:
             raise LssvwmError(
                 f"--context {self.context} --frames {self.frames}: expected at least one frame to see, and at least "

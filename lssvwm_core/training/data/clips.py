@@ -52,8 +52,8 @@ class ClipSampling:
     """The same for the pose stream; folded clips keep theirs."""
 
     def drop(self, stream: Stream) -> float:
-        """How often a stream is dropped."""
-        return float(getattr(self, f"drop_{stream.name}", stream.drop))
+        """Probability that a stream is dropped: a setting of action and pose, of further streams what they declare."""
+        return {"action": self.drop_action, "pose": self.drop_pose}.get(stream.name, stream.drop)
 
 
 class ClipDataset(Dataset[Batch]):

@@ -5,6 +5,7 @@ is checked when the section is made.
 """
 
 import dataclasses
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from msgspec import Meta
 
 from lssvwm_core.model.config import ModelConfig, with_current_names
 from lssvwm_core.presets import PRESETS, Count, Share, Stage
-from lssvwm_core.sampling import DEFAULT_STEPS, Euler, Sampler
+from lssvwm_core.sampling import DEFAULT_STEPS, Euler, Sampler, make_sampler, sampler_settings
 from lssvwm_core.training.data.clips import ClipSampling
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.files import write_text
@@ -100,6 +101,8 @@ class DistillConfig:
     """Denoising steps a chunk of the teacher; a multiple of the student's."""
     steps: Count
     """Those of the student, which its world is sampled with."""
+    teacher_sampler: dict[str, Any] = field(default_factory=lambda: {"name": "euler", "shift": 1.0})
+    """Any sampler, as a world's `config.json` names it, without its steps."""
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.steps >= self.teacher_steps or self.teacher_steps % self.steps:
@@ -107,6 +110,19 @@ class DistillConfig:
                 f"{self.steps} steps of the student for {self.teacher_steps} of the teacher; expected fewer, and a "
                 "number that divides the teacher's"
             )
+        visited, wanted = self.taught.levels()[:: self.teacher_steps // self.steps], self.sampler.levels()
+        if not all(map(math.isclose, visited, wanted)):
+            raise ValueError(f"the teacher's {self.taught} does not visit the student's noise levels, {wanted}")
+
+    @property
+    def taught(self) -> Sampler:
+        """The teacher's sampler."""
+        return make_sampler({**self.teacher_sampler, "steps": self.teacher_steps})
+
+    @property
+    def sampler(self) -> Sampler:
+        """The student's: Euler's, since one evaluation of the model a step is what it learns; over the same levels."""
+        return Euler(self.steps, self.teacher_sampler.get("shift", 1.0))
 
 
 @dataclass(frozen=True)
@@ -124,7 +140,7 @@ class RunConfig:
     @property
     def sampler(self) -> Sampler:
         """How the world is sampled by default."""
-        return Euler(self.distill.steps if self.distill else DEFAULT_STEPS)
+        return self.distill.sampler if self.distill else Euler(DEFAULT_STEPS)
 
 
 SECTIONS = {"model": ModelConfig, "sampling": ClipSampling, "train": TrainConfig, "distill": DistillConfig}
@@ -175,9 +191,12 @@ def with_model(config: RunConfig, model: ModelConfig) -> RunConfig:
     return dataclasses.replace(config, model=values)
 
 
-def with_distillation(config: RunConfig, model: ModelConfig, teacher: str, teacher_steps: int, steps: int) -> RunConfig:
+def with_distillation(
+    config: RunConfig, model: ModelConfig, teacher: str, teacher_sampler: Sampler, steps: int
+) -> RunConfig:
     """The config of a student of this model. Raises: LssvwmError for steps that do not fit the teacher's."""
-    values = {"teacher": teacher, "teacher_steps": teacher_steps, "steps": steps}
+    settings = sampler_settings(teacher_sampler)
+    values = {"teacher": teacher, "teacher_steps": settings.pop("steps"), "steps": steps, "teacher_sampler": settings}
     return dataclasses.replace(with_model(config, model), distill=_section("[distill]", DistillConfig, values))
 
 

@@ -69,7 +69,7 @@ def open_run(folder: Path, config: RunConfig, resume: bool = True, adopt: bool =
 
 
 def check_same_data(header: ShardHeader, shards: ShardSet, owner: Path) -> None:
-    """Raises: LssvwmError when shards have another autoencoder, action set or pose than a model was trained with."""
+    """Check that shards have the autoencoder, actions and poses that a model was trained with. Raises: LssvwmError."""
     for what, trained, found in (
         ("autoencoder", header.autoencoder_sha256[:12], shards.header.autoencoder_sha256[:12]),
         ("actions", header.action_names, shards.header.action_names),
@@ -150,7 +150,7 @@ def starting_model(
 
 
 def check_trackers(wanted: tuple[str, ...]) -> None:
-    """Raises: LssvwmError for trackers that are not known or not installed."""
+    """Check names of trackers. Raises: LssvwmError for one that is not known or not installed."""
     known, installed = [kind.value for kind in LoggerType if kind != LoggerType.ALL], get_available_trackers()
     for name in wanted:
         if name not in known:

@@ -23,7 +23,7 @@ def never() -> None:
 
 @contextlib.contextmanager
 def lost_processes_told(run: Run, accelerator: Accelerator) -> Iterator[None]:
-    """Raises: LssvwmError with what to do, where another process of this training has died."""
+    """A context that tells when another process of this training dies. Raises: LssvwmError with what to do then."""
     try:
         yield
     except RuntimeError as error:

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils.flop_counter import FlopCounterMode
 
-from lssvwm_core.compat import storage_key, uncomputed
+from lssvwm_core.compat import flops_of_attention, storage_key, uncomputed
 from lssvwm_core.device import autocast
 from lssvwm_core.diffusion import flow_loss
 from lssvwm_core.model.config import ModelConfig
@@ -15,12 +15,6 @@ from lssvwm_core.model.world_model import WorldModel
 from lssvwm_datasets.errors import LssvwmError
 
 STATE_BYTES = 4 + 4 + 8 + 4  # of a parameter: weight, gradient, AdamW's two moments, EMA, all in float32
-CPU_ATTENTION = {  # the counter knows the attention of GPUs only
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: (lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v)),
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: (
-        lambda gradient, q, k, v, *_, **__: sdpa_backward_flop_count(gradient, q, k, v)
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -66,7 +60,7 @@ class StepCost:
 
 def step_cost(config: ModelConfig, batch: int, frames: int, chunk: int, precision: str = "bf16") -> StepCost:
     """The cost of a step on `batch` clips of `frames` frames. The scan is counted as the torch backend computes it."""
-    forward, backward = (FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) for _ in range(2))
+    forward, backward = (FlopCounterMode(display=False, custom_mapping=flops_of_attention()) for _ in range(2))
     with uncomputed():
         model = WorldModel(config)
         latents, levels = torch.empty(batch, frames, *config.latent_shape), torch.empty(batch, frames)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from lssvwm_core.diffusion import add_noise, velocity_error
-from lssvwm_core.sampling import Euler, Level, Sampler
+from lssvwm_core.sampling import Level, Sampler
 from lssvwm_core.training.run.config import DistillConfig
 from lssvwm_core.world import load_model
 
@@ -29,7 +29,7 @@ class Distillation:
 
     Attributes:
         teacher: the model that is learnt from.
-        teacher_sampler: its steps are a multiple of the student's.
+        teacher_sampler: any; its steps are a multiple of the student's, and it visits the student's noise levels.
         sampler: the student's, which takes one evaluation of the model a step.
     """
 
@@ -94,4 +94,4 @@ class Distillation:
 def load_distillation(folder: Path, config: DistillConfig, device: torch.device) -> Distillation:
     """The objective of a run; `folder` is the teacher's. Raises: LssvwmError."""
     teacher = load_model(folder)[0].to(device).requires_grad_(False)
-    return Distillation(teacher, Euler(config.teacher_steps), Euler(config.steps))
+    return Distillation(teacher, config.taught, config.sampler)

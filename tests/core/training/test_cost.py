@@ -9,13 +9,14 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
+from lssvwm_core.compat import flops_of_attention
 from lssvwm_core.diffusion import flow_loss
 from lssvwm_core.model.config import ModelConfig
 from lssvwm_core.model.variants import parameters
 from lssvwm_core.model.world_model import WorldModel
 from lssvwm_core.presets import preset
 from lssvwm_core.training.run.config import make_config
-from lssvwm_core.training.step.cost import CPU_ATTENTION, find_gpus, flops_a_frame, peak_tflops, step_cost
+from lssvwm_core.training.step.cost import find_gpus, flops_a_frame, peak_tflops, step_cost
 from lssvwm_core.training.step.metrics import Meter
 from lssvwm_core.training.step.train_step import StepResult
 from tests.conftest import lssvwm
@@ -45,7 +46,7 @@ def test_a_step_costs_what_it_is_said_to(config: ModelConfig) -> None:
     flops = {}
     for checkpointing in (False, True):
         model.activation_checkpointing = checkpointing
-        with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
+        with FlopCounterMode(display=False, custom_mapping=flops_of_attention()) as counter:
             with contextlib.nullcontext() if checkpointing else saved_tensors_hooks(keep, lambda tensor: tensor):
                 loss = loss_of(model, 20)
             loss.backward()

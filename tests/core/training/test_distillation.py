@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from lssvwm_core.conditions import Conditions
-from lssvwm_core.sampling import Euler, denoise
+from lssvwm_core.sampling import SAMPLERS, Euler, Level, Sampler, Velocity, denoise
 from lssvwm_core.training.loop import Finished, train
-from lssvwm_core.training.run.config import DistillConfig, RunConfig, load_run_config, make_config, with_distillation
+from lssvwm_core.training.run.config import (
+    DistillConfig,
+    RunConfig,
+    load_run_config,
+    make_config,
+    save_run_config,
+    with_distillation,
+)
 from lssvwm_core.training.run.folder import Run
 from lssvwm_core.training.run.setup import open_run
 from lssvwm_core.training.step.distillation import Distillation, load_distillation
@@ -142,7 +150,46 @@ def teacher(workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def student_of(teacher: Path, workspace: Path, steps: int, *overrides: str, distilled: int = 2) -> RunConfig:
     settings = ["train.stages=[{frames=10, steps=100, batch_size=2}]", "train.log_every=2", f"train.steps={steps}"]
     config = make_config("tiny", workspace / "data/maze", None, [*settings, *overrides])
-    return with_distillation(config, load_model(teacher)[0].config, "teacher", 8, distilled)
+    return with_distillation(config, load_model(teacher)[0].config, "teacher", Euler(8), distilled)
+
+
+@dataclass(frozen=True)
+class Midpoint:
+    """A second order sampler, as somebody would add one."""
+
+    steps: int = 4
+    power: float = 1.0
+
+    def levels(self) -> tuple[float, ...]:
+        return tuple((1 - step / self.steps) ** self.power for step in range(self.steps + 1))
+
+    def advance(self, velocity: Velocity, x: Tensor, now: Level, after: Level) -> Tensor:
+        half = (now + after) / 2
+        return x + (after - now) * velocity(x + (half - now) * velocity(x, now), half)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "student"), [(Midpoint(8), Euler(2)), (Euler(8, shift=3.0), Euler(2, shift=3.0)), (Euler(8), Euler(2))]
+)
+def test_a_teacher_keeps_its_sampler(
+    sampler: Sampler, student: Sampler, workspace: Path, tmp_path: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SAMPLERS, "midpoint", Midpoint)
+    config = make_config("tiny", workspace / "data/maze", None, [])
+    config = with_distillation(config, load_model(teacher)[0].config, "teacher", sampler, 2)
+    save_run_config(tmp_path / "config.toml", config)
+    saved = load_run_config(tmp_path / "config.toml")
+    assert saved == config
+    assert saved.distill is not None
+    objective = load_distillation(teacher, saved.distill, CPU)
+    assert (objective.teacher_sampler, objective.sampler, saved.sampler) == (sampler, student, student)
+
+
+def test_a_teacher_that_does_not_pass_the_students_levels_is_told(workspace: Path, teacher: Path, monkeypatch) -> None:
+    monkeypatch.setitem(SAMPLERS, "midpoint", Midpoint)
+    config, model = make_config("tiny", workspace / "data/maze", None, []), load_model(teacher)[0].config
+    with pytest.raises(LssvwmError, match=r"Midpoint.steps=8, power=2.0. does not visit the student's noise levels"):
+        with_distillation(config, model, "teacher", Midpoint(8, 2.0), 2)
 
 
 def run_distillation(folder: Path, teacher: Path, config: RunConfig, stop_after: int | None = None) -> Finished:
@@ -242,6 +289,7 @@ def test_the_command_makes_a_world_with_its_own_steps(workspace: Path, tmp_path:
         (("test", "--set", "model.depth=3"), "the student has the shape of its teacher"),
         (("nowhere",), "nowhere: no such model"),
         (("test", "--sampling-steps", "16"), "16 steps of the student for 4 of the teacher"),
+        (("test", "--teacher-steps", "2000"), "2000 steps with a shift of 1.0; expected 1 to 1000"),
     ],
 )
 def test_bad_options_are_told(workspace: Path, arguments: tuple[str, ...], message: str) -> None:
