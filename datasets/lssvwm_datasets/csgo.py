@@ -5,6 +5,7 @@ was done before, health, ammunition, team) and `frame_i_helperarr` (kill, death)
 """
 
 import contextlib
+import math
 import re
 from collections.abc import Iterator
 from functools import partial
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from lssvwm_datasets.episode import Episode, null_at_first
 from lssvwm_datasets.errors import DamagedRecording
 from lssvwm_datasets.format import DEFAULTS, Format, ReaderOptions, find_singles
-from lssvwm_datasets.frames import PART_FRAMES, FrameParts
+from lssvwm_datasets.frames import FrameParts, part_length
 from lssvwm_datasets.opening import opened_recording
 
 FPS = 16.0
@@ -82,8 +83,9 @@ def _actions(path: Path, flags: NDArray[Any]) -> NDArray[np.float32]:
 
 def _frames(path: Path, length: int, size: tuple[int, int]) -> Iterator[NDArray[np.uint8]]:
     with _opened(path) as file:
-        for start in range(0, length, PART_FRAMES):
-            numbers = range(start, min(start + PART_FRAMES, length))
+        taken = part_length(*size)
+        for start in range(0, length, taken):
+            numbers = range(start, min(start + taken, length))
             part = [_read(path, file, f"frame_{number}_x", np.uint8, (*size, 3)) for number in numbers]
             yield np.stack(part)[..., ::-1]  # RGB
 
@@ -117,6 +119,8 @@ def _dataset(path: Path, file: h5py.File, name: str, kind: Any, shape: tuple[int
     if not fits or plan.get_external_count() or plan.get_layout() == h5d.VIRTUAL:
         wanted = "x".join("any" if want is None else str(want) for want in shape)
         raise DamagedRecording(f"{path}: {name} has shape {found.shape}, expected {wanted}, in the file itself")
+    if plan.get_layout() == h5d.CHUNKED and math.prod(plan.get_chunk()) > math.prod(found.shape):  # read whole
+        raise DamagedRecording(f"{path}: {name} has shape {found.shape} and larger chunks, of {plan.get_chunk()}")
     return found
 
 

@@ -21,10 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lssvwm_datasets.errors import DamagedRecording
-from lssvwm_datasets.frames import PART_FRAMES
+from lssvwm_datasets.frames import part_length
 from lssvwm_datasets.opening import opened_recording, reason_of
 
-PART_BYTES = 8 * 2**20
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif"  # none that names other files
 MOST_BOXES = 10_000  # of an MP4 that are looked at
 
@@ -55,7 +54,7 @@ def _answer(answers: BinaryIO, request: dict[str, Any]) -> None:
         info, stamps = _contents(file, request["most_pixels"])
         _send(answers, info)
         height, width = info["size"]
-        length = min(PART_FRAMES, max(1, PART_BYTES // (3 * height * width)))
+        length = part_length(height, width)
         part: list[NDArray[np.uint8]] = []
         try:
             for frame in itertools.islice(_frames(file, (height, width), stamps), request["stop"]):

@@ -10,6 +10,7 @@ from lssvwm_datasets.errors import DamagedRecording, LssvwmError
 from lssvwm_datasets.frames import PART_FRAMES
 
 HELD_FRAMES = 4 * PART_FRAMES  # parts that are decoded ahead, encoded, and written
+HELD_RECORDED = 16  # frames as they are recorded: those of a small part, and a decoder's own
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,15 @@ class ReaderOptions:
 
     def frame_size(self, path: Path, recorded: tuple[int, int]) -> tuple[int, int]:
         """(H, W) of the frames that are read. Raises: DamagedRecording when they are too large for the memory."""
-        height, width = self.size or recorded
-        if 3 * height * width * HELD_FRAMES > self.max_memory:
-            raise DamagedRecording(
-                f"{path}: frames of {height}x{width} pixels need more than {self.max_memory / 1e9:g} GB of memory; "
-                "read them smaller with --size, or raise --max-memory"
-            )
-        return height, width
+        wanted = self.size or recorded
+        for (height, width), held in ((recorded, HELD_RECORDED), (wanted, HELD_FRAMES)):
+            if 3 * height * width * held > self.max_memory:
+                smaller = "" if self.size else "read them smaller with --size, or "
+                raise DamagedRecording(
+                    f"{path}: frames of {height}x{width} pixels need more than {self.max_memory / 1e9:g} GB of memory; "
+                    f"{smaller}raise --max-memory"
+                )
+        return wanted
 
 
 DEFAULTS = ReaderOptions()

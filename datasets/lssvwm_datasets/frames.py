@@ -8,6 +8,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 PART_FRAMES = 32
+PART_BYTES = 8 * 2**20  # of frames as they are recorded, which may be large, that a reader takes at once
+
+
+def part_length(height: int, width: int) -> int:
+    """How many frames of a recording a reader takes at once."""
+    return min(PART_FRAMES, max(1, PART_BYTES // (3 * height * width)))
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from lssvwm_datasets.poses import KINDS
 from lssvwm_datasets.recording_file import RecordingFile, about
 from lssvwm_datasets.recording_tables import TAKEN_AT, actions_of, poses_of
 from lssvwm_datasets.schema import convert, read_json
-from lssvwm_datasets.tables import Column, Table, parquet_library, read_table
+from lssvwm_datasets.tables import Column, Table, parquet_library, read_parquet, read_table
 from lssvwm_datasets.ticks import stretches
 from lssvwm_datasets.video import VideoInfo, probe_video, video_frames
 
@@ -37,7 +37,8 @@ OWN_ID, OWN_LAYOUT = "lssvwm/id", "lssvwm/layout"  # columns of episodes that `l
 EPISODE_SUFFIX = ".episode"  # of paths that stand for episodes
 ALIGNMENT = "row t was taken at frame t and led to frame t + 1; shifted by one"
 PLACE = re.compile(r"\{(\w+)(?::0([1-9])d)?\}")
-MOST_EPISODES = 10**7
+MOST_EPISODES = 10**6
+LONGEST_TEXT = 2**16  # letters of an id or a layout
 
 
 @dataclass(frozen=True)
@@ -166,28 +167,52 @@ def _load(root: Path, changed: int) -> Dataset:
         place = [row[f"videos/{camera}/{name}"] for name in ("chunk_index", "file_index", "from_timestamp")]
         video = _path(root, info.video_path, place[0], place[1], camera)
         id = row.get(OWN_ID) or f"{_split(info, index)}episode_{index:06d}"
+        if id in episodes:
+            raise LssvwmError(f"{root / INFO.parent}/episodes: {id} is there twice")
         episodes[id] = Part(index, row["length"], data, video, float(place[2]), row.get(OWN_LAYOUT) or "")
     return Dataset(info, camera, said, episodes)
 
 
 def _episode_rows(root: Path, camera: str) -> Iterator[dict[str, Any]]:
     """Raises: LssvwmError for tables that are damaged; OSError."""
-    wanted = ["episode_index", "length", "data/chunk_index", "data/file_index"]
-    wanted += [f"videos/{camera}/{name}" for name in ("chunk_index", "file_index", "from_timestamp")]
+    whole = ["episode_index", "length", "data/chunk_index", "data/file_index"]
+    whole += [f"videos/{camera}/{name}" for name in ("chunk_index", "file_index")]
+    start = f"videos/{camera}/from_timestamp"
     for path in sorted((root / "meta/episodes").glob("*/*.parquet")):
         with opened_recording(path, "Parquet table") as file:
-            content = parquet_library().ParquetFile(file)
-            names = set(content.schema_arrow.names)
-            if missing := [name for name in wanted if name not in names]:
+            names = set(parquet_library().read_schema(file).names)
+            own = [name for name in (OWN_ID, OWN_LAYOUT) if name in names]
+            content = parquet_library().ParquetFile(file, read_dictionary=own)
+            if missing := [name for name in (*whole, start) if name not in names]:
                 raise LssvwmError(f"{path}: no column {missing[0]}")
             if content.metadata.num_rows > MOST_EPISODES:
                 raise LssvwmError(f"{path}: {content.metadata.num_rows} episodes are too many")
-            own = [name for name in (OWN_ID, OWN_LAYOUT) if name in names]
-            for number, row in enumerate(content.read(columns=[*wanted, *own]).to_pylist()):
-                numbers = [row[name] for name in wanted]
-                if not all(isinstance(one, int | float) and 0 <= one < 2**53 for one in numbers) or row["length"] < 1:
-                    raise LssvwmError(f"{path}: row {number}: expected numbers from 0 on, found {numbers}")
+            wanted = [*whole, start, *own]
+            table = read_parquet(path, content, wanted, DEFAULTS.max_memory, own)
+            columns = [_texts(path, table, name) if name in own else table[name].to_pylist() for name in wanted]
+            for number, values in enumerate(zip(*columns, strict=True)):
+                row = dict(zip(wanted, values, strict=True))
+                fits = all(type(row[name]) is int and 0 <= row[name] < 2**53 for name in whole) and row["length"] > 0
+                if not fits or type(row[start]) not in (int, float) or not 0 <= row[start] < 2**53:
+                    raise LssvwmError(f"{path}: row {number}: expected numbers from 0 on, found {list(values)}")
+                if not _is_inside(row.get(OWN_ID) or "id"):
+                    raise LssvwmError(f"{path}: row {number}: {OWN_ID} is {row[OWN_ID][:40]!r}, expected a path below")
                 yield row
+
+
+def _texts(path: Path, table: Any, name: str) -> Iterator[str | None]:
+    """What a column of texts says, row by row; a text that is repeated is held once. Raises: LssvwmError."""
+    for part in table[name].chunks:
+        texts = part.dictionary.to_pylist() if hasattr(part, "dictionary") else [0]
+        if not all(isinstance(text, str) and len(text) <= LONGEST_TEXT for text in texts):
+            raise LssvwmError(f"{path}: column {name}: expected texts of at most {LONGEST_TEXT} letters")
+        yield from (None if number is None else texts[number] for number in part.indices.to_pylist())
+
+
+def _is_inside(path: str) -> bool:
+    """Whether it leads from a folder to what is below it, and is written in the one way."""
+    inside = PurePosixPath(path)
+    return not inside.is_absolute() and ".." not in inside.parts and inside.as_posix() == path and "\0" not in path
 
 
 def _path(root: Path, template: str, chunk: int, file: int, camera: str) -> Path:
@@ -196,13 +221,12 @@ def _path(root: Path, template: str, chunk: int, file: int, camera: str) -> Path
     filled = PLACE.sub(
         lambda m: f"{values.get(m[1], m[0]):0{m[2]}d}" if m[2] else str(values.get(m[1], m[0])), template
     )
-    inside = PurePosixPath(filled)
-    if "{" in filled or inside.is_absolute() or ".." in inside.parts:
+    if "{" in filled or not _is_inside(filled):
         raise LssvwmError(
             f"{root / INFO}: files at {template!r}; expected a path below the data set, such as "
             "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
         )
-    return root / inside
+    return root / filled
 
 
 def _split(info: Info, index: int) -> str:
@@ -227,7 +251,7 @@ def _rows(part: Part, info: Info, max_memory: int) -> Table:
     table.require(("episode_index", "frame_index"))
     rows = np.flatnonzero(table.columns["episode_index"].values == part.index)
     numbers = table.columns["frame_index"].values[rows]
-    if not np.array_equal(numbers, np.arange(part.length)):
+    if len(rows) != part.length or not np.array_equal(numbers, np.arange(part.length)):
         raise DamagedRecording(
             f"{part.data}: episode {part.index} has {len(rows)} rows; expected {part.length}, of frame_index 0 and on"
         )

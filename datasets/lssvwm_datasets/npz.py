@@ -1,5 +1,6 @@
 """Reads npz files that may be damaged."""
 
+import io
 import math
 import zipfile
 from collections.abc import Container
@@ -15,6 +16,7 @@ from lssvwm_datasets.format import DEFAULTS
 from lssvwm_datasets.opening import opened_recording
 
 SUFFIX = ".npy"  # of an archive's members
+LONGEST_HEADER = 2**14  # bytes; numpy itself takes no longer ones
 
 
 def load_arrays(path: Path, wanted: Container[str], max_memory: int = DEFAULTS.max_memory) -> dict[str, NDArray[Any]]:
@@ -59,10 +61,11 @@ def integers(path: Path, key: str, array: NDArray[Any], shape: tuple[int, ...], 
 
 
 def _stated_bytes(archive: zipfile.ZipFile, name: str) -> int:
-    """What an array takes in memory, by its header."""
+    """What an array takes in memory, by its header, which is short: one may be declared that fills the memory."""
     with archive.open(name) as member:
-        read_header = npy.read_array_header_1_0 if npy.read_magic(member) == (1, 0) else npy.read_array_header_2_0
-        shape, _, dtype = read_header(member)
+        start = io.BytesIO(member.read(LONGEST_HEADER))
+    read_header = npy.read_array_header_1_0 if npy.read_magic(start) == (1, 0) else npy.read_array_header_2_0
+    shape, _, dtype = read_header(start)
     if any(length < 0 for length in shape):
         raise ValueError(f"{name} has shape {shape}")
     return math.prod(shape) * dtype.itemsize

@@ -10,7 +10,7 @@ from PIL import Image
 
 from lssvwm_datasets.errors import DamagedRecording
 from lssvwm_datasets.format import ReaderOptions
-from lssvwm_datasets.frames import PART_FRAMES, FrameParts
+from lssvwm_datasets.frames import FrameParts, part_length
 from lssvwm_datasets.opening import opened_recording
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -48,8 +48,9 @@ def picture_frames(paths: Sequence[Path], size: tuple[int, int]) -> FrameParts:
 
 
 def _read(paths: Sequence[Path], size: tuple[int, int]) -> Iterator[NDArray[np.uint8]]:
-    for start in range(0, len(paths), PART_FRAMES):
-        yield np.stack([_picture(path, size) for path in paths[start : start + PART_FRAMES]])
+    length = part_length(*size)
+    for start in range(0, len(paths), length):
+        yield np.stack([_picture(path, size) for path in paths[start : start + length]])
 
 
 def _picture(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:

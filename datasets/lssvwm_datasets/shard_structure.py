@@ -73,11 +73,11 @@ def read_tables(file: h5py.File, frames: int) -> list[tuple[str, int, int]]:
 def attribute(file: h5py.File, name: str) -> Any:
     """A text, or a list of numbers. Raises: KeyError; ValueError for anything else."""
     found = h5a.open(file.id, name.encode())
-    kind, count = found.dtype.kind, math.prod(found.shape)
-    is_text = h5py.check_string_dtype(found.dtype) is not None and found.shape == ()
-    if not is_text and (kind not in "iuf" or len(found.shape) > 1 or count > LONGEST_ATTRIBUTE):
+    dtype, shape = found.dtype, found.shape  # asking HDF5 for them takes longer than all the rest
+    is_text = h5py.check_string_dtype(dtype) is not None and shape == ()
+    if not is_text and (dtype.kind not in "iuf" or len(shape) > 1 or math.prod(shape) > LONGEST_ATTRIBUTE):
         raise ValueError(f"attribute {name} is neither a text nor a row of numbers")
-    value = np.empty(found.shape, found.dtype)
+    value = np.empty(shape, dtype)
     found.read(value)
     if not is_text:
         return value.reshape(-1).tolist()

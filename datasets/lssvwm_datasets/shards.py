@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lssvwm_datasets.counted import counted
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.index import INDEX_FILE, Index, ShardEntry, ShardHeader, read_index
 from lssvwm_datasets.shard_file import OpenShards, Shard, StoredEpisode
@@ -87,8 +88,7 @@ def open_shards(folder: Path, split: str) -> ShardSet:
         )
     episodes = [
         stored
-        for entry in index.shards
-        if entry.split == split
+        for entry in counted([entry for entry in index.shards if entry.split == split], f"shards of {folder} opened")
         for stored in _listed_episodes(folder, index, entry) or _read_episodes(folder, index, entry)
     ]
     if not episodes:

@@ -7,7 +7,7 @@ JSON lines, Parquet and npz a column may hold lists of one length: `action` of t
 import csv
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,7 +22,8 @@ from lssvwm_datasets.opening import opened_recording
 SUFFIXES = (".csv", ".jsonl", ".parquet", ".npz")
 DELIMITERS = ",;\t"
 LONGEST_LINE = 2**20  # bytes
-MEMORY_A_BYTE = 8  # bytes that a byte of text takes in memory
+MEMORY_A_BYTE = 16  # bytes that a byte of text takes in memory: a digit and a comma become a number of Python's
+BYTES_A_VALUE = 16  # of a value of Parquet: in its column, and as a number
 LARGEST = 1e30  # of any number; float32 ends at 3e38
 MOST_COLUMNS = 4096
 
@@ -202,22 +203,56 @@ def _is_whole(entry: Any) -> bool:
 
 def _parquet(path: Path, file: BinaryIO, max_memory: int, skipped: Callable[[str], bool]) -> dict[str, NDArray[Any]]:
     """The columns as arrays. Raises: DamagedRecording; LssvwmError."""
-    parquet = parquet_library()
-    content = parquet.ParquetFile(file)
+    content = parquet_library().ParquetFile(file)
     names = [name for name in content.schema_arrow.names if not skipped(name)]
-    groups = [content.metadata.row_group(number) for number in range(content.metadata.num_row_groups)]
-    size = sum(group.total_byte_size for group in groups)
-    if max(size, 8 * content.metadata.num_rows * len(names)) > max_memory:
-        raise DamagedRecording(f"{path}: needs more than {max_memory / 1e9:g} GB of memory; raise --max-memory")
-    table = content.read(columns=names)
+    table = read_parquet(path, content, names, max_memory)
     arrays = {}
     for name in names:
         column = table.column(name).combine_chunks()
         if column.null_count:
             row = int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
             raise DamagedRecording(f"{_place(path, row, name)}: expected a finite number, found none")
-        arrays[name] = np.array(column.to_pylist()) if _is_list(column.type) else column.to_numpy(zero_copy_only=False)
+        arrays[name] = _rows_of_lists(path, name, column) if _is_list(column.type) else _numbers(column)
     return arrays
+
+
+def read_parquet(path: Path, content: Any, names: list[str], max_memory: int, texts: Sequence[str] = ()) -> Any:
+    """Columns of a `ParquetFile` as a `pyarrow.Table`; those of `texts` stay dictionaries, as the file was opened.
+
+    A value that is repeated takes hardly any room in the file; what all take in memory is known before they are read.
+    Raises: DamagedRecording where that is too much, or where a column is of text and not one of `texts`.
+    """
+    groups = [content.metadata.row_group(number) for number in range(content.metadata.num_row_groups)]
+    size = sum(group.total_byte_size for group in groups)
+    for number in range(len(content.schema)):
+        leaf = content.schema.column(number)
+        name = next((name for name in names if leaf.path == name or leaf.path.startswith(f"{name}.")), None)
+        if name is None:
+            continue
+        if leaf.physical_type == "BYTE_ARRAY" and name not in texts:
+            raise DamagedRecording(f"{path}: column {name} is of text, expected numbers, a row a frame")
+        size += sum(group.column(number).num_values for group in groups) * max(BYTES_A_VALUE, leaf.length or 0)
+    if size > max_memory:
+        raise DamagedRecording(f"{path}: needs more than {max_memory / 1e9:g} GB of memory; raise --max-memory")
+    return content.read(columns=names, use_threads=False)  # its threads outlive an error, and abort the process
+
+
+def _numbers(values: Any) -> NDArray[Any]:
+    return values.to_numpy(zero_copy_only=False)
+
+
+def _rows_of_lists(path: Path, name: str, column: Any) -> NDArray[Any]:
+    """(T, n) of a column that holds a list of n in each row. Raises: DamagedRecording where n is another one."""
+    values = column.flatten()
+    lengths = _numbers(column.value_lengths())
+    wrong = np.flatnonzero(lengths != lengths[:1])
+    if len(wrong):
+        where = _place(path, int(wrong[0]), name)
+        raise DamagedRecording(f"{where}: a list of {lengths[wrong[0]]}, the first row has {lengths[0]}")
+    if values.null_count:
+        row = int(np.argmax(values.is_null().to_numpy(zero_copy_only=False))) // max(1, int(lengths[0]))
+        raise DamagedRecording(f"{_place(path, row, name)}: expected finite numbers, found none")
+    return _numbers(values).reshape(len(column), -1) if len(values) else np.zeros((len(column), 0))
 
 
 def _is_list(kind: Any) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lssvwm_core.prepare.plan import SHARDS, shard_name
+from lssvwm_datasets.counted import counted
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.files import sha256_of, write_json
 from lssvwm_datasets.index import (
@@ -41,7 +42,7 @@ def write_index(folder: Path) -> Index:
     tables: dict[str, EpisodeTable] = {}
     actions: dict[str, list[NDArray[np.float32]]] = {}
     reconstructions: list[float] = []
-    for path in paths:
+    for path in counted(paths, f"shards of {folder} in the index"):
         with Shard(path) as shard:
             header = header or shard.header
             if shard.header != header:
@@ -83,12 +84,13 @@ def planned_shards(folder: Path) -> list[Path]:
     found = sorted(folder.glob(SHARDS))
     if not found:
         raise LssvwmError(f"{folder}: no shards; make some with: lssvwm prepare")
-    plans = {path: _plan_of(path) for path in found}
+    plans = {path: _plan_of(path) for path in counted(found, f"shards of {folder} opened")}
     plan = plans[found[0]]
     if not set(plan) <= set(SPLITS) or sum(plan.values()) > MOST_SHARDS:
         raise LssvwmError(f"{found[0]}: damaged shard: its plan has shards {plan}; delete it and prepare again")
     paths = [folder / shard_name(split, number, count) for split, count in plan.items() for number in range(count)]
-    strangers = [path for path in found if plans[path] != plan or path not in paths]
+    planned = set(paths)
+    strangers = [path for path in found if plans[path] != plan or path not in planned]
     if strangers:
         raise LssvwmError(f"{strangers[0]}: a shard of another plan than {found[0].name}; delete one of the two")
     missing = [path.name for path in paths if path not in plans]
@@ -110,7 +112,7 @@ def action_statistics(header: ShardHeader, actions: list[NDArray[np.float32]]) -
 
 def damaged_shards(folder: Path) -> Iterator[tuple[str, str | None]]:
     """Yield each shard's name and what is wrong with it, None where its checksums are those of the index."""
-    for entry in read_index(folder).shards:
+    for entry in counted(read_index(folder).shards, f"shards of {folder} compared"):
         path = folder / entry.file
         if not path.is_file():
             yield path.name, "missing"

@@ -72,17 +72,17 @@ def plan_shards(
     if keep_frames not in KEEP_FRAMES:
         raise LssvwmError(f"keep frames is {keep_frames!r}; expected one of {', '.join(KEEP_FRAMES)}")
     header = _header_for(recordings, autoencoder)
-    parts = []
+    parts: dict[str, list[tuple[Recording, ...]]] = {}
     for split in splits:
-        chosen = [recording for recording in recordings if recording.split == split]
-        parts += [(split, tuple(chosen[start : start + shard_size])) for start in range(0, len(chosen), shard_size)]
+        if chosen := [recording for recording in recordings if recording.split == split]:
+            starts = range(0, len(chosen), shard_size)
+            parts[split] = [tuple(chosen[start : start + shard_size]) for start in starts]
     if not parts:
         raise LssvwmError(f"no recordings in the {' or '.join(splits)} split")
-    of_split = [split for split, _ in parts]
-    shards = tuple((split, of_split.count(split)) for split in splits if split in of_split)
+    shards = tuple((split, len(of_split)) for split, of_split in parts.items())
     return [
         ShardJob(
-            path=out / shard_name(split, number - of_split.index(split), of_split.count(split)),
+            path=out / shard_name(split, number, len(of_split)),
             split=split,
             recordings=part,
             header=header,
@@ -92,7 +92,8 @@ def plan_shards(
             keep_frames=keep_frames in ("all", split),
             strict=strict,
         )
-        for number, (split, part) in enumerate(parts)
+        for split, of_split in parts.items()
+        for number, part in enumerate(of_split)
     ]
 
 

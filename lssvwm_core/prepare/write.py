@@ -5,6 +5,7 @@ import functools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path
 
 from lssvwm_core.model.autoencoder import load_autoencoder
@@ -14,6 +15,7 @@ from lssvwm_core.prepare.estimate import require_space
 from lssvwm_core.prepare.index import write_index
 from lssvwm_core.prepare.plan import SHARDS, ShardJob, check_fits, shard_name
 from lssvwm_core.process import set_up_worker
+from lssvwm_datasets.counted import counted
 from lssvwm_datasets.episode import Episode
 from lssvwm_datasets.errors import DamagedRecording, LssvwmError, UnreadableNow, printable
 from lssvwm_datasets.files import remove_partial_files, written_whole
@@ -61,8 +63,11 @@ def write_shards(jobs: list[ShardJob], processes: int, executor: str = "processe
             f"{min(others)}: a shard of another plan (other recordings or --shard-size); delete {folder} or choose "
             "another --out"
         )
-    done = [job for job in jobs if job.path.exists() and _is_of_plan(job)]
-    missing = [job for job in jobs if job not in done]
+    there = [job.path.exists() and _is_of_plan(job) for job in counted(jobs, f"shards of {folder} looked for")]
+    done, missing = (
+        list(compress(jobs, there)),
+        [job for job, is_there in zip(jobs, there, strict=True) if not is_there],
+    )
     require_space(folder, missing)
     for job in done:
         yield WrittenShard(job, _frames_of(job.path), new=False)
