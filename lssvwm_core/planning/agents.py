@@ -29,11 +29,13 @@ class Walk:
         frames: (T, H, W, 3) uint8.
         actions: (T, A) float32, row 0 zeros.
         poses: (T, P) float32.
+        moves: the numbers of the T - 1 actions.
     """
 
     frames: NDArray[np.uint8]
     actions: NDArray[np.float32]
     poses: NDArray[np.float32]
+    moves: list[int]
 
 
 class Agent(Protocol):

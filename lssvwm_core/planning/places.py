@@ -25,12 +25,13 @@ def imagined_views(rollout: Rollout, poses: NDArray[np.float32], seed: int) -> t
     Args:
         poses: (M, c, P), a chunk that ends at each pose.
     """
-    views = []
-    for start in range(0, len(poses), TOGETHER):
-        part = poses[start : start + TOGETHER]
-        imagined = Rollout.joined([rollout.of_world(0) for _ in part])
-        imagined.reseed(*range(seed + start, seed + start + len(part)))
-        views.append(imagined.sample(Conditions(pose=part)).latents[:, -1])
+    views, count = [], min(TOGETHER, len(poses))
+    imagined = Rollout.joined([rollout.of_world(0)] * count)
+    for first in range(0, len(poses), count):
+        start = min(first, len(poses) - count)  # the last batch is as large as any: some poses are looked from again
+        imagined.reseed(*range(seed + start, seed + start + count))
+        seen = imagined.sample(Conditions(pose=poses[start : start + count])).latents[:, -1]
+        views.append(seen[first - start :])
     return torch.cat(views)
 
 

@@ -20,7 +20,8 @@ from lssvwm_core.planning.places import places_on_map, votes
 from lssvwm_core.training.sight import in_sight, is_clear
 from lssvwm_datasets.environments import ENVIRONMENTS
 from lssvwm_datasets.errors import LssvwmError
-from lssvwm_datasets.memory_maze.environment import load_tasks
+from lssvwm_datasets.memory_maze.environment import load_tasks, make_environment
+from lssvwm_datasets.memory_maze.simulator import open_episode
 from lssvwm_datasets.poses import Plane
 from lssvwm_datasets.simulation import Simulator
 from lssvwm_datasets.sources import find_recordings, sample_recordings
@@ -182,11 +183,47 @@ def test_what_cannot_be_played_is_told(world: World, head: SightHead, change: di
         trial.check(other, head, trial.PlanOptions())
 
 
-def test_the_command_acts_in_the_real_maze(world: World, tmp_path: Path) -> None:
+@pytest.fixture
+def maze_loads() -> None:
     try:
         load_tasks()
     except LssvwmError as error:  # without the extra, or OpenGL
         pytest.skip(str(error))
+
+
+def test_frames_that_are_drawn_when_they_are_asked_for_are_the_environments(maze_loads: None) -> None:
+    """Against the untouched environment, while targets are reached and the border changes its colour."""
+    with open_episode("9x9", 1500004) as episode:
+        oracle = agents.Oracle(MAZE, episode, np.random.default_rng(0))
+        moves, rewards, asked, frames = [], [], [], [episode.frame]
+        for step in range(120):
+            moves.append(oracle.act(episode))
+            rewards.append(episode.step(moves[-1]))
+            asked.append(episode.wanted)
+            frames.append(episode.frame if step % 3 or rewards[-1] else frames[-1])
+    assert sum(rewards) >= 2
+    assert len(set(asked)) > 1
+    stock = make_environment("9x9", 1500004)
+    assert np.array_equal(frames[0], stock.reset().observation["image"])
+    for step, (move, reward) in enumerate(zip(moves, rewards, strict=True)):
+        moment = stock.step(move)
+        assert moment.reward == reward
+        if step % 3 or reward:
+            assert np.array_equal(frames[step + 1], moment.observation["image"])
+    stock.close()
+
+
+def test_the_same_walk_again_leads_to_the_same_place(world: World, head: SightHead) -> None:
+    """Whoever acts after a walk of before stands where that one ended."""
+    environment = replace(MAZE, simulator=Simulator(open_room, MAZE.simulator.navigator, {"room": 600}))  # type: ignore[union-attr]
+    options = trial.PlanOptions(size="room", context=80, steps=40)
+    walk, first = trial.play(world, environment, head, options, "oracle", 3)
+    assert len(walk.moves) == 80
+    assert trial.play(world, environment, head, options, "oracle", 3, walk) == (walk, first)
+    assert trial.play(world, environment, head, options, "oracle", 3)[1] == first
+
+
+def test_the_command_acts_in_the_real_maze(maze_loads: None, world: World, tmp_path: Path) -> None:
     save_sight_head(tmp_path / "sight", SightHead(config(world)))
     command = ["plan", "--checkpoint", str(GOLDEN / "runs/test"), "--sight", str(tmp_path / "sight"), "--json"]
     command += ["--episodes", "1", "--context", "30", "--steps", "20", "--out", str(tmp_path / "plan")]
