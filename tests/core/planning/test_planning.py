@@ -112,12 +112,13 @@ def test_an_agent_that_remembers_goes_there_and_others_are_measured_beside_it(
 ) -> None:
     """The world's views are replaced by what a perfect memory, or none, would vote for."""
     environment = replace(MAZE, simulator=Simulator(open_room, MAZE.simulator.navigator, {"room": 800}))  # type: ignore[union-attr]
-    monkeypatch.setattr(agents.Planner, "_in_sight", lambda self, episode: None)
     monkeypatch.setattr(agents, "imagined_views", lambda rollout, poses, seed: rollout.memory_cut)
 
-    def remembered(head: object, cut: bool, poses: object, plane: object, side: int) -> np.ndarray:
+    def remembered(
+        head: object, views: object, poses: object, plane: object, side: int, least: float = 0.0
+    ) -> np.ndarray:
         found = np.zeros((2, side, side))
-        if not cut:
+        if views is False:  # imagined, and the memory was not cut; real frames show nothing
             found[0, 7, 1] = found[1, 1, 7] = 1
         return found
 
@@ -155,7 +156,7 @@ def test_a_planner_looks_from_its_walk_and_acts(world: World, head: SightHead) -
     assert not np.allclose(first.votes, cut.votes)
     for _ in range(40):
         room.step(first.act(room))
-    assert ROOM[first.stood == 1].all()
+    assert ROOM[first.stood].all()
 
 
 def test_intervals_hold_the_mean() -> None:
