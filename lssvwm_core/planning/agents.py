@@ -107,7 +107,7 @@ class Planner:
         views = imagined_views(rollout, looked_from, seed=0)
         self.votes = votes(head, views, walk.poses[ends], self.plane, side)
         self.ruled_out = np.zeros((side, side), bool)  # cells in which the target was not found
-        self._wanted, self._goal = -1, (-1, -1)  # goal: row and column
+        self._wanted, self._goal = -1, self._stand(walk.poses[-1])  # goal: row and column
         self._last, self._still, self._random_actions = (math.inf, math.inf), 0, 0
 
     def act(self, episode: Simulation) -> int:

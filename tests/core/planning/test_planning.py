@@ -16,7 +16,7 @@ from lssvwm_cli.app import app
 from lssvwm_core import World, load_world
 from lssvwm_core.model.sight_head import Sight, SightHead, SightHeadConfig, save_sight_head
 from lssvwm_core.planning import agents, trial
-from lssvwm_core.planning.places import places_on_map, votes
+from lssvwm_core.planning.places import around, places_on_map, votes
 from lssvwm_core.training.sight import in_sight, is_clear
 from lssvwm_datasets.environments import ENVIRONMENTS
 from lssvwm_datasets.errors import LssvwmError
@@ -139,6 +139,35 @@ def test_an_agent_that_remembers_goes_there_and_others_are_measured_beside_it(
     assert list(trial.run(world, environment, head, options, {}, tmp_path)) == played
     with pytest.raises(LssvwmError, match="made with other settings"):
         list(trial.run(world, environment, head, replace(options, steps=10), {}, tmp_path))
+
+
+def test_a_planner_whose_memory_errs_looks_elsewhere_and_learns_where_targets_are(
+    world: World, head: SightHead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More speaks for two wrong places than for the right one, beside the corner where the target lies."""
+    environment = replace(MAZE, simulator=Simulator(open_room, MAZE.simulator.navigator, {"room": 800}))  # type: ignore[union-attr]
+    monkeypatch.setattr(agents, "imagined_views", lambda rollout, poses, seed: True)
+
+    def remembered(
+        head: object, views: object, poses: object, plane: object, side: int, least: float = 0.0
+    ) -> np.ndarray:
+        if views is not True:
+            return np.zeros((2, side, side))  # real frames show nothing
+        x, y, strength = np.array([1.5, 7.5, 1.5]), np.array([1.5, 7.5, 6.5]), np.array([4.0, 3.0, 1.0])
+        wrong = np.einsum("m,myx->yx", strength, around(x, y, side))
+        return np.stack([wrong, around(np.array(7.5), np.array(1.5), side)])
+
+    monkeypatch.setattr(agents, "votes", remembered)
+    room = Room()
+    walk = trial.explored(environment, room, 500, 2)
+    room.wanted = 0
+    planner = agents.Planner(environment, world, head, walk, 9, np.random.default_rng(0))
+    rewards = [room.step(planner.act(room)) for _ in range(400)]
+    first, *later = np.flatnonzero(rewards)
+    assert first < 250
+    assert len(later) >= 2, "the way there and back takes fewer steps than looking for it"
+    assert planner.votes[0].argmax() == 7 * 9 + 1
+    assert planner.votes[0, 1, 1] < 0.1 * 4
 
 
 def test_a_planner_looks_from_its_walk_and_acts(world: World, head: SightHead) -> None:
