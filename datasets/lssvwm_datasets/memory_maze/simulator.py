@@ -23,6 +23,8 @@ class MazeEpisode:
     Frames take most of an episode's time, so that only those are drawn that somebody looks at.
     """
 
+    _frame: NDArray[np.uint8] | None
+
     def __init__(self, environment: Any) -> None:
         self._environment = environment
         first = environment.reset()
@@ -37,11 +39,12 @@ class MazeEpisode:
         """(H, W, 3), as the environment would have observed it."""
         if self._frame is None:
             height, width, _ = self._shape
-            self._frame = self._render(height=height, width=width, camera_id=CAMERA).copy()  # buffers are reused
-            border = BORDER * math.isqrt(height // 64)
-            inside = self._frame[border:-border, border:-border].copy()
-            self._frame[:] = self._seen["target_color"] * 255 * 0.7
-            self._frame[border:-border, border:-border] = inside
+            border = int(BORDER * math.sqrt(height // 64))
+            inside = (slice(border, -border),) * 2
+            frame = np.empty(self._shape, np.uint8)
+            frame[:] = self._seen["target_color"] * 255 * 0.7
+            frame[inside] = self._render(height=height, width=width, camera_id=CAMERA)[inside]
+            self._frame = frame
         return self._frame
 
     @property
