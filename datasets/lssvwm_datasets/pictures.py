@@ -1,7 +1,9 @@
 """Folders of pictures, a picture a frame, in the order of the numbers in their names."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,22 +18,32 @@ from lssvwm_datasets.opening import opened_recording
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 NUMBER = re.compile(r"\d+(?=\D*$)")  # the last one of a name
+PARTS = re.compile(r"(\d+)")
 
 
 def in_order(pictures: Sequence[Path]) -> tuple[list[Path], list[int]]:
     """The pictures by the numbers in their names, and which frame each is, from 0 on.
 
-    A number that is left out is a frame that is missing. Where not every name has a number of its own, or most numbers
-    do not follow each other, as those of clock times, the pictures are counted in the order of their names.
+    The last number of a name counts: by ones, or by more where all names are the same before it. One that is left out
+    is a frame that is missing. Where that does not hold, as for clock times, all pictures follow each other in the
+    order of their names, as people sort them: 9 before 10.
     """
     found = [NUMBER.search(path.stem) for path in pictures]
     numbers = [int(match[0]) for match in found if match is not None]
     if len(set(numbers)) == len(pictures):
-        order = np.argsort(numbers)
-        steps = np.diff(np.array(numbers, dtype=object)[order])
-        if 2 * sum(step == 1 for step in steps) >= len(steps):
-            return [pictures[place] for place in order], [numbers[place] - min(numbers) for place in order]
-    return sorted(pictures), list(range(len(pictures)))
+        order = sorted(range(len(pictures)), key=numbers.__getitem__)
+        steps = [numbers[later] - numbers[place] for place, later in pairwise(order)]
+        prefixes = {path.stem[: match.start()] for path, match in zip(pictures, found, strict=True) if match}
+        step = Counter(steps).most_common(1)[0][0] if steps and len(prefixes) == 1 else 1
+        counts = 2 * steps.count(step) >= len(steps) and not any(one % step for one in steps)
+        if counts and (len(prefixes) == 1 or not any(map(NUMBER.search, prefixes))):
+            return [pictures[place] for place in order], [(numbers[n] - min(numbers)) // step for n in order]
+    return sorted(pictures, key=_as_people_sort), list(range(len(pictures)))
+
+
+def _as_people_sort(path: Path) -> list[tuple[int, str]]:
+    """The key of that order: digits are the number that they stand for."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in PARTS.split(path.name)]
 
 
 def picture_size(path: Path, options: ReaderOptions) -> tuple[int, int]:

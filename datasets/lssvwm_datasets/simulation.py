@@ -13,16 +13,18 @@ class Simulation(Protocol):
     """One episode of the real environment, at its first frame when it is opened.
 
     Attributes:
-        frame: (H, W, 3) uint8, what the agent sees now.
         pose: (P,) float32, where it stands.
         layout: (N, N) uint8, the map, 1 = free.
         targets: (K, 2) float32, where the targets lie, x and y.
     """
 
-    frame: NDArray[np.uint8]
     pose: NDArray[np.float32]
     layout: NDArray[np.uint8]
     targets: NDArray[np.float32]
+
+    @property
+    def frame(self) -> NDArray[np.uint8]:
+        """(H, W, 3), what the agent sees now."""
 
     @property
     def wanted(self) -> int:

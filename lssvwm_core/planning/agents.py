@@ -5,19 +5,19 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from lssvwm_core.conditions import Conditions
 from lssvwm_core.model.sight_head import SightHead
-from lssvwm_core.planning.places import EVERY, imagined_views, places_on_map, votes
+from lssvwm_core.planning.places import EVERY, around, imagined_views, votes
 from lssvwm_core.world import World
 from lssvwm_datasets.environment import Environment
 from lssvwm_datasets.simulation import Simulation
 
-SURE = 0.5  # probability of a target that is taken for seen
-THERE = 0.5  # cells: nearer to a place than this, the agent has been there
-RULED_OUT = 1.5  # cells around a place where the target was not found
+SURE = 0.5  # probability from which on a target counts as seen in a real frame
+THERE = 0.2  # cells: nearer to the middle of a cell than this, the agent has been there, and touched what is there
+CLEARLY = 1.2  # times the votes of its goal lead an agent elsewhere
+REACHED = 10.0  # votes for the cell in which a target was reached
 STILL, PATIENCE, UNSTICK = 0.02, 8, 5  # cells that count as moving; steps without; random actions then
 
 
@@ -29,11 +29,13 @@ class Walk:
         frames: (T, H, W, 3) uint8.
         actions: (T, A) float32, row 0 zeros.
         poses: (T, P) float32.
+        moves: the numbers of the T - 1 actions.
     """
 
     frames: NDArray[np.uint8]
     actions: NDArray[np.float32]
     poses: NDArray[np.float32]
+    moves: list[int]
 
 
 class Agent(Protocol):
@@ -67,11 +69,12 @@ class Wanderer:
 
 
 class Planner:
-    """Goes where a world remembers the target that is asked for; walks over cells that the agent has stood in.
+    """Goes where a world remembers the target that is asked for, over cells that the agent has stood in or beside.
 
-    Before it acts it imagines the views from poses of its walk (`places`), and so has votes for the cells that each
-    target may be in. It goes to the best of them; where the target is not there, to the next. A target in sight in the
-    real frame is walked up to. Of the walk it keeps its poses, no frames.
+    Before it acts it imagines the views from poses of its walk, which vote for the cells that each target may be in
+    (`places`); of the walk it keeps its poses, no frames. While it acts, every real frame votes too, and a target that
+    was reached is known. It goes to the cell with the most votes. Where the target is not there, the votes around that
+    cell are taken back, as far as they were for it, and it goes to the next.
 
     Args:
         memory_cut: imagine from the frames of the attention window alone: the same planner, and nothing remembered.
@@ -91,8 +94,8 @@ class Planner:
         assert environment.plane is not None
         self.moves = len(environment.move_names)
         self.world, self.head, self.plane, self.rng = world, head, environment.plane, rng
-        self.stood = np.zeros((side, side), np.uint8)  # 1: a cell that the agent has stood in
-        self.known = self.stood.copy()  # those, and the way to a target in sight
+        self.stood = np.zeros((side, side), bool)
+        self.known = np.zeros((side, side), np.uint8)  # 1: a cell to walk over, where it has stood, and its goal
         self.navigator = environment.simulator.navigator(self.known)
         for pose in walk.poses:
             self._stand(pose)
@@ -103,37 +106,49 @@ class Planner:
         looked_from = np.stack([walk.poses[end - world.chunk + 1 : end + 1] for end in ends])  # (M, c, P)
         views = imagined_views(rollout, looked_from, seed=0)
         self.votes = votes(head, views, walk.poses[ends], self.plane, side)
-        self._wanted, self._left = -1, self.votes[0]
-        self._goal: tuple[float, float] | None = None
+        self.ruled_out = np.zeros((side, side), bool)  # cells in which the target was not found
+        self._wanted, self._goal = -1, self._stand(walk.poses[-1])  # goal: row and column
         self._last, self._still, self._random_actions = (math.inf, math.inf), 0, 0
 
     def act(self, episode: Simulation) -> int:
-        x, y = self._stand(episode.pose)
+        row, column = self._stand(episode.pose)
         if episode.wanted != self._wanted:
-            self._wanted, self._left, self._goal = episode.wanted, self.votes[episode.wanted].copy(), None
+            if self._wanted >= 0:  # it was reached here, so that no other is here
+                self._take_back([other for other in range(len(self.votes)) if other != self._wanted], row, column)
+                self.votes[self._wanted, row, column] += REACHED
+            self._wanted = episode.wanted
+            self.ruled_out[:] = False
+        views = self.world.encode(episode.frame[None])
+        self.votes += votes(self.head, views, episode.pose[None], self.plane, len(self.known), SURE)
+        x, y = float(episode.pose[self.plane.x]), float(episode.pose[self.plane.y])
         if self._is_stuck(x, y):
-            self._give_up()
+            self.ruled_out[self._goal] = True
             self._random_actions = UNSTICK
         if self._random_actions:
             self._random_actions -= 1
             return int(self.rng.integers(self.moves))
-        if (seen := self._in_sight(episode)) is not None:
-            self._goal = seen
-            self._free_way((x, y), seen)
-        elif self._goal is None or math.hypot(self._goal[0] - x, self._goal[1] - y) < THERE:
-            self._give_up()
-            self._goal = self._next_place()
-        action = None if self._goal is None else self.navigator.act(episode.pose, self._goal)
+        if math.hypot(self._goal[1] + 0.5 - x, self._goal[0] + 0.5 - y) < THERE:
+            self.ruled_out[self._goal] = True
+            self._take_back([self._wanted], *self._goal)
+        self._choose_goal()
+        action = self.navigator.act(episode.pose, (self._goal[1] + 0.5, self._goal[0] + 0.5))
         if action is None:  # no known way leads there
-            self._give_up()
+            self.ruled_out[self._goal] = True
             return int(self.rng.integers(self.moves))
         return action
 
-    def _stand(self, pose: NDArray[np.float32]) -> tuple[float, float]:
-        x, y = float(pose[self.plane.x]), float(pose[self.plane.y])
-        self.stood[int(y), int(x)] = 1
-        self.known[int(y), int(x)] = 1
-        return x, y
+    def _stand(self, pose: NDArray[np.float32]) -> tuple[int, int]:
+        """Note that the agent stands here; returns row and column."""
+        row, column = int(pose[self.plane.y]), int(pose[self.plane.x])
+        self.stood[row, column] = True
+        return row, column
+
+    def _take_back(self, targets: list[int], row: int, column: int) -> None:
+        """These targets are not in this cell: what spoke for it counts no longer around it."""
+        shape = around(np.array(column + 0.5), np.array(row + 0.5), len(self.known))
+        self.votes[targets] = np.maximum(
+            0.0, self.votes[targets] - self.votes[targets, row, column, None, None] * shape
+        )
 
     def _is_stuck(self, x: float, y: float) -> bool:
         moved = math.hypot(x - self._last[0], y - self._last[1])
@@ -143,36 +158,25 @@ class Planner:
         self._still = 0
         return True
 
-    def _free_way(self, start: tuple[float, float], goal: tuple[float, float]) -> None:
-        """Take the cells between for free: what is seen has no wall before it."""
+    def _choose_goal(self) -> None:
+        """The cell with the most votes, once it has clearly more than the present goal; any, when all are ruled out."""
+        open_to = beside(self.stood) & ~self.ruled_out
+        if not open_to.any():
+            self.ruled_out[:] = False
+            open_to = self.stood
+        found = np.where(open_to, self.votes[self._wanted], -1.0)
+        best = np.unravel_index(found.argmax(), found.shape)
+        if not open_to[self._goal] or found[best] > CLEARLY * found[self._goal]:
+            self._goal = int(best[0]), int(best[1])
         self.known[:] = self.stood
-        for part in np.linspace(0, 1, 20):
-            self.known[int(start[1] + part * (goal[1] - start[1])), int(start[0] + part * (goal[0] - start[0]))] = 1
+        self.known[self._goal] = 1
 
-    @torch.inference_mode()
-    def _in_sight(self, episode: Simulation) -> tuple[float, float] | None:
-        """Where the target is that is asked for, if the real frame shows it; the way there is taken for free."""
-        logits, seen_at = self.head(self.world.encode(episode.frame[None]))
-        if logits[0, episode.wanted].sigmoid() < SURE:
-            return None
-        xs, ys = places_on_map(episode.pose[None], seen_at.double().cpu().numpy(), self.plane)
-        last = len(self.known) - 0.01
-        return float(xs[0, episode.wanted].clip(0, last)), float(ys[0, episode.wanted].clip(0, last))
 
-    def _next_place(self) -> tuple[float, float]:
-        """The cell with the most votes of those where it has stood; any of them where no votes are left."""
-        left = np.where(self.stood == 1, self._left, 0.0)
-        if left.max() > 0:
-            row, column = np.unravel_index(left.argmax(), left.shape)
-        else:
-            cells = np.argwhere(self.stood)
-            row, column = cells[self.rng.integers(len(cells))]
-        return float(column) + 0.5, float(row) + 0.5
-
-    def _give_up(self) -> None:
-        """The target is not at the goal, or no way leads there: take the votes away from around it."""
-        if self._goal is not None:
-            rows, columns = np.indices(self._left.shape) + 0.5
-            self._left[np.hypot(columns - self._goal[0], rows - self._goal[1]) < RULED_OUT] = 0
-        self.known[:] = self.stood
-        self._goal = None
+def beside(cells: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """These cells, and those to their four sides."""
+    found = cells.copy()
+    found[1:] |= cells[:-1]
+    found[:-1] |= cells[1:]
+    found[:, 1:] |= cells[:, :-1]
+    found[:, :-1] |= cells[:, 1:]
+    return found

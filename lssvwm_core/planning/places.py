@@ -25,27 +25,37 @@ def imagined_views(rollout: Rollout, poses: NDArray[np.float32], seed: int) -> t
     Args:
         poses: (M, c, P), a chunk that ends at each pose.
     """
-    views = []
-    for start in range(0, len(poses), TOGETHER):
-        part = poses[start : start + TOGETHER]
-        imagined = Rollout.joined([rollout.of_world(0) for _ in part])
-        imagined.reseed(*range(seed + start, seed + start + len(part)))
-        views.append(imagined.sample(Conditions(pose=part)).latents[:, -1])
+    views, count = [], min(TOGETHER, len(poses))
+    imagined = Rollout.joined([rollout.of_world(0)] * count)
+    for first in range(0, len(poses), count):
+        start = min(first, len(poses) - count)  # the last batch is as large as any: some poses are looked from again
+        imagined.reseed(*range(seed + start, seed + start + count))
+        seen = imagined.sample(Conditions(pose=poses[start : start + count])).latents[:, -1]
+        views.append(seen[first - start :])
     return torch.cat(views)
 
 
 @torch.inference_mode()
 def votes(
-    head: SightHead, views: torch.Tensor, poses: NDArray[np.float32], plane: Plane, side: int
+    head: SightHead, views: torch.Tensor, poses: NDArray[np.float32], plane: Plane, side: int, least: float = 0.0
 ) -> NDArray[np.float64]:
-    """How strongly views (M, C, h, w) from poses (M, P) speak for a cell: (K, side, side), indexed [target, y, x]."""
+    """How strongly views (M, C, h, w) from poses (M, P) speak for a cell: (K, side, side), indexed [target, y, x].
+
+    A view's vote is the square of its probability, so that many vague ones count for less than a clear one, and nothing
+    where that is below `least`.
+    """
     logits, seen_at = head(views)
-    weights, ahead_left = logits.sigmoid().double().cpu().numpy(), seen_at.double().cpu().numpy()
+    seen, ahead_left = logits.sigmoid().double().cpu().numpy(), seen_at.double().cpu().numpy()
+    weights = np.where(seen < least, 0.0, seen**2)
     x, y = places_on_map(poses, ahead_left, plane)  # (M, K) each
+    return np.einsum("mk,mkyx->kyx", weights, around(x, y, side))
+
+
+def around(x: NDArray[np.floating], y: NDArray[np.floating], side: int) -> NDArray[np.float64]:
+    """How near each cell is to places: (…) each -> (…, side, side) in [0, 1], indexed [y, x]."""
     centres = np.arange(side) + 0.5
-    near_x = np.exp(-(((x[..., None] - centres) / SPREAD) ** 2) / 2)  # (M, K, side)
-    near_y = np.exp(-(((y[..., None] - centres) / SPREAD) ** 2) / 2)
-    return np.einsum("mk,mky,mkx->kyx", weights, near_y, near_x)
+    near_x, near_y = (np.exp(-(((at[..., None] - centres) / SPREAD) ** 2) / 2) for at in (x, y))
+    return near_y[..., :, None] * near_x[..., None, :]
 
 
 def places_on_map(

@@ -100,37 +100,53 @@ def run(
     wanted = [(s, agent) for s in range(options.seed, options.seed + options.episodes) for agent in options.agents]
     done = {(one.seed, one.agent): one for one in played}
     yield from (done[key] for key in wanted if key in done)
-    for seed, agent in wanted:
-        if (seed, agent) not in done:
-            played.append(Played(agent, seed, play(world, environment, head, options, agent, seed)))
+    for seed in dict.fromkeys(seed for seed, agent in wanted if (seed, agent) not in done):
+        walk = None
+        for agent in options.agents:
+            if (seed, agent) in done:
+                continue
+            walk, reward = play(world, environment, head, options, agent, seed, walk)
+            played.append(Played(agent, seed, reward))
             rows = [asdict(one) for one in played]
             write_json(out / RESULTS, {"settings": settings, "played": rows, "figures": figures(played)})
             yield played[-1]
 
 
-def play(world: World, environment: Environment, head: SightHead, options: PlanOptions, agent: str, seed: int) -> float:
-    """The reward that an agent gets in the episode of a seed."""
+def play(
+    world: World,
+    environment: Environment,
+    head: SightHead,
+    options: PlanOptions,
+    agent: str,
+    seed: int,
+    walk: Walk | None = None,
+) -> tuple[Walk, float]:
+    """The walk in the episode of a seed, taken again where it is given; and the reward of the agent that acts then."""
     assert environment.simulator is not None
-    simulator = environment.simulator
-    with simulator.open(options.size, seed) as episode:
-        walk = explored(environment, episode, options.context, seed)
+    with environment.simulator.open(options.size, seed) as episode:
+        if walk is None:
+            walk = explored(environment, episode, options.context, seed)
+        else:
+            for action in walk.moves:
+                episode.step(action)
         acting = make_agent(agent, environment, world, head, episode, walk, np.random.default_rng(seed))
-        return sum(episode.step(acting.act(episode)) for _ in range(options.steps))
+        return walk, sum(episode.step(acting.act(episode)) for _ in range(options.steps))
 
 
 def explored(environment: Environment, episode: Simulation, steps: int, seed: int) -> Walk:
-    """The environment's explorer walks; the same seed, the same walk, whoever acts afterwards."""
+    """The environment's explorer walks; the same seed, the same walk."""
     assert environment.explorer is not None
     explorer = environment.explorer(episode.layout, np.random.default_rng(seed))
     assert explorer is not None
-    frames, poses, actions = [episode.frame], [episode.pose], [np.zeros(len(environment.action_names), np.float32)]
+    frames, poses, moves = [episode.frame], [episode.pose], []
     for _ in range(steps):
-        action = explorer.act(episode.pose)
-        episode.step(action)
+        moves.append(explorer.act(episode.pose))
+        episode.step(moves[-1])
         frames.append(episode.frame)
         poses.append(episode.pose)
-        actions.append(environment.move_rows[action])
-    return Walk(np.stack(frames), np.stack(actions), np.stack(poses))
+    actions = np.zeros((len(frames), len(environment.action_names)), np.float32)
+    actions[1:] = environment.move_rows[moves]
+    return Walk(np.stack(frames), actions, np.stack(poses), moves)
 
 
 def make_agent(

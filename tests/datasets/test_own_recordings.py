@@ -12,6 +12,7 @@ from PIL import Image
 from lssvwm_datasets.episode import Episode
 from lssvwm_datasets.errors import DamagedRecording, LssvwmError
 from lssvwm_datasets.index import ShardHeader
+from lssvwm_datasets.pictures import in_order
 from lssvwm_datasets.shard_file import Shard
 from lssvwm_datasets.shard_writer import ShardWriter
 from lssvwm_datasets.sources import find_recordings
@@ -130,6 +131,24 @@ def test_a_folder_of_pictures_with_tables_inside_is_cut_where_a_picture_is_missi
     assert after.poses is not None
     np.testing.assert_array_equal(after.poses[:, 0], [7, 8, 9])
     assert after.notes == ("1 frame is missing before 1.75 s: cut there",)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["shot-7", "shot-10", "shot-13", "shot-100"], [0, 1, 2, 31]),  # every third was kept; some are missing
+        (["left_9", "right_10", "left_11"], [0, 1, 2]),
+        (["12-9-58", "12-9-59", "12-10-0", "12-10-1"], [0, 1, 2, 3]),  # clock times
+        (["0.50", "0.72", "0.90", "1.10", "10.20"], [0, 1, 2, 3, 4]),
+        (["9", "10", "23", "107"], [0, 1, 2, 3]),  # numbers that do not count
+        (["b9", "b10", "c"], [0, 1, 2]),
+        (["alone"], [0]),
+    ],
+)
+def test_pictures_are_in_the_order_of_their_numbers(names: list[str], expected: list[int]) -> None:
+    paths = [Path(f"{name}.png") for name in names]
+    for given in (paths, paths[::-1]):
+        assert in_order(given) == (paths, expected)
 
 
 def test_video_without_actions_is_unlabelled(folder: Path) -> None:

@@ -16,11 +16,12 @@ from lssvwm_cli.app import app
 from lssvwm_core import World, load_world
 from lssvwm_core.model.sight_head import Sight, SightHead, SightHeadConfig, save_sight_head
 from lssvwm_core.planning import agents, trial
-from lssvwm_core.planning.places import places_on_map, votes
+from lssvwm_core.planning.places import around, places_on_map, votes
 from lssvwm_core.training.sight import in_sight, is_clear
 from lssvwm_datasets.environments import ENVIRONMENTS
 from lssvwm_datasets.errors import LssvwmError
-from lssvwm_datasets.memory_maze.environment import load_tasks
+from lssvwm_datasets.memory_maze.environment import load_tasks, make_environment
+from lssvwm_datasets.memory_maze.simulator import open_episode
 from lssvwm_datasets.poses import Plane
 from lssvwm_datasets.simulation import Simulator
 from lssvwm_datasets.sources import find_recordings, sample_recordings
@@ -111,12 +112,13 @@ def test_an_agent_that_remembers_goes_there_and_others_are_measured_beside_it(
 ) -> None:
     """The world's views are replaced by what a perfect memory, or none, would vote for."""
     environment = replace(MAZE, simulator=Simulator(open_room, MAZE.simulator.navigator, {"room": 800}))  # type: ignore[union-attr]
-    monkeypatch.setattr(agents.Planner, "_in_sight", lambda self, episode: None)
     monkeypatch.setattr(agents, "imagined_views", lambda rollout, poses, seed: rollout.memory_cut)
 
-    def remembered(head: object, cut: bool, poses: object, plane: object, side: int) -> np.ndarray:
+    def remembered(
+        head: object, views: object, poses: object, plane: object, side: int, least: float = 0.0
+    ) -> np.ndarray:
         found = np.zeros((2, side, side))
-        if not cut:
+        if views is False:  # imagined, and the memory was not cut; real frames show nothing
             found[0, 7, 1] = found[1, 1, 7] = 1
         return found
 
@@ -139,6 +141,35 @@ def test_an_agent_that_remembers_goes_there_and_others_are_measured_beside_it(
         list(trial.run(world, environment, head, replace(options, steps=10), {}, tmp_path))
 
 
+def test_a_planner_whose_memory_errs_looks_elsewhere_and_learns_where_targets_are(
+    world: World, head: SightHead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More speaks for two wrong places than for the right one, beside the corner where the target lies."""
+    environment = replace(MAZE, simulator=Simulator(open_room, MAZE.simulator.navigator, {"room": 800}))  # type: ignore[union-attr]
+    monkeypatch.setattr(agents, "imagined_views", lambda rollout, poses, seed: True)
+
+    def remembered(
+        head: object, views: object, poses: object, plane: object, side: int, least: float = 0.0
+    ) -> np.ndarray:
+        if views is not True:
+            return np.zeros((2, side, side))  # real frames show nothing
+        x, y, strength = np.array([1.5, 7.5, 1.5]), np.array([1.5, 7.5, 6.5]), np.array([4.0, 3.0, 1.0])
+        wrong = np.einsum("m,myx->yx", strength, around(x, y, side))
+        return np.stack([wrong, around(np.array(7.5), np.array(1.5), side)])
+
+    monkeypatch.setattr(agents, "votes", remembered)
+    room = Room()
+    walk = trial.explored(environment, room, 500, 2)
+    room.wanted = 0
+    planner = agents.Planner(environment, world, head, walk, 9, np.random.default_rng(0))
+    rewards = [room.step(planner.act(room)) for _ in range(400)]
+    first, *later = np.flatnonzero(rewards)
+    assert first < 250
+    assert len(later) >= 2, "the way there and back takes fewer steps than looking for it"
+    assert planner.votes[0].argmax() == 7 * 9 + 1
+    assert planner.votes[0, 1, 1] < 0.1 * 4
+
+
 def test_a_planner_looks_from_its_walk_and_acts(world: World, head: SightHead) -> None:
     """With the world's own views: the memory and the cut one give others, the same memory the same."""
     environment = replace(MAZE, simulator=Simulator(open_room, MAZE.simulator.navigator, {"room": 600}))  # type: ignore[union-attr]
@@ -154,7 +185,7 @@ def test_a_planner_looks_from_its_walk_and_acts(world: World, head: SightHead) -
     assert not np.allclose(first.votes, cut.votes)
     for _ in range(40):
         room.step(first.act(room))
-    assert ROOM[first.stood == 1].all()
+    assert ROOM[first.stood].all()
 
 
 def test_intervals_hold_the_mean() -> None:
@@ -182,11 +213,47 @@ def test_what_cannot_be_played_is_told(world: World, head: SightHead, change: di
         trial.check(other, head, trial.PlanOptions())
 
 
-def test_the_command_acts_in_the_real_maze(world: World, tmp_path: Path) -> None:
+@pytest.fixture
+def maze_loads() -> None:
     try:
         load_tasks()
     except LssvwmError as error:  # without the extra, or OpenGL
         pytest.skip(str(error))
+
+
+def test_frames_that_are_drawn_when_they_are_asked_for_are_the_environments(maze_loads: None) -> None:
+    """Against the untouched environment, while targets are reached and the border changes its colour."""
+    with open_episode("9x9", 1500004) as episode:
+        oracle = agents.Oracle(MAZE, episode, np.random.default_rng(0))
+        moves, rewards, asked, frames = [], [], [], [episode.frame]
+        for step in range(120):
+            moves.append(oracle.act(episode))
+            rewards.append(episode.step(moves[-1]))
+            asked.append(episode.wanted)
+            frames.append(episode.frame if step % 3 or rewards[-1] else frames[-1])
+    assert sum(rewards) >= 2
+    assert len(set(asked)) > 1
+    stock = make_environment("9x9", 1500004)
+    assert np.array_equal(frames[0], stock.reset().observation["image"])
+    for step, (move, reward) in enumerate(zip(moves, rewards, strict=True)):
+        moment = stock.step(move)
+        assert moment.reward == reward
+        if step % 3 or reward:
+            assert np.array_equal(frames[step + 1], moment.observation["image"])
+    stock.close()
+
+
+def test_the_same_walk_again_leads_to_the_same_place(world: World, head: SightHead) -> None:
+    """Whoever acts after a walk of before stands where that one ended."""
+    environment = replace(MAZE, simulator=Simulator(open_room, MAZE.simulator.navigator, {"room": 600}))  # type: ignore[union-attr]
+    options = trial.PlanOptions(size="room", context=80, steps=40)
+    walk, first = trial.play(world, environment, head, options, "oracle", 3)
+    assert len(walk.moves) == 80
+    assert trial.play(world, environment, head, options, "oracle", 3, walk) == (walk, first)
+    assert trial.play(world, environment, head, options, "oracle", 3)[1] == first
+
+
+def test_the_command_acts_in_the_real_maze(maze_loads: None, world: World, tmp_path: Path) -> None:
     save_sight_head(tmp_path / "sight", SightHead(config(world)))
     command = ["plan", "--checkpoint", str(GOLDEN / "runs/test"), "--sight", str(tmp_path / "sight"), "--json"]
     command += ["--episodes", "1", "--context", "30", "--steps", "20", "--out", str(tmp_path / "plan")]
