@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from lssvwm_core.hub.folders import world_files
 from lssvwm_core.training.run.folder import Run
@@ -23,7 +24,7 @@ for name in sys.argv[1:]:
 HUGE = json.dumps({"x": {"dtype": "F32", "shape": [10**10], "data_offsets": [0, 4 * 10**10]}}).encode()
 
 
-def config(files: Files, **changes: object) -> bytes:
+def config(files: Files, **changes: Any) -> bytes:
     content = json.loads(files["config.json"])
     return json.dumps({**content, **changes, "model": {**content["model"], **changes.get("model", {})}}).encode()
 
