@@ -88,7 +88,9 @@ def _told(repo: str | None) -> Iterator[None]:
         raise LssvwmError("the hub is switched off by HF_HUB_OFFLINE; unset it") from error
     except HfHubHTTPError as error:
         raise LssvwmError(_explain(error, repo)) from error
-    except (HTTPError, OSError, ValueError, RuntimeError) as error:
+    except ValueError as error:  # names that are none, the user's or those of files there
+        raise LssvwmError(f"{repo}: {error}") from error
+    except (HTTPError, OSError, RuntimeError) as error:
         if isinstance(error.__cause__, HfHubHTTPError):  # of a large file
             raise LssvwmError(_explain(error.__cause__, repo)) from error
         raise LssvwmError(

@@ -9,6 +9,7 @@ from lssvwm_datasets.streams import STREAMS, check_further, columns_of
 
 DEFAULT_MIXERS = ("scan", "attention")
 MOST = {"depth": 256, "frame_window": 4096}  # beyond is a mistake, or malice: the weights do not tell these sizes
+MOST_MIXERS = 16  # of a layer
 RENAMED_FIELDS = {"state_width": "d_state", "head_width": "headdim"}  # names in files of version 0.1, and today's
 
 
@@ -68,8 +69,9 @@ class ModelConfig:
         from lssvwm_core.model.mixers import MIXERS  # with torch, which those who look presets up can do without
 
         unknown = sorted(set(self.mixers) - set(MIXERS))
-        if unknown or not self.mixers:
-            raise ValueError(f"mixers are {self.mixers}; expected some of {', '.join(MIXERS)}")
+        if unknown or not 1 <= len(self.mixers) <= MOST_MIXERS:
+            shown = self.mixers[:MOST_MIXERS]
+            raise ValueError(f"mixers are {shown}; expected some of {', '.join(MIXERS)}, {MOST_MIXERS} at most")
         for name in ("width", "depth", "expand", "d_state", "headdim", "mlp_ratio", "patch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")

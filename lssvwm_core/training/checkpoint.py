@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lssvwm_core.model import storage
 from lssvwm_core.model.storage import AUTOENCODER_FOLDER
-from lssvwm_core.model.tensors import is_finite, write_tensors
+from lssvwm_core.model.tensors import check_regular, is_finite, write_tensors
 from lssvwm_core.model.world_model import WorldModel
 from lssvwm_core.sampling import Sampler
 from lssvwm_core.training.run.folder import MODEL_FOLDER, STATE_FOLDER, Run
@@ -108,6 +108,7 @@ def _write_optimizer(path: Path, state: dict[str, Any]) -> None:
 
 def _read_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> dict[int, dict[str, Tensor]]:
     """AdamW's moments by the number of their parameter. Raises: LssvwmError unless they are just those; OSError."""
+    check_regular(path)
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
         moments = dict(saved["state"])

@@ -68,6 +68,7 @@ MALFORMED = [
     ("model", {"width": -64}, "width is -64; expected at least 1"),
     ("model", {"latent_shape": [4, 4]}, "latent_shape"),
     ("model", {"block_sizes": [[1, "x"]]}, "block_sizes"),
+    ("model", {"mixers": ["scan"] * 100_000}, "mixers are .{,400} 16 at most"),
     ("model", {"mixers": ["scan", "loop"]}, "mixers are .*expected some of scan, attention, causal"),
     ("model", {"colour": 1}, "unknown fields colour"),
     ("data", {"frame_size": [0, 0]}, r"frames of \(0, 0\)"),

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +216,16 @@ def raw(change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Path], None
     return damage
 
 
+STATE_FILES = ("optimizer.pt", "progress.json", "raw.safetensors")
+
+
+def as_pipe(name: str, checkpoint: Path) -> None:
+    """One that nobody writes to would be waited for without end, and no signal would end that."""
+    path = checkpoint / "training_state" / name
+    path.unlink()
+    os.mkfifo(path)
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -235,6 +246,7 @@ def raw(change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Path], None
         (moments(lambda s: s.pop("state")), "damaged"),
         (text("training_state/optimizer.pt", "no pickle"), "optimizer.pt: damaged"),
         (lambda c: (c / "training_state/optimizer.pt").unlink(), "optimizer.pt: no such file"),
+        *((partial(as_pipe, name), f"{name}: not a regular file") for name in STATE_FILES),
         (text("training_state/progress.json", '{"step": "x"}'), r"progress.json: Expected int, got str - at \$.step"),
         (
             text("training_state/progress.json", '{"step": 1180591620717411303424}'),
