@@ -202,9 +202,19 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """A text file, UTF-8 whatever the locale, that appears whole or not at all."""
+    """A text file, UTF-8 whatever the locale, that appears whole or not at all.
+
+    Raises: OSError; LssvwmError for the name of a file or folder in the text that is no UTF-8.
+    """
+    try:
+        content = text.encode()
+    except UnicodeEncodeError as error:
+        (line,) = text[: error.end].splitlines()[-1:]
+        raise LssvwmError(
+            f"{path}: cannot hold a name that is not UTF-8: {line}; rename that file or folder"
+        ) from error
     with written_whole(path) as partial:
-        partial.write_text(text, encoding="utf-8", newline="\n")
+        partial.write_bytes(content)
 
 
 def sha256_of(path: Path) -> str:

@@ -34,6 +34,8 @@ DTYPES = {
     "BOOL": torch.bool,
 }  # by the names that the format gives them
 
+WRITTEN = "tensors"  # the name of a file that is being written
+
 
 class TensorSpec(NamedTuple):
     """What a tensor must be; with `may_be_nan`, NaN stands for what is unknown."""
@@ -59,9 +61,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     """Write a file that appears whole or not at all, readable as the umask says."""
     with written_whole(path) as partial:
         stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        with hidden_folder(partial) as folder:  # save_file's own temporary file would outlive a kill
-            save_file(stored, folder / path.name, dict(metadata))
-            os.replace(folder / path.name, partial)
+        # save_file's own temporary file would outlive a kill
+        with hidden_folder(partial) as folder, _in_utf8(folder) as named:
+            save_file(stored, named / WRITTEN, dict(metadata))
+            os.replace(folder / WRITTEN, partial)
 
 
 def read_header(path: Path) -> Header:
@@ -131,10 +134,25 @@ def check_regular(path: Path) -> None:
 def _opened(path: Path) -> Iterator[Any]:
     path.open("rb").close()  # safetensors calls all trouble of the machine "no such file"
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
+        with _in_utf8(path) as named, safetensors.safe_open(named, framework="pt") as file:
             yield file
     except safetensors.SafetensorError as error:
         raise LssvwmError(f"{path}: damaged or not a safetensors file ({error})") from error
+
+
+@contextlib.contextmanager
+def _in_utf8(path: Path) -> Iterator[Path]:
+    """A name for a file or folder that safetensors takes: it takes no bytes that are not UTF-8, as Linux does."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            yield Path(f"/proc/self/fd/{descriptor}")
+        finally:
+            os.close(descriptor)
+    else:
+        yield path
 
 
 def _becomes(stored: torch.dtype, wanted: torch.dtype) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.files import PatientFile, remove_partial_files, sha256_of, write_json, write_text, written_whole
 
 
@@ -110,3 +111,12 @@ def test_a_patient_file_takes_what_comes_after_its_first_error(tmp_path: Path) -
         full.close()
         with pytest.raises(OSError, match="No space left"):
             full.check()
+
+
+@pytest.mark.parametrize("text", ["name\udcff", "first = 1\ndata = 'name\udcff/x'\n", "\udce4"])
+def test_a_text_with_a_name_that_is_not_utf8_is_refused_in_words(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text("before", encoding="utf-8")
+    with pytest.raises(LssvwmError, match=r"config.toml: cannot hold a name that is not UTF-8: .*; rename"):
+        write_text(path, text)
+    assert [file.read_text(encoding="utf-8") for file in tmp_path.iterdir()] == ["before"]
