@@ -17,9 +17,7 @@ def leaves_encoding_to_the_locale(call: ast.Call) -> bool:
         return False
     if isinstance(call.func, ast.Name):
         return call.func.id == "open" and "b" not in _mode(call, 1)
-    if not isinstance(call.func, ast.Attribute) or (
-        isinstance(call.func.value, ast.Name) and call.func.value.id in LIBRARIES
-    ):
+    if not isinstance(call.func, ast.Attribute) or ast.unparse(call.func.value).rpartition(".")[2] in LIBRARIES:
         return False
     if call.func.attr in ("read_text", "write_text"):
         return len(call.args) < (1 if call.func.attr == "read_text" else 2)
