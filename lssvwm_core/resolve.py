@@ -12,6 +12,7 @@ from lssvwm_datasets.shards import INDEX_FILE
 from lssvwm_datasets.sources import sample_recordings
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+SHIPPED_WORLD = "maze-world"  # that commands take where nothing is trained
 DATA = Path("data")  # where `lssvwm prepare` writes
 VAE_FOLDER = "vae"  # of a pipeline of diffusers
 
@@ -26,16 +27,16 @@ def latest_run(root: Path = RUNS) -> Run | None:
 def resolve_world(name: str | None) -> Path:
     """The folder of a world: a run or its name, a world's folder, a shipped name or a hub id.
 
-    None: the latest run's, else the small world that ships with the package. Raises: LssvwmError.
+    None: the latest run's, else `SHIPPED_WORLD`. Raises: LssvwmError.
     """
     if name is None:
-        run = latest_run()
-        shipped = [path for path in shipped_models().values() if "world" in path.name]
-        if run is None and not shipped:
+        if run := latest_run():
+            return run.world
+        if SHIPPED_WORLD not in shipped_models():
             raise LssvwmError(
                 "no trained world: none ships with this build and runs/ has none; train one: lssvwm train"
             )
-        return run.world if run else shipped[0]
+        return shipped_models()[SHIPPED_WORLD]
     return local_world(name) or resolve_model(name)
 
 
