@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from lssvwm_datasets.sources import sample_recordings
 from tests.play.conftest import Serve, stop
 
 pytest.importorskip("uvicorn", reason="the extra `play` is not installed")
@@ -126,14 +127,16 @@ def test_touch(browser: Any, serve: Serve) -> None:
 
 
 def test_the_film_for_the_readme(workspace: Path, tmp_path: Path) -> None:
-    code = "import sys, pathlib, play_gif; play_gif.WALK = (('w', 2), ('a', 1)); "
-    code += "play_gif.main(pathlib.Path(sys.argv[1]), 'test')"
+    code = "import sys, pathlib, play_gif; play_gif.FRAMES = 3; "
+    code += "play_gif.main(pathlib.Path(sys.argv[1]), 'test', pathlib.Path(sys.argv[2]))"
     docs = Path(__file__).parents[2] / "docs"
     environment = os.environ | {"PYTHONPATH": f"{docs}:{os.environ.get('PYTHONPATH', '')}", "OMP_NUM_THREADS": "1"}
     out = tmp_path / "play.gif"
-    subprocess.run([sys.executable, "-c", code, str(out)], cwd=workspace, env=environment, check=True, timeout=120)
+    (recording,) = (sample_recordings() / "eval").iterdir()
+    command = [sys.executable, "-c", code, str(out), str(recording)]
+    subprocess.run(command, cwd=workspace, env=environment, check=True, timeout=120)
     with Image.open(out) as gif:
-        assert (gif.n_frames, gif.width) == (3, 600)
+        assert (gif.n_frames, gif.width) == (3, 390)
 
 
 class Proxy:

@@ -259,7 +259,7 @@ class Game:
         return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:]) if log.exists() else ""
 
     def _number_shown(self) -> int:
-        """Of the picture that is being drawn, or was drawn last."""
+        """The number of the picture that is being drawn, or was drawn last."""
         first = self._first + (self.pixels + 2 * MARGIN - SQUARE // 2) * self._stride
         return _number(np.frombuffer(self._screen[first : first + self._stride], np.uint8), 0, 2)
 
