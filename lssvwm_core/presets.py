@@ -39,7 +39,7 @@ class Preset:
     patch: int
     """The smallest patch: cells of the latent along one side of a token."""
     tokens_a_side: int
-    """Tokens along a side of a frame, at most: larger latents take larger patches."""
+    """Tokens along a side of a frame, at most: larger latents take larger patches, as far as a token can carry them."""
     model: Mapping[str, Any] = field(default_factory=dict)
     """Fields of `ModelConfig` that differ from its defaults."""
 
@@ -93,8 +93,24 @@ def preset(name: str, latent_shape: tuple[int, int, int], **overrides: Any) -> "
     if unknown:
         raise ValueError(f"unknown model fields {', '.join(unknown)}")
     chosen = PRESETS[name]
-    patch = max(chosen.patch, -(-max(latent_shape[1:]) // chosen.tokens_a_side))
-    given = {"latent_shape": latent_shape, "patch": patch, **chosen.model}
+    width = chosen.model.get("width", ModelConfig.width)
+    given = {"latent_shape": latent_shape, "patch": _patch(chosen, latent_shape, width), **chosen.model}
     if not overrides.get("pose_names"):
         given.pop("recall", None)  # nothing to remember by
     return ModelConfig(**{**given, **overrides})
+
+
+def _patch(chosen: Preset, latent_shape: tuple[int, int, int], width: int) -> int:
+    """The patch that makes few enough tokens of a frame, but smaller where a token would hold more than the width."""
+    channels, *sides = latent_shape
+    wanted = max(chosen.patch, -(-max(sides) // chosen.tokens_a_side))
+    smaller = (patch for patch in range(wanted, 0, -1) if not any(side % patch for side in sides))
+    return next((patch for patch in smaller if carries(width, channels, patch)), wanted)
+
+
+def carries(width: int, channels: int, patch: int) -> bool:
+    """Whether a token of this width has room for its cells of the latents, noise and all.
+
+    A model whose tokens have not can show what it remembers, but makes mush of what it has not seen.
+    """
+    return channels * patch**2 <= width

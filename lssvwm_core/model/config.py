@@ -56,7 +56,7 @@ class ModelConfig:
     mlp_ratio: float = 3.0
     """Hidden width of the MLP over D."""
     patch: int = 1
-    """Cells of the latent along one side of a token."""
+    """Cells of the latent along one side of a token; channels · patch² numbers, which `width` should be enough for."""
     frame_window: int = 10
     """w: frames a chunk attends to, itself included (paper: 10)."""
     chunk_sizes: tuple[int, ...] = (5, 1)

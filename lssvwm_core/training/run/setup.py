@@ -1,5 +1,6 @@
 """What a training starts from: its run, its model, and data that fit the two."""
 
+import logging
 import shutil
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
@@ -14,7 +15,7 @@ from lssvwm_core.hub.client import repository_of
 from lssvwm_core.model.config import ModelConfig
 from lssvwm_core.model.storage import AUTOENCODER_FOLDER, CONFIG_FILE, weights_file, weights_sha256
 from lssvwm_core.model.world_model import WorldModel
-from lssvwm_core.presets import preset
+from lssvwm_core.presets import carries, preset
 from lssvwm_core.training.data.action_scaling import action_scaling
 from lssvwm_core.training.data.odometry import fit_odometry
 from lssvwm_core.training.data.recall_lengths import fit_recall_lengths
@@ -24,6 +25,8 @@ from lssvwm_core.world import load_model, save_world
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.files import write_json, written_whole
 from lssvwm_datasets.shards import ShardHeader, ShardSet
+
+logger = logging.getLogger(__name__)
 
 
 def model_config(config: RunConfig, header: ShardHeader, measured: Mapping[str, Any] | None = None) -> ModelConfig:
@@ -128,6 +131,7 @@ def starting_model(
             measured["recall_lengths"] = initial.config.recall_lengths
         if run.last is not None:
             measured["recall"] = initial.config.recall  # today's preset may have what that of the run's start had not
+            measured["patch"] = initial.config.patch
         if run.last is None and not config.distill and not initial.config.odometry:
             measured["odometry"] = fit_odometry(shards)  # no weights depend on it
     shape = model_config(config, shards.header, measured)
@@ -136,6 +140,14 @@ def starting_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
         model = WorldModel(shape)
+    channels = shape.latent_shape[0]
+    if run.last is None and not carries(shape.width, channels, shape.patch):
+        logger.warning(
+            "a token holds %d numbers of the latents, more than model.width=%d can carry: such a world shows what it "
+            "remembers, but makes mush of what it has not seen; choose a smaller model.patch or a larger model.width",
+            channels * shape.patch**2,
+            shape.width,
+        )
     if initial is None or run.last is not None:
         return model, None
     given: dict[str, Any] = {"odometry": shape.odometry}

@@ -13,7 +13,7 @@ from lssvwm_core.model.attention import CausalAttention
 from lssvwm_core.model.mixer import MixerContext
 from lssvwm_core.model.variants import VARIANTS, parameters, training_fields, variant
 from lssvwm_core.model.world_model import WorldModel
-from lssvwm_core.presets import PRESETS, preset
+from lssvwm_core.presets import PRESETS, carries, preset
 
 FRAMES = 20
 POSES = ("x", "y", "cos", "sin")
@@ -163,3 +163,20 @@ def test_causal_attention_equals_a_dense_mask(randomised, normal, monkeypatch, c
         y, state = mixer(x, mixer.initial_state(2, (2, 3)), MixerContext(0, chunk))
     torch.testing.assert_close(y, dense_attention(mixer, x, chunk), rtol=1e-4, atol=1e-5)
     assert state["past_keys"].shape == (2, 4, 120, 16)
+
+
+@pytest.mark.parametrize(
+    ("latent_shape", "patch"),
+    [
+        ((32, 4, 4), 2),  # the maze's
+        ((48, 8, 8), 2),
+        ((4, 32, 32), 8),
+        ((48, 16, 16), 2),  # 4 would make few enough tokens, of 768 numbers each
+        ((16, 32, 32), 4),
+        ((300, 8, 8), 2),  # nothing fits
+    ],
+)
+def test_a_presets_tokens_have_room_for_their_latents(latent_shape: tuple[int, int, int], patch: int) -> None:
+    config = preset("tiny", latent_shape)
+    assert config.patch == patch
+    assert carries(config.width, latent_shape[0], patch) == (latent_shape[0] < 300)
