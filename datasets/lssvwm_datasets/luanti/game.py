@@ -186,15 +186,13 @@ class Game:
                 self._ask_for(asked[-1][1].eyes, following[1])
                 quiet = 0
             before, frame = frame, self._next_frame(frame)
-            follows = frame.number == (before.number + 1) % NUMBERS
-            if follows and _angle(frame.direction, before.direction) > ANEW:
-                number = next((number for number, view in reversed(asked) if frame.tells(view)), -1)
-                if number >= 0:
-                    found.setdefault(number, before.picture)
-                    deadline = time.monotonic() + PATIENCE
+            number = _view_in(before, frame, asked)
+            if number >= 0:
+                found.setdefault(number, before.picture)
+                deadline = time.monotonic() + PATIENCE
             if time.monotonic() > deadline:
-                missing_view = next(view for number, view in enumerate(views) if number not in found)
-                raise LssvwmError(f"Luanti: no picture of {missing_view} within {PATIENCE:.0f} seconds")
+                lacking = next(view for number, view in enumerate(views) if number not in found)
+                raise LssvwmError(f"Luanti: no picture of {lacking} within {PATIENCE:.0f} seconds")
             quiet += 1
         return np.stack([found[number] for number in range(len(views))])
 
@@ -342,6 +340,14 @@ class Game:
                     preexec_fn=_die_with_parent,
                 )
             )
+
+
+def _view_in(picture: _Frame, following: _Frame, asked: Sequence[tuple[int, View]]) -> int:
+    """The number of the view that a picture is of, as the next one tells; -1 where it is of none, or does not count."""
+    follows = following.number == (picture.number + 1) % NUMBERS
+    if not follows or _angle(following.direction, picture.direction) <= ANEW:
+        return -1
+    return next((number for number, view in reversed(asked) if following.tells(view)), -1)
 
 
 def _number(row: NDArray[np.uint8], first: int, count: int) -> int:
