@@ -248,7 +248,7 @@ def test_presets_have_the_sizes_they_promise(name, low, high):
     assert low < sum(parameter.numel() for parameter in model.parameters()) < high
 
 
-@pytest.mark.parametrize(("cells", "tiny", "small"), [(4, 4, 16), (8, 16, 64), (16, 16, 64)])
+@pytest.mark.parametrize(("cells", "tiny", "small"), [(4, 4, 16), (8, 16, 64), (16, 64, 64)])  # 16 would hold 512 each
 def test_presets_keep_the_tokens_of_a_frame_few(cells, tiny, small):
     for name, tokens in (("tiny", tiny), ("small", small)):
         h, w = preset(name, (32, cells, cells)).grid
