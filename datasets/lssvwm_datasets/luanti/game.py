@@ -266,14 +266,14 @@ class Game:
         height = self.pixels + 2 * MARGIN
         screen = np.frombuffer(self._screen[self._first : self._first + height * self._stride], np.uint8)
         rows = screen.reshape(height, -1)
-        bottom = rows[height - SQUARE // 2]
+        top, bottom = rows[SQUARE // 2], rows[height - SQUARE // 2]
         number = _number(bottom, 0, 2)
-        if _number(rows[SQUARE // 2], 0, 2) != number:
+        if _number(top, 0, 2) != number:
             return None
         picture = rows[MARGIN:-MARGIN].reshape(self.pixels, -1, 4)[:, : self.pixels, 2::-1]  # BGRX
         width = _number(bottom, 2, 1)
         place = np.array([_number(bottom, 3 + 3 * axis, 3) / NODE for axis in range(3)])
-        direction = np.array([(_number(bottom, 12 + 2 * axis, 2) - MIDDLE) / UNIT for axis in range(3)])
+        direction = np.array([(_number(top, 2 + 2 * axis, 2) - MIDDLE) / UNIT for axis in range(3)])
         return _Frame(number, np.ascontiguousarray(picture), width > 0, width == COLOURS - 1, place, direction)
 
     def _start(self, seed: int) -> None:

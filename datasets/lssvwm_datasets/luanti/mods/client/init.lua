@@ -1,7 +1,8 @@
 -- The client's half of lssvwm's recorder: squares in the margins of the picture, each of one of 64 colours. At the bottom,
 -- from the left: the number of this picture (2 squares), how wide the view was in the picture before this one (1: black
 -- as usual, white while loading when all within the viewing range has come, grey before that), and where the camera was
--- in it: x, y, z in nodes (3 x 3) and the direction it looked in (3 x 2). At the top the number once more: a picture is whole when both agree.
+-- in it: x, y, z in nodes (3 x 3). At the top the number once more, for a picture is whole when both agree, and the
+-- direction it looked in (3 x 2). Further to the right, larger windows do not show squares as they are.
 
 local VIEW = tonumber(core.settings:get("viewing_range")) -- nodes
 local BLOCK = 16 -- nodes
@@ -57,10 +58,12 @@ core.register_globalstep(function()
         return
     end
     if #bottom == 0 then
-        for place = 1, 18 do
+        for place = 1, 12 do
             bottom[place] = add_square(place - 1, 1)
         end
-        top[1], top[2] = add_square(0, 0), add_square(1, 0)
+        for place = 1, 8 do
+            top[place] = add_square(place - 1, 0)
+        end
     end
     drawn = (drawn + 1) % 4096
     show(top, 1, 2, drawn)
@@ -70,6 +73,6 @@ core.register_globalstep(function()
     core.localplayer:hud_change(bottom[3], "text", colour(not wide and 0 or all_has_come(eyes) and 63 or 42))
     for number, axis in ipairs({ "x", "y", "z" }) do
         show(bottom, 1 + 3 * number, 3, math.floor(eyes[axis] * NODE + 0.5) % (64 * NODE))
-        show(bottom, 11 + 2 * number, 2, math.floor(ahead[axis] * UNIT + 0.5) + MIDDLE)
+        show(top, 1 + 2 * number, 2, math.floor(ahead[axis] * UNIT + 0.5) + MIDDLE)
     end
 end)
