@@ -167,3 +167,10 @@ def test_a_recorded_episode_is_read_as_it_was_played(played: Played, tmp_path: P
     ahead = np.radians(poses[:, 4])
     np.testing.assert_allclose(episode.poses[:, 3], -np.sin(ahead), atol=1e-6)  # x is Minecraft's; seen from above
     np.testing.assert_allclose(episode.poses[:, 5], -np.radians(poses[:, 3]), atol=1e-6)
+
+
+@pytest.mark.usefixtures("played")  # skips where there is no game
+def test_larger_windows_tell_where_pictures_are_from() -> None:
+    with Game(SEED, 256, 16) as game:
+        pictures = game.look([View((0.5, 40.0, 0.5), 30.0, yaw) for yaw in (0.0, 90.0, 180.0)])
+    assert pictures.shape == (3, 256, 256, 3)
