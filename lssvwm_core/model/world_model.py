@@ -13,6 +13,7 @@ from lssvwm_core.compat import compile_arguments
 from lssvwm_core.model.config import ModelConfig
 from lssvwm_core.model.layer import Layer, adaptive_norm
 from lssvwm_core.model.mixer import Mixer, MixerContext
+from lssvwm_core.model.neighbours import Neighbours
 from lssvwm_core.model.odometer import Odometer
 from lssvwm_core.model.recall import Recall, Recollection
 from lssvwm_core.model.state import ModelState, state_name
@@ -51,14 +52,23 @@ class WorldModel(nn.Module):
         self.final_modulation = nn.Linear(width, 2 * width)
         self.project = nn.Linear(width, channels)
         self.recall: Recall | None = None
+        self.neighbours: Neighbours | None = None
         zeroed = [self.final_modulation, self.project]
         if config.recall:
             self.recall = Recall(
-                len(config.pose_names), config.latent_shape, config.recall, config.recall_lengths, config.recall_ridge
+                len(config.pose_names),
+                config.latent_shape,
+                config.recall,
+                config.recall_lengths,
+                config.recall_ridge,
+                config.recall_neighbours,
             )
             self.embed_recollection = nn.Linear(channels + 2, width)  # novelty and certainty with it
             self.gate = nn.Linear(width, channels)
             zeroed += [self.embed_recollection, self.gate]
+            if config.recall_neighbours:
+                numbers = math.prod(config.latent_shape)
+                self.neighbours = Neighbours(numbers, config.grid, width, config.pose_names, config.pose_kinds)
         for linear in zeroed:
             nn.init.zeros_(linear.weight)
             nn.init.zeros_(linear.bias)
@@ -91,6 +101,7 @@ class WorldModel(nn.Module):
             state.unknown_as_nan = frozenset(state_name(len(mixers), name) for name in state.mixers[-1])
         if self.recall is not None:
             state.mixers.append(self.recall.initial_state(batch))
+            state.unknown_as_nan |= {state_name(len(state.mixers) - 1, "landmarks")}
         return state
 
     def forward(
@@ -150,6 +161,8 @@ class WorldModel(nn.Module):
             else:
                 recollection, others[-1] = self.recall(others[-1], poses, remember, chunk, write_noise)
             x = x + self._embedded(recollection)
+            if self.neighbours is not None and poses is not None:
+                x = x + self.neighbours(recollection.neighbours, recollection.places, poses).float()
         seen = state.frames_seen if state.growth else min(state.frames_seen, self.config.frame_window)
         steady = self.training or (frames == chunk and seen == self.config.frame_window)  # shapes worth compiling
         context = MixerContext(seen, chunk, poses, keep)

@@ -120,7 +120,7 @@ def flops_a_frame(config: ModelConfig) -> float:
 
     Those of a memory by least squares are left out: they are few, are not learnt, and grow with the clip.
     """
-    config = replace(config, recall=0)
+    config = replace(config, recall=0, recall_neighbours=0)
     chunks = config.chunk_sizes
     frames = 20 * max(config.frame_window, *chunks)  # as long as clips are
     frames += -frames % max(chunks)
