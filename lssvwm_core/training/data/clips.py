@@ -1,9 +1,9 @@
 """Clips for training. A clip is a function of (seed, item, its number in the item's batch over all processes).
 
 So there is no position to save, and two processes with half a batch each see what one process with a whole one sees.
-A batch is `latents` (B, T, C, h, w) float16 as they are stored, `conditions`, a (B, T, columns) float32 tensor for each stream, with
-rows of NaN where a condition is unknown (dropped, or an action on a reversed stretch), and the `numbers` (B,) of its
-clips.
+A batch is `latents` (B, T, C, h, w) float16, as they are stored, `conditions`, a (B, T, columns) float32 tensor for
+each stream, with rows of NaN where a condition is unknown (dropped, or an action on a reversed stretch), and the
+`numbers` (B,) of its clips.
 """
 
 from dataclasses import dataclass
