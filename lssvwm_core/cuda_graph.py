@@ -14,7 +14,7 @@ from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
-Function = Callable[[Mapping[str, Tensor]], Tensor]  # reads nothing that changes but the tensors it is given
+Function = Callable[[Mapping[str, Tensor]], Tensor]  # what else it reads, weights say, stays where it is in memory
 Replay = Callable[[], None]
 MOST_GRAPHS = 8  # that are kept: each has memory of its own
 

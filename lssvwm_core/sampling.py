@@ -133,7 +133,8 @@ def denoise_fast(
 ) -> Tensor:
     """As `denoise`, in the precision that is fastest on the device, and by a CUDA graph where that works.
 
-    It does on a GPU, when the attention window is full and no state grows: all chunks are then computed alike.
+    It does on a GPU, when the attention window is full and no state grows: all chunks are then computed alike. The
+    model's weights may change, but must stay where they are in memory.
     """
     device, precision, window = noise.device, fastest_precision(noise.device), model.config.frame_window
     if graphs is None or device.type != GRAPHS_ON or state.growth or state.frames_seen < window:
@@ -156,6 +157,5 @@ def denoise_fast(
         with autocast(device, precision):  # within: weights are cast once, by the graph too
             return denoise(model, sampler, given["noise"], led, steady, known)
 
-    where = model.project.weight.data_ptr()  # another where the model was moved
     with torch.cuda.device(device):
-        return graphs((model, where, repr(sampler)), function, tensors)
+        return graphs((model, repr(sampler)), function, tensors)

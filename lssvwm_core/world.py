@@ -53,7 +53,7 @@ class World:
         header: the data it was trained on: columns of the condition streams, frame size, autoencoder.
         chunk: frames generated together; one of the model's chunk sizes.
         sampler: how a chunk is denoised, and in how many steps.
-        graphs: what is recorded on a GPU to run faster; None: nothing is.
+        graphs: what is recorded on a GPU to run faster; None: nothing is. The model then stays where it is in memory.
     """
 
     model: WorldModel
