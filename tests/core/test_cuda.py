@@ -30,8 +30,8 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is 
 CUDA = torch.device("cuda")
 GOLDEN = Path(__file__).parents[1] / "golden"
 TOLERANCE = {"torch": 1e-4, "mamba_ssm": 2e-2}  # the kernels multiply in TF32
-LENGTHS = (1, 5, 80, 127, 128, 129, 300)  # in tokens: the kernels' chunks have 128, torch's up to 64
-SIZES = ((4, 1, 32, 16), (4, 2, 16, 32), (2, 1, 64, 128))  # heads, groups, p, n
+LENGTHS = (1, 5, 128, 300)  # in tokens: the kernels' chunks have 128, torch's up to 64
+SIZES = (4, 2, 32, 16)  # heads, groups, p, n: p and n those of the models below, as kernels are tuned for each anew
 
 
 @pytest.fixture(params=list(TOLERANCE))
@@ -54,28 +54,24 @@ def randomised(model: nn.Module) -> nn.Module:
     return model.eval()
 
 
-@pytest.mark.parametrize("sizes", SIZES)
 @pytest.mark.parametrize("length", LENGTHS)
-def test_the_scan_is_the_recurrence(backend: str, length: int, sizes: tuple[int, ...]) -> None:
-    inputs = make_inputs(length, *sizes, dtype=torch.float32)
+def test_the_scan_is_the_recurrence(backend: str, length: int) -> None:
+    inputs = make_inputs(length, *SIZES, dtype=torch.float32)
     y, state = run({name: tensor.to(CUDA) for name, tensor in inputs.items()}, backend)
     expected_y, expected_state = oracle(inputs)
     assert_near(y.cpu(), expected_y, TOLERANCE[backend])
     assert_near(state.cpu(), expected_state, TOLERANCE[backend])
 
 
-@pytest.mark.parametrize("length", [5, 129, 300])
-@pytest.mark.parametrize("sizes", SIZES[:2])
-def test_the_gradients_of_the_scan_are_those_of_the_recurrence(
-    backend: str, length: int, sizes: tuple[int, ...]
-) -> None:
+@pytest.mark.parametrize("length", [5, 300])
+def test_the_gradients_of_the_scan_are_those_of_the_recurrence(backend: str, length: int) -> None:
     def gradients(inputs: dict[str, Tensor], backend: str) -> tuple[Tensor, ...]:
         leaves = {name: tensor.detach().requires_grad_() for name, tensor in inputs.items()}
         y, state = run(leaves, backend)
         found: tuple[Tensor, ...] = torch.autograd.grad(y.sin().sum() + state.sin().sum(), list(leaves.values()))
         return found
 
-    inputs = make_inputs(length, *sizes, dtype=torch.float32)
+    inputs = make_inputs(length, *SIZES, dtype=torch.float32)
     found = gradients({name: tensor.to(CUDA) for name, tensor in inputs.items()}, backend)
     expected = gradients({name: tensor.double() for name, tensor in inputs.items()}, "reference")
     for name, one, other in zip(inputs, found, expected, strict=True):
