@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lssvwm_core.conditions import Conditions
+from lssvwm_core.cuda_graph import Graphs
 from lssvwm_core.device import autocast, fastest_precision, pick_device, why_not_compiled
 from lssvwm_core.model import storage
 from lssvwm_core.model.autoencoder import load_autoencoder
@@ -29,7 +30,7 @@ from lssvwm_core.model.state import ModelState
 from lssvwm_core.model.world_model import WorldModel
 from lssvwm_core.resolve import resolve_world
 from lssvwm_core.rollout import Rollout
-from lssvwm_core.sampling import Euler, Sampler, denoise, make_sampler, sampler_settings, with_steps
+from lssvwm_core.sampling import Euler, Sampler, denoise_fast, make_sampler, sampler_settings, with_steps
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.schema import convert
 from lssvwm_datasets.shards import ShardHeader
@@ -52,6 +53,7 @@ class World:
         header: the data it was trained on: columns of the condition streams, frame size, autoencoder.
         chunk: frames generated together; one of the model's chunk sizes.
         sampler: how a chunk is denoised, and in how many steps.
+        graphs: what is recorded on a GPU to run faster; None: nothing is. The model then stays where it is in memory.
     """
 
     model: WorldModel
@@ -60,6 +62,7 @@ class World:
     device: torch.device
     chunk: int = 5
     sampler: Sampler = field(default_factory=Euler)
+    graphs: Graphs | None = field(default_factory=Graphs, repr=False, compare=False)
 
     @property
     def steps(self) -> int:
@@ -151,8 +154,8 @@ class World:
             noise = torch.randn(state.batch, *shape, generator=rng).to(self.device)
         else:
             noise = torch.stack([torch.randn(*shape, generator=one) for one in rng]).to(self.device)
-        with autocast(self.device, fastest_precision(self.device)):
-            return denoise(self.model, self.sampler, noise, Conditions(conditions).to(self.device), state, recollection)
+        led = Conditions(conditions).to(self.device)
+        return denoise_fast(self.model, self.sampler, noise, led, state, recollection, self.graphs)
 
     @torch.inference_mode()
     def encode(self, frames: NDArray[np.uint8] | Tensor) -> Tensor:

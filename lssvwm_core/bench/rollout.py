@@ -10,12 +10,14 @@ from lssvwm_core.bench.costs import Point
 from lssvwm_core.bench.subject import Subject, check_frames, check_variants
 from lssvwm_core.bench.timing import Measure, Timing
 from lssvwm_core.conditions import Conditions
+from lssvwm_core.cuda_graph import Graphs
 from lssvwm_core.device import autocast, fastest_precision
 from lssvwm_core.model.state import ModelState, state_name
 from lssvwm_core.model.world_model import WorldModel
-from lssvwm_core.sampling import Euler, denoise
+from lssvwm_core.sampling import Euler, denoise_fast
 
 OBSERVED_AT_ONCE = 100  # frames
+UNGRAPHED = "without CUDA graphs"
 
 
 def bench_rollout(
@@ -30,6 +32,7 @@ def bench_rollout(
     """One generated frame, a share of its chunk (decoding left out), and the state's bytes, after so many frames.
 
     The past is random latents, observed; a cache that grows is filled with random keys instead, which cost the same.
+    On a GPU, rollouts without CUDA graphs are set beside those as they are.
 
     Args:
         frames: ascending.
@@ -43,9 +46,11 @@ def bench_rollout(
         model = subject.variant(name, device, compiled).eval()
         chunk = model.config.chunk_sizes[0]
         states = dict(_pasts(model, frames, device))
-        measures = {count: _chunk(model, state, chunk, steps, device) for count, state in states.items()}
-        for count, seconds in timing.medians(measures, device):
-            yield Point(name, count, seconds / chunk, states[count].nbytes)
+        ways: dict[str, Graphs | None] = {"": Graphs()} | ({UNGRAPHED: None} if device.type == "cuda" else {})
+        for setting, graphs in ways.items():
+            measures = {count: _chunk(model, state, chunk, steps, device, graphs) for count, state in states.items()}
+            for count, seconds in timing.medians(measures, device):
+                yield Point(name, count, seconds / chunk, states[count].nbytes, setting=setting)
 
 
 @torch.inference_mode()
@@ -78,12 +83,14 @@ def _filled(state: ModelState, frames: int) -> ModelState:
     return replace(state, mixers=mixers, frames_seen=frames)
 
 
-def _chunk(model: WorldModel, state: ModelState, chunk: int, steps: int, device: torch.device) -> Measure:
+def _chunk(
+    model: WorldModel, state: ModelState, chunk: int, steps: int, device: torch.device, graphs: Graphs | None
+) -> Measure:
     @torch.inference_mode()
     def measure() -> None:
         noise = torch.randn(1, chunk, *model.config.latent_shape, device=device)
+        latents = denoise_fast(model, Euler(steps), noise, Conditions(), state, graphs=graphs)
         with autocast(device, fastest_precision(device)):
-            latents = denoise(model, Euler(steps), noise, Conditions(), state)
             model(latents, torch.zeros(1, chunk, device=device), {}, state, chunk)
 
     return measure

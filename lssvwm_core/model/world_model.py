@@ -238,6 +238,7 @@ class ConditionStream(nn.Module):
 
     mean: Tensor
     std: Tensor
+    periods: Tensor
 
     def __init__(
         self, columns: int, width: int, periodic: bool, scaling: Sequence[tuple[float, float]] | None = None
@@ -246,6 +247,7 @@ class ConditionStream(nn.Module):
         mean, std = zip(*(scaling or [(0.0, 1.0)] * columns), strict=True)
         self.register_buffer("mean", torch.tensor(mean), persistent=False)
         self.register_buffer("std", torch.tensor(std), persistent=False)
+        self.register_buffer("periods", torch.tensor(POSE_PERIODS), persistent=False)
         self.periodic = periodic
         self.null = nn.Parameter(torch.zeros(width))
         self.embed = mlp(columns * (1 + 2 * len(POSE_PERIODS)) if periodic else columns, width)
@@ -256,7 +258,7 @@ class ConditionStream(nn.Module):
             return self.null.expand(*shape, -1)
         unknown = rows.isnan().any(dim=-1, keepdim=True)
         rows = (rows.nan_to_num(0.0).float() - self.mean) / self.std
-        features = pose_features(rows) if self.periodic else rows
+        features = pose_features(rows, self.periods) if self.periodic else rows
         return torch.where(unknown, self.null, self.embed(features))
 
 
@@ -264,9 +266,9 @@ def mlp(inputs: int, width: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, width), nn.SiLU(), nn.Linear(width, width))
 
 
-def pose_features(poses: Tensor) -> Tensor:
+def pose_features(poses: Tensor, periods: Tensor) -> Tensor:
     """(…, P) -> (…, P · (1 + 2 · periods)): the poses, and sine and cosine at several wavelengths."""
-    angles = poses[..., None] * (2 * math.pi / torch.tensor(POSE_PERIODS, device=poses.device))
+    angles = poses[..., None] * (2 * math.pi / periods)
     return torch.cat([poses, angles.sin().flatten(-2), angles.cos().flatten(-2)], dim=-1)
 
 

@@ -1,9 +1,9 @@
 """Clips for training. A clip is a function of (seed, item, its number in the item's batch over all processes).
 
 So there is no position to save, and two processes with half a batch each see what one process with a whole one sees.
-A batch is `latents` (B, T, C, h, w) float32, `conditions`, a (B, T, columns) float32 tensor for each stream, with
-rows of NaN where a condition is unknown (dropped, or an action on a reversed stretch), and the `numbers` (B,) of its
-clips.
+A batch is `latents` (B, T, C, h, w) float16, as they are stored, `conditions`, a (B, T, columns) float32 tensor for
+each stream, with rows of NaN where a condition is unknown (dropped, or an action on a reversed stretch), and the
+`numbers` (B,) of its clips.
 """
 
 from dataclasses import dataclass
@@ -99,7 +99,7 @@ class ClipDataset(Dataset[Batch]):
             "numbers": torch.tensor(numbers),
         }
 
-    def _clip(self, frames: int, rng: np.random.Generator) -> dict[str, NDArray[np.float32]]:
+    def _clip(self, frames: int, rng: np.random.Generator) -> dict[str, NDArray[Any]]:
         has_poses = "pose" in self.streams
         longest = int(self.lengths.max())
         folded = has_poses and (rng.random() < self.sampling.fold or frames > longest)
@@ -116,7 +116,7 @@ class ClipDataset(Dataset[Batch]):
             order = np.concatenate([order, order[::-1]])[:frames]
 
         episode = self.shards.episodes[number]
-        clip = {"latents": self._rows(episode, "latents", start, span)[order].astype(np.float32)}
+        clip = {"latents": self._rows(episode, "latents", start, span)[order]}
         steps = np.diff(order, prepend=2 * order[0] - order[1])  # the first frame is reached as the second is
         for name in self.streams:
             stream = STREAMS[name]

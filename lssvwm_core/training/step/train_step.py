@@ -19,6 +19,7 @@ from lssvwm_core.training.step.sharding import gather
 from lssvwm_core.training.step.train_state import TrainState
 
 Objective = Callable[[nn.Module, Tensor, Tensor, Tensor, Mapping[str, Tensor], int], Tensor]  # as `flow_loss`
+NOISE = 1  # ends the key of a clip's noise where that is drawn apart from its noise levels
 
 
 @dataclass(frozen=True)
@@ -72,15 +73,21 @@ def chunk_of(step: int, sizes: tuple[int, ...], config: TrainConfig) -> int:
 def _inputs(
     batch: Batch, key: tuple[int, ...], chunk: int, config: TrainConfig, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor, Conditions]:
-    """Latents, noise, noise levels and conditions of a batch."""
+    """Latents, noise, noise levels and conditions of a batch, on the device.
+
+    The noise of a clip is drawn where it is needed, as it is most of the numbers of a step: on a GPU by a generator of
+    the GPU's, with other numbers than on a CPU.
+    """
     levels, noise = [], []
     for number, clip in zip(batch["numbers"].tolist(), batch["latents"], strict=True):
         rng = _generator(*key, number)
         levels.append(sample_noise_levels(1, len(clip), chunk, config.prefix_probability, rng))
-        noise.append(torch.randn(clip.shape, generator=rng))
-    noised = torch.stack(noise).to(device), torch.cat(levels).to(device)
-    return batch["latents"].to(device), *noised, batch["conditions"].to(device)
+        if device.type != "cpu":
+            rng = _generator(*key, number, NOISE, device=device)
+        noise.append(torch.randn(clip.shape, generator=rng, device=device))
+    latents = batch["latents"].to(device).float()
+    return latents, torch.stack(noise), torch.cat(levels).to(device), batch["conditions"].to(device)
 
 
-def _generator(*key: int) -> torch.Generator:
-    return torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+def _generator(*key: int, device: torch.device | str = "cpu") -> torch.Generator:
+    return torch.Generator(device).manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))

@@ -27,7 +27,14 @@ SMALL = ["model.width=64", "model.depth=2", "model.headdim=32", "model.d_state=1
 CLIPS = "train.stages=[{frames=10, steps=4, batch_size=2}, {frames=20, steps=20, batch_size=1}]"
 
 
-def run_training(workspace: Path, folder: Path, steps: int, *overrides: str, stop_after: int | None = None) -> Finished:
+def run_training(
+    workspace: Path,
+    folder: Path,
+    steps: int,
+    *overrides: str,
+    stop_after: int | None = None,
+    device: torch.device = CPU,
+) -> Finished:
     torch.set_num_threads(1)
     data = workspace / "data/maze"
     settings = [*SMALL, CLIPS, f"train.steps={steps}", *overrides]
@@ -37,7 +44,7 @@ def run_training(workspace: Path, folder: Path, steps: int, *overrides: str, sto
     def stop() -> str | None:
         return "SIGTERM" if stop_after is not None and reached >= stop_after else None
 
-    for event in train(run, config, CPU, stop=stop):
+    for event in train(run, config, device, stop=stop):
         reached = event.step
     assert isinstance(event, Finished)
     return event
