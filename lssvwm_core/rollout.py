@@ -9,6 +9,7 @@ A game asks for one chunk at a time: `sample`, show it, `commit`. Nothing here k
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -91,10 +92,16 @@ class Rollout:
         self._remember(latents, conditions)
 
     def sample(self, conditions: Conditions) -> Chunk:
-        """The next chunk, led by one row of conditions for each of its frames. `commit` is to follow."""
-        state = self.cut_state() if self.memory_cut else self.state
-        recollection = self.world.recollect(state, conditions)
-        latents = self.world.sample(state, conditions, self.generators, recollection)
+        """The next chunk, led by one row of conditions for each of its frames. `commit` is to follow.
+
+        Raises: LssvwmError when its numbers are not finite.
+        """
+        with _kept_finite():
+            state = self.cut_state() if self.memory_cut else self.state
+            recollection = self.world.recollect(state, conditions)
+            latents = self.world.sample(state, conditions, self.generators, recollection)
+            if not latents.isfinite().all():
+                raise ArithmeticError("a frame is not finite")
         certainty = None if recollection is None else recollection.certainty(self.world.model.config.recall_ridge)
         self._sampled = Chunk(self.world, latents, conditions, certainty)
         return self._sampled
@@ -106,11 +113,12 @@ class Rollout:
         return state
 
     def commit(self) -> None:
-        """Let the memory see the chunk that was sampled last."""
+        """Let the memory see the chunk that was sampled last. Raises: LssvwmError when it cannot be put in there."""
         if self._sampled is None:
             raise ValueError("nothing was sampled since the last commit")
         chunk, self._sampled = self._sampled, None
-        self.world.observe(self.state, chunk.latents, chunk.conditions, generated=True)
+        with _kept_finite():
+            self.world.observe(self.state, chunk.latents, chunk.conditions, generated=True)
         self._remember(chunk.latents, chunk.conditions)
 
     def run(self, conditions: Conditions) -> Iterator[Chunk]:
@@ -237,6 +245,18 @@ class Rollout:
 def episode_generator(seed: int, number: int) -> torch.Generator:
     """The noise of the `number`-th episode of an evaluation: a stream of its own, whatever else is rolled out."""
     return torch.Generator().manual_seed(int(np.random.SeedSequence([seed, number]).generate_state(1)[0]))
+
+
+@contextmanager
+def _kept_finite() -> Iterator[None]:
+    """Tells in words that the numbers of a memory, though finite, lead to others that are not."""
+    try:
+        yield
+    except (ArithmeticError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
+        raise LssvwmError(
+            f"no frame follows: the numbers of the world's memory or weights run away ({error}); start anew, or go on "
+            "from another saved state"
+        ) from error
 
 
 def _last(rows: Tensor, count: int) -> Tensor:

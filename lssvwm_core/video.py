@@ -33,6 +33,7 @@ PATIENCE = 300.0  # seconds in which ffmpeg must take frames, or finish a file
 # every pixel as it is, for other programs; ffmpeg keeps RGB in H.264 so, and browsers of Chromium's kin play it
 EXACT = ["-f", "mp4", "-vcodec", "libx264rgb", "-qp", "0", "-preset", "veryfast", "-g", "32", "-movflags", "+faststart"]
 LAST_WORDS = 3  # lines of ffmpeg's that an error repeats
+LONGEST_LINE = 500  # bytes of one
 CAPTION_HEIGHT = 20  # pixels
 MAP_PIXELS = 2000  # along a side of a map, at most
 TILE_WIDTHS = 128, 320  # least and greatest of a frame on a sheet, pixels
@@ -129,7 +130,7 @@ class VideoWriter:
         assert self._encoder is not None
         assert self._encoder.stderr is not None
         with self._encoder.stderr as lines:
-            self._said.extend(lines)
+            self._said.extend(iter(lambda: lines.readline(LONGEST_LINE), b""))
 
     def _failure(self) -> LssvwmError:
         """What became of the encoder, in its own words."""

@@ -19,8 +19,16 @@ SUFFIX = ".npy"  # of an archive's members
 LONGEST_HEADER = 2**14  # bytes; numpy itself takes no longer ones
 
 
-def load_arrays(path: Path, wanted: Container[str], max_memory: int = DEFAULTS.max_memory) -> dict[str, NDArray[Any]]:
+def load_arrays(
+    path: Path,
+    wanted: Container[str],
+    max_memory: int = DEFAULTS.max_memory,
+    remedy: str = "to read them, raise --max-memory",
+) -> dict[str, NDArray[Any]]:
     """The arrays of `wanted` that the file has, none of them of objects; sizes are known before memory is taken.
+
+    Args:
+        remedy: what to do, for the message, when they need more than `max_memory` bytes.
 
     Raises: DamagedRecording when the file is missing, is not readable, or needs more than `max_memory` bytes; OSError.
     """
@@ -31,7 +39,7 @@ def load_arrays(path: Path, wanted: Container[str], max_memory: int = DEFAULTS.m
         if size > max_memory:
             raise DamagedRecording(
                 f"{path}: {', '.join(members)} need {size / 1e9:.1f} GB of memory, and a process may take "
-                f"{max_memory / 1e9:g} GB; to read them, raise --max-memory"
+                f"{max_memory / 1e9:g} GB; {remedy}"
             )
         arrays = {}
         for key, name in members.items():

@@ -1,11 +1,9 @@
 """The result of one episode: what was measured of every row, kept as an npz file from which everything is drawn."""
 
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,19 +11,25 @@ from numpy.typing import NDArray
 from lssvwm_core.evaluation.features import ClipFeatures
 from lssvwm_core.evaluation.frame_metrics import FRAME_METRICS, PSNR, Score
 from lssvwm_core.evaluation.tasks.task import Task, Trial
-from lssvwm_core.model.tensors import check_regular
 from lssvwm_core.video import Frames
 from lssvwm_core.world import World
-from lssvwm_datasets.errors import LssvwmError
+from lssvwm_datasets.errors import DamagedRecording, LssvwmError
 from lssvwm_datasets.files import written_whole
+from lssvwm_datasets.format import DEFAULTS
+from lssvwm_datasets.npz import load_arrays
 
 MODEL, CUT, LAST, CEILING = "model", "memory cut", "last context frame", "autoencoder"
 EPISODES_FOLDER = "episodes"
 EVALUATIONS = Path("evaluations")
 SETTINGS_FILE, REPORT_FILE = "evaluation.json", "report.json"
 SHEET_FRAMES = 8  # of an episode that are kept as pictures
-MAY_BE_UNKNOWN = ("distance", "nearest", "certainty")  # NaN there; results of before lack some of them
+MAY_BE_UNKNOWN = ("distance", "nearest", "certainty")  # NaN there
+REQUIRED = (
+    *("id", "rows", "exact", "places_known", "distance", "features", "features_truth", "shown", "pictures"),
+    PSNR.name,
+)  # what else there is, depends on the machine, and on the version that wrote it
 ADVICE = "delete it and evaluate again"
+MOST_MEMORY = 16 * 10**9  # bytes, of the results of an evaluation; no more for one of them than for a recording
 
 Result = dict[str, NDArray[Any]]
 
@@ -108,32 +112,30 @@ def load_results(out: Path) -> list[Result]:
     Raises: LssvwmError naming the file for results that are damaged or do not fit each other; OSError.
     """
     results: list[Result] = []
+    left = MOST_MEMORY
     for path in result_files(out):
-        results.append(_load_result(path))
+        results.append(_load_result(path, min(left, DEFAULTS.max_memory)))
+        left -= sum(array.nbytes for array in results[-1].values())
         first, last = results[0], results[-1]
         if first["rows"].tolist() != last["rows"].tolist() or first["distance"].size != last["distance"].size:
             raise LssvwmError(f"{path}: its rows or frames are not those of the other episodes; {ADVICE}")
     return results
 
 
-def _load_result(path: Path) -> Result:
-    check_regular(path)
+def _load_result(path: Path, max_memory: int) -> Result:
     try:
-        with np.load(path) as file:
-            result = {name: file[name] for name in file.files}
-    except (ValueError, EOFError, BadZipFile, zlib.error, NotImplementedError, KeyError) as error:
-        raise LssvwmError(f"{path}: damaged result ({error}); {ADVICE}") from error
+        result = load_arrays(path, _shapes().keys(), max_memory, "no results need as much")
+    except DamagedRecording as error:
+        raise LssvwmError(f"{error}; {ADVICE}") from error
     problem = _problem(result)
     if problem:
         raise LssvwmError(f"{path}: damaged result ({problem}); {ADVICE}")
     return result
 
 
-def _problem(result: Result) -> str | None:
-    """The first array that is missing, of another type or shape, or not finite where it must be; None when all fit."""
-    sizes = {name: result[name].size if name in result else 0 for name in ("rows", "distance", "shown")}
-    rows, frames, shown = sizes.values()
-    expected: dict[str, tuple[str, tuple[int | None, ...]]] = {  # kinds of numpy's dtypes, and shapes; None is any
+def _shapes(rows: int = 0, frames: int = 0, shown: int = 0) -> dict[str, tuple[str, tuple[int | None, ...]]]:
+    """Kinds of numpy's dtypes, and shapes, of all arrays that a result may have; None is any length."""
+    return {
         "id": ("U", ()),
         "rows": ("U", (rows,)),
         "exact": ("b", ()),
@@ -143,14 +145,20 @@ def _problem(result: Result) -> str | None:
         "features_truth": ("f", (None, None)),
         "shown": ("iu", (shown,)),
         "pictures": ("u", (1 + rows, shown, None, None, 3)),
-        PSNR.name: ("f", (rows, frames)),
-        **{metric.name: ("f", (rows, frames)) for metric in FRAME_METRICS if metric.name in result},
-        **{name: ("f", (frames,)) for name in MAY_BE_UNKNOWN if name in result},
+        **{metric.name: ("f", (rows, frames)) for metric in FRAME_METRICS},
+        **dict.fromkeys(MAY_BE_UNKNOWN, ("f", (frames,))),
     }
-    for name, (kinds, shape) in expected.items():
+
+
+def _problem(result: Result) -> str | None:
+    """The first array that is missing, of another type or shape, or not finite where it must be; None when all fit."""
+    rows, frames, shown = (result[name].size if name in result else 0 for name in ("rows", "distance", "shown"))
+    for name, (kinds, shape) in _shapes(rows, frames, shown).items():
         array = result.get(name)
         if array is None:
-            return f"no {name}"
+            if name in REQUIRED:
+                return f"no {name}"
+            continue
         fits = len(array.shape) == len(shape) and all(b in (None, a) for a, b in zip(array.shape, shape, strict=True))
         if array.dtype.kind not in kinds or not fits:
             return f"{name} has shape {array.shape} and type {array.dtype}, expected {shape}".replace("None", "any")

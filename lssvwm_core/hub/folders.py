@@ -50,7 +50,7 @@ def world_files(
         ),
     }
     if facts.sample is not None:
-        files[SAMPLE_FILE] = own_file(facts.sample.parent, facts.sample.name)
+        files[SAMPLE_FILE] = own_file(facts.sample.parents[1], f"{facts.sample.parent.name}/{facts.sample.name}")
     return files
 
 
@@ -111,12 +111,14 @@ def write_files(files: Files, folder: Path) -> None:
 def write_preview(files: Files, folder: Path) -> None:
     """Write what would be uploaded, but for the shards, which may be large and stay where they are.
 
-    Only a folder that is new, empty or an earlier preview is written to. Raises: LssvwmError.
+    Only a folder that is new, empty or an earlier preview is written to, and that through no link. Raises: LssvwmError.
     """
     listing = folder / PREVIEW_FILE
     made = set(read_text(listing).splitlines()) if listing.is_file() else set()
-    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or path.is_file()}
-    strangers = found - made - {PREVIEW_FILE}
+    there = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
+    links = {name for name, path in there.items() if path.is_symlink()}
+    found = links | {name for name, path in there.items() if path.is_file()}
+    strangers = links | (found - made - {PREVIEW_FILE})
     if strangers or folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         holds = f"it holds {min(strangers)}" if strangers else "it is no folder"
         raise LssvwmError(f"{folder}: not a preview of push-hub: {holds}; choose another --out")

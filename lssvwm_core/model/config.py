@@ -10,6 +10,7 @@ from lssvwm_datasets.streams import STREAMS, check_further, columns_of
 DEFAULT_MIXERS = ("scan", "attention")
 MOST = {"depth": 256, "frame_window": 4096}  # beyond is a mistake, or malice: the weights do not tell these sizes
 MOST_MIXERS = 16  # of a layer
+MOST_CHUNK_SIZES = 16  # each is trained, and its cost measured, on its own
 RENAMED_FIELDS = {"state_width": "d_state", "head_width": "headdim"}  # names in files of version 0.1, and today's
 
 
@@ -108,7 +109,9 @@ class ModelConfig:
             )
         if self.odometry:
             self._check_odometry()
-        if not self.chunk_sizes or not all(1 <= chunk <= self.frame_window for chunk in self.chunk_sizes):
+        if not 1 <= len(self.chunk_sizes) <= MOST_CHUNK_SIZES:
+            raise ValueError(f"{len(self.chunk_sizes)} chunk sizes; expected 1 to {MOST_CHUNK_SIZES}")
+        if not all(1 <= chunk <= self.frame_window for chunk in self.chunk_sizes):
             raise ValueError(f"chunk sizes {self.chunk_sizes} must lie within 1..{self.frame_window} (frame_window)")
 
     def _check_odometry(self) -> None:

@@ -11,7 +11,15 @@ import msgspec
 import torch
 from torch import Tensor
 
-from lssvwm_core.model.tensors import TensorSpec, problems, read_header, read_tensors, specs_of, write_tensors
+from lssvwm_core.model.tensors import (
+    FLOATS,
+    TensorSpec,
+    problems,
+    read_header,
+    read_tensors,
+    specs_of,
+    write_tensors,
+)
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.schema import parse_json
 
@@ -105,7 +113,7 @@ class ModelState:
         write_tensors(path, tensors, {METADATA_KEY: json.dumps({"frames_seen": self.frames_seen})})
 
     def restore(self, path: Path) -> dict[str, Tensor]:
-        """Fill this state from a file and return the extra tensors, on the CPU.
+        """Fill this state from a file and return the extra tensors, on the CPU; numbers with a fraction as float32.
 
         Raises: LssvwmError when the file is damaged or belongs to another model (names, shapes or types differ), and
         the state then stays as it was; OSError for trouble of the machine.
@@ -119,7 +127,10 @@ class ModelState:
             raise LssvwmError(
                 f"{path}: more than {MAX_EXTRA_NUMBERS:,} numbers beside the state, so not a world's state"
             )
-        specs = self._specs_after(frames_seen) | {name: spec._replace(may_be_nan=True) for name, spec in extra.items()}
+        specs = self._specs_after(frames_seen) | {
+            name: TensorSpec(spec.shape, torch.float32 if spec.dtype in FLOATS else spec.dtype, may_be_nan=True)
+            for name, spec in extra.items()
+        }
         differing = problems(header, specs)
         if differing:
             raise LssvwmError(f"{path}: the state of another model or batch size ({differing[0]})")

@@ -20,6 +20,7 @@ from lssvwm_datasets.environments import environment_of, moves_of
 from lssvwm_datasets.errors import LssvwmError
 
 MAX_SEED = 2**31 - 1
+TRIED_STEPS = 2  # from a moment that is loaded; the second one shows what the first did to the memory
 
 
 class Game:
@@ -97,13 +98,8 @@ class Game:
 
     def show(self, move: int | None) -> NDArray[np.uint8]:
         """The frame that a move leads to; `commit` is to follow, when the frame has been shown."""
-        actions = np.zeros((1, len(self.world.header.action_names)), np.float32)
-        place = self.place
-        if move is not None:
-            actions[0] = self._rows[move]
-            place = place.after(move)
-        poses = None if place.pose is None else place.pose[None]
-        chunk = self.rollout.sample(self._conditions(actions, poses))
+        place, conditions = self._after(self.place, move)
+        chunk = self.rollout.sample(conditions)
         self.frame = chunk.frames[0]
         self.certainty = None if chunk.certainty is None else float(chunk.certainty)
         self.place = place
@@ -145,7 +141,28 @@ class Game:
         file = self.slots.to_load(slot)
         loaded = Rollout(self.world, (self.seed,), self.cut_memory)
         tensors = loaded.load(file)
-        self._jump(loaded, Place.restored(self.environment, file, tensors))
+        place = Place.restored(self.environment, file, tensors)
+        try:
+            self._check_goes_on(loaded, place)
+        except LssvwmError as error:
+            raise LssvwmError(f"{file}: damaged: {error}") from error
+        self._jump(loaded, place)
+
+    def _check_goes_on(self, rollout: Rollout, place: Place) -> None:
+        """Take some steps from a moment and forget them. Raises: LssvwmError when its numbers run away."""
+        trial = rollout.branch(rollout.world, self.seed)
+        for _ in range(TRIED_STEPS):
+            place, conditions = self._after(place, self.idle)
+            trial.sample(conditions)
+            trial.commit()
+
+    def _after(self, place: Place, move: int | None) -> tuple[Place, Conditions]:
+        """The place that a move leads to, and the conditions of the frame there."""
+        actions = np.zeros((1, len(self.world.header.action_names)), np.float32)
+        if move is not None:
+            actions[0] = self._rows[move]
+            place = place.after(move)
+        return place, self._conditions(actions, None if place.pose is None else place.pose[None])
 
     def _conditions(self, actions: NDArray[np.float32], poses: NDArray[np.float32] | None) -> Conditions:
         known = {"action": actions} if poses is None or self.actions_only else {"action": actions, "pose": poses}

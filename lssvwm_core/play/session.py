@@ -207,19 +207,34 @@ class Session:
         try:
             self._notice = command() or ""
             self._slots = self.game.slots.names
-        except (LssvwmError, OSError) as error:
-            self._notice = str(error)
         except Exception as error:
-            log.exception("what a viewer asked for failed; the game goes on")
-            self._notice = f"a fault of lssvwm, told in full where it was started: {type(error).__name__}: {error}"
+            self._tell(error)
+
+    def _tell(self, error: Exception) -> None:
+        """Make an error the notice that all viewers see; the game goes on."""
+        if isinstance(error, LssvwmError | OSError):
+            self._notice = str(error)
+            return
+        notice = f"a fault of lssvwm, told in full where it was started: {type(error).__name__}: {error}"
+        if notice != self._notice:  # every frame may fail for the same reason
+            log.error("the game goes on after this", exc_info=error)
+        self._notice = notice
 
     def _tick(self, tick: Tick) -> None:
         started = time.perf_counter()
-        frame = self.game.show(tick.action)
+        try:
+            frame = self.game.show(tick.action)
+        except Exception as error:
+            self._tell(error)
+            self._publish(None)
+            return
         self._times.append(time.monotonic())
         self._frames += 1
         self._publish(tick.answers)
-        self.game.commit()
+        try:
+            self.game.commit()
+        except Exception as error:
+            self._tell(error)
         self._milliseconds = 1000 * (time.perf_counter() - started)
         if self._recorder.running:
             self._attempt(lambda: self._recorder.append(frame) or self._notice)

@@ -161,3 +161,18 @@ def test_what_fits_no_chunk_is_left_out_and_said(
     assert "the first 3 of 23 frames are left out" in caplog.text
     rows = episode.conditions[23:28]
     assert torch.equal(rollout.sample(rows).latents, expected.sample(rows).latents)
+
+
+@pytest.mark.parametrize("name", ["scan", "convolution", "values"])
+def test_numbers_that_run_away_are_told_not_shown(world: World, episode: EncodedEpisode, name: str) -> None:
+    """Finite numbers, as a state of elsewhere may hold, from which no frame follows."""
+    rollout = started(world, episode)
+    with torch.inference_mode():
+        for key, tensor in rollout.state.tensors.items():
+            if key.endswith(f".{name}"):
+                tensor.fill_(torch.finfo(tensor.dtype).max)
+    before = rollout.frames_seen
+    with pytest.raises(LssvwmError, match="no frame follows: the numbers of the world's memory or weights run away"):
+        for _ in rollout.run(Conditions(action=episode.actions[20:30], pose=episode.poses[20:30])):
+            pass
+    assert rollout.frames_seen < before + 10

@@ -23,6 +23,7 @@ ENCODERS = {  # a shell script in place of ffmpeg, whose last argument is `file:
     "ends early, content": ('echo partial > "${last#file:}"', "ended with exit code 0"),
     "writes no file": ("cat > /dev/null", "ended with exit code 0: no message"),
     "writes an empty file": ('cat > "${last#file:}" < /dev/null; cat > /dev/null', "ended with exit code 0"),
+    "talks without end": ("head -c 3000000 /dev/zero | tr '\\0' x >&2; cat > /dev/null; exit 1", "xxx"),
     "talks a lot": ("yes 'too much' | head -n 99999 >&2; cat > /dev/null; exit 1", "too much; too much; too much"),
 }
 
@@ -49,6 +50,7 @@ def test_an_encoder_that_fails_leaves_the_old_video(
     assert str(failure.value).startswith(f"{path}: ")
     assert message in str(failure.value)
     assert "\n" not in str(failure.value)
+    assert len(str(failure.value)) < 2000
     assert path.read_bytes() == OLD
     assert {entry.name for entry in tmp_path.iterdir()} == {"ffmpeg", path.name}
 

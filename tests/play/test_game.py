@@ -142,9 +142,19 @@ def change_state(change: Callable[[torch.Tensor], torch.Tensor]) -> Change:
     return apply
 
 
+def recall_of(tensors: dict[str, torch.Tensor], name: str) -> torch.Tensor:
+    """A tensor of the memory by least squares."""
+    return next(tensor for key, tensor in tensors.items() if key.endswith(f".{name}"))
+
+
 CHANGES: dict[str, Change] = {
     "state NaN": change_state(lambda state: state * torch.nan),
     "state one infinity": change_state(lambda state: state.index_fill(0, torch.tensor([0]), torch.inf)),
+    "state that runs away": lambda tensors, _: tensors.update(
+        {name: torch.full_like(tensor, 1e30) for name, tensor in tensors.items() if name.startswith("mixers.")}
+    ),
+    "covariance of no positive matrix": lambda tensors, _: recall_of(tensors, "covariance").fill_(-1e19),
+    "weights that run away": lambda tensors, _: recall_of(tensors, "weights").fill_(1e300),
     "state cut": change_state(lambda state: state[..., :-1].clone()),
     "state of whole numbers": change_state(lambda state: state.to(torch.int64)),
     "state gone": lambda tensors, _: tensors.pop(next(name for name in tensors if not name.startswith("extra."))),
@@ -154,6 +164,9 @@ CHANGES: dict[str, Change] = {
     "pose NaN": put("extra.pose", torch.full((4,), torch.nan)),
     "pose too long": put("extra.pose", torch.zeros(5)),
     "pose of whole numbers": put("extra.pose", torch.zeros(4, dtype=torch.int64)),
+    "pose that runs away": put("extra.pose", torch.full((4,), 3e38)),
+    "pose beyond float32": put("extra.pose", torch.full((4,), 1e300, dtype=torch.float64)),
+    "path beyond float32": put("extra.path", torch.full((3, 2), 1e300, dtype=torch.float64)),
     "pose a number": put("extra.pose", torch.tensor(1.0)),
     "layout of sevens": put("extra.layout", torch.full((9, 9), 7, dtype=torch.uint8)),
     "layout oblong": put("extra.layout", torch.ones(9, 8, dtype=torch.uint8)),
@@ -166,6 +179,9 @@ CHANGES: dict[str, Change] = {
     "path in space": put("extra.path", torch.zeros(3, 3)),
     "path infinite": put("extra.path", torch.full((3, 2), torch.inf)),
     "latents NaN": lambda tensors, _: tensors["extra.latents"].fill_(torch.nan),
+    "latents beyond float32": lambda tensors, _: tensors.update(
+        {"extra.latents": torch.full_like(tensors["extra.latents"], -1e300, dtype=torch.float64)}
+    ),
     "latents of another size": put("extra.latents", torch.zeros(1, 3, 8, 4, 4)),
     "latents without what led to them": lambda tensors, _: tensors.pop("extra.recent.action"),
     "actions of another size": put("extra.recent.action", torch.zeros(1, 9, 7)),

@@ -1,5 +1,6 @@
 """Many may watch and press; there is one world, and it keeps its pace."""
 
+import re
 import threading
 import time
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from lssvwm_core.play.game import Game
 from lssvwm_core.play.session import QUEUE, Session, Viewer
+from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.memory_maze import ACTION_NAMES
 from lssvwm_datasets.video import read_video
 from tests.play.conftest import Watcher
@@ -147,13 +149,44 @@ def test_recording_makes_a_video(session: Session, game: Game) -> None:
     assert frames.shape[1:] == (256, 256, 3)
 
 
+@pytest.mark.parametrize(
+    ("error", "notice"),
+    [(LssvwmError("no frame follows"), "no frame follows"), (MemoryError("of 9 GB"), "a fault of lssvwm.*of 9 GB")],
+)
+@pytest.mark.parametrize("step", ["show", "commit"])
+def test_a_frame_that_cannot_be_made_is_told_and_the_game_goes_on(
+    session: Session,
+    game: Game,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    step: str,
+    error: Exception,
+    notice: str,
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    watcher = Watcher()
+    session.join(watcher)
+    watcher.wait_for(lambda picture: picture.status["frames"] > 1)
+    with monkeypatch.context() as failing:
+        failing.setattr(game, step, fail)
+        watcher.wait_for(lambda picture: re.match(notice, picture.status["notice"]) is not None)
+        seen = len(watcher.seen)
+        watcher.wait_for(lambda picture: len(watcher.seen) > seen + 3)
+    frames = watcher.seen[-1].status["frames"]
+    watcher.wait_for(lambda picture: picture.status["frames"] > frames + 2)
+    assert session.failure is None
+    assert len(caplog.records) == isinstance(error, MemoryError), "told once, not with every frame"
+
+
 def test_a_failure_ends_the_session_and_is_kept(
     game: Game, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(action: int) -> None:
+    def fail(*_: object) -> None:
         raise RuntimeError("no more memory")
 
-    monkeypatch.setattr(game, "show", fail)
+    monkeypatch.setattr(Session, "_publish", fail)
     woken = threading.Event()
     with Session(game) as session:
         session.join(Viewer(woken.set))

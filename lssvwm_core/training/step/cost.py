@@ -1,6 +1,7 @@
 """What a training step costs, counted without computing it: matrix products, and bytes kept for the backward pass."""
 
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 import torch
 from torch import Tensor, nn
@@ -121,10 +122,9 @@ def flops_a_frame(config: ModelConfig) -> float:
     Those of a memory by least squares are left out: they are few, are not learnt, and grow with the clip.
     """
     config = replace(config, recall=0, recall_neighbours=0)
-    chunks = config.chunk_sizes
-    frames = 20 * max(config.frame_window, *chunks)  # as long as clips are
-    frames += -frames % max(chunks)
-    return sum(step_cost(config, 1, frames, chunk).flops for chunk in chunks) / len(chunks) / frames
+    least = 20 * config.frame_window  # as long as clips are
+    lengths = {chunk: least + -least % chunk for chunk in config.chunk_sizes}
+    return fmean(step_cost(config, 1, lengths[chunk], chunk).flops / lengths[chunk] for chunk in config.chunk_sizes)
 
 
 def peak_tflops(device_name: str) -> float | None:

@@ -82,7 +82,7 @@ def test_a_damaged_result_is_named(world: World, workspace: Path, tmp_path: Path
     run(world, workspace, tmp_path)
     (path,) = (tmp_path / "episodes").iterdir()
     path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(LssvwmError, match=f"{path}: damaged result"):
+    with pytest.raises(LssvwmError, match=f"{path}: not a readable npz file"):
         load_results(tmp_path)
 
 

@@ -2,6 +2,9 @@
 
 import errno
 import json
+import os
+import tracemalloc
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.lib import format as npy
 
 from lssvwm_core.evaluation import comparison, figures, frame_metrics, report, results
 from lssvwm_core.evaluation.features import ClipFeatures
@@ -52,7 +56,6 @@ def test_results_of_before_load(tmp_path: Path) -> None:
         ({"exact": np.array("yes")}, "exact has shape"),
         ({"shown": np.array([0, 99])}, r"shown has frames outside 0\.\.5"),
         ({"pictures": np.zeros((3, 2, 8, 8), np.uint8)}, "pictures has shape"),
-        ({"id": np.array([object()])}, "Object arrays cannot be loaded"),
     ],
 )
 def test_a_damaged_result_is_one_line(tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -62,6 +65,72 @@ def test_a_damaged_result_is_one_line(tmp_path: Path, change: dict[str, Any], me
         LssvwmError, match=rf"0000-seed0\.npz: damaged result \({message}.*delete it and evaluate again"
     ):
         load_results(tmp_path)
+
+
+def of_objects(path: Path) -> None:
+    save_result(path, make_result(ROWS, 6, id=np.array([object()])))
+
+
+def of_zeros(path: Path) -> None:
+    """200 KB that would be 200 MB."""
+    save_result(path, make_result(ROWS, 6, pictures=np.zeros((3, 2, 1000, 10_000, 3), np.uint8)))
+
+
+def declaring(name: str, shape: tuple[int, ...]) -> Callable[[Path], None]:
+    """A file with the header of a large array, and nothing after it."""
+
+    def make(path: Path) -> None:
+        save_result(path, make_result(ROWS, 6))
+        with zipfile.ZipFile(path, "a") as archive, archive.open(f"{name}.npy", "w") as member:
+            npy.write_array_header_1_0(member, {"descr": "<f8", "fortran_order": False, "shape": shape})
+
+    return make
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (of_objects, "not a readable npz file .Object arrays cannot be loaded"),
+        (of_zeros, r"need 0\.2 GB of memory, and a process may take 0\.1 GB; no results need as much"),
+        (declaring("features", (2, 10**6, 10**6)), "need 16000.0 GB of memory"),
+        (declaring("psnr", (2, 10**9)), "need 16.0 GB of memory"),
+        (declaring("psnr", (2, 10**6)), "not a readable npz file"),
+        (os.mkfifo, "not a regular file"),
+        (lambda path: path.symlink_to("/nowhere"), "a link to /nowhere, which does not exist"),
+        (lambda path: path.write_bytes(b"PK"), "not a readable npz file .File is not a zip file"),
+    ],
+)
+def test_what_is_no_result_takes_no_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], object], message: str
+) -> None:
+    monkeypatch.setattr(results, "MOST_MEMORY", 10**8)
+    path = tmp_path / "episodes/0000-seed0.npz"
+    path.parent.mkdir()
+    make(path)
+    tracemalloc.start()
+    try:
+        with pytest.raises(LssvwmError, match=rf"0000-seed0\.npz: .*{message}.*delete it and evaluate again"):
+            load_results(tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 10**8
+    finally:
+        tracemalloc.stop()
+
+
+def test_results_together_take_no_more_than_is_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "MOST_MEMORY", 20_000)
+    for number in range(2):
+        save_result(tmp_path / f"episodes/000{number}-seed0.npz", make_result(ROWS, 6))
+        assert len(load_results(tmp_path)) == number + 1
+    save_result(tmp_path / "episodes/0002-seed0.npz", make_result(ROWS, 6, pictures=np.zeros((3, 2, 60, 60, 3), "u1")))
+    with pytest.raises(LssvwmError, match=r"0002-seed0\.npz: .* no results need as much"):
+        load_results(tmp_path)
+
+
+def test_arrays_that_nobody_knows_are_not_read(tmp_path: Path) -> None:
+    save_result(tmp_path / "episodes/0000-seed0.npz", make_result(ROWS, 6, later=np.array([object()])))
+    (found,) = load_results(tmp_path)
+    assert "later" not in found
 
 
 def test_results_of_other_rows_or_frames_do_not_mix(tmp_path: Path) -> None:
@@ -79,7 +148,7 @@ def test_trouble_of_the_machine_is_no_damage(tmp_path: Path, monkeypatch: pytest
     def fail(*_: object) -> None:
         raise OSError(number, "trouble")
 
-    monkeypatch.setattr(np, "load", fail)
+    monkeypatch.setattr(os, "open", fail)
     with pytest.raises(OSError, match="trouble"):
         load_results(tmp_path)
 

@@ -95,6 +95,22 @@ def test_a_preview_removes_what_an_earlier_one_made_and_nothing_else(tmp_path: P
     assert (tmp_path / "preview/README.md").read_text() == "new"
 
 
+@pytest.mark.parametrize("name", ["autoencoder", "README.md", ".lssvwm-preview", "autoencoder/config.json"])
+def test_a_preview_is_not_written_through_links(tmp_path: Path, name: str) -> None:
+    """A folder that says it is a preview, and leads elsewhere."""
+    elsewhere, preview = tmp_path / "elsewhere", tmp_path / "preview"
+    elsewhere.mkdir()
+    (elsewhere / "config.json").write_text("mine")
+    (preview / name).parent.mkdir(parents=True)
+    (preview / ".lssvwm-preview").write_text(f"{name}\n")
+    (preview / name).unlink(missing_ok=True)
+    (preview / name).symlink_to(elsewhere / "config.json" if "." in name else elsewhere)
+    before = tree(tmp_path)
+    with pytest.raises(LssvwmError, match="choose another --out"):
+        write_preview({"autoencoder/config.json": "{}", "README.md": "new"}, preview)
+    assert tree(tmp_path) == before
+
+
 def linked(path: Path, target: Path) -> None:
     path.unlink()
     path.symlink_to(target)
@@ -150,7 +166,13 @@ def test_a_private_file_in_place_of_weights_or_sample_is_refused(home: Path) -> 
     (run.folder / "samples/000004.mp4").symlink_to(home / "private.h5")
     with pytest.raises(LssvwmError, match="outside"):
         world_files(run.world, "me/maze")
-    (run.folder / "samples/000004.mp4").unlink()
+    shutil.rmtree(run.folder / "samples")
+    (home / "videos").mkdir()
+    (home / "videos/000004.mp4").write_text("mine")
+    (run.folder / "samples").symlink_to(home / "videos")
+    with pytest.raises(LssvwmError, match="outside"):
+        world_files(run.world, "me/maze")
+    (run.folder / "samples").unlink()
     shutil.move(run.world / "model.safetensors", home / "weights")
     (run.world / "model.safetensors").symlink_to(home / "weights")
     with pytest.raises(LssvwmError, match="outside"):

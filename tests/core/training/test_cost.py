@@ -85,6 +85,12 @@ def test_flops_of_a_frame_are_those_of_long_clips(config: ModelConfig) -> None:
     assert flops_a_frame(config) == pytest.approx(clip / 400, rel=0.05)
 
 
+@pytest.mark.parametrize("chunks", [(5, 3), (3, 4, 7), (9, 10)])
+def test_chunk_sizes_that_divide_no_common_clip_are_counted(config: ModelConfig, chunks: tuple[int, ...]) -> None:
+    each = [flops_a_frame(replace(config, chunk_sizes=(chunk,))) for chunk in chunks]
+    assert flops_a_frame(replace(config, chunk_sizes=chunks)) == pytest.approx(sum(each) / len(each))
+
+
 def test_gpus_are_known_by_their_names() -> None:
     assert peak_tflops("NVIDIA H100 80GB HBM3") == 989
     assert peak_tflops("NVIDIA GeForce RTX 4090") == 165
