@@ -140,8 +140,7 @@ class Recall(nn.Module):
         prior = addresses @ addresses.mT / self.ridge  # ΦPΦᵀ
         solved = _solve(prior, latents.double().flatten(2), chunk, 1.0)
         novelty = self._novelty(addresses, solved.left)
-        nothing = poses[:, :0]
-        indices = self._nearest(nothing, poses, novelty, chunk)
+        indices = self._nearest(poses[:, :0], poses, self._are_new(poses, novelty), chunk)
         ways = torch.linalg.solve_triangular(solved.factor, prior, upper=False).mT  # of every frame to every other
         near = solved.from_earlier(rows_at(ways, indices).nan_to_num(0.0), chunk)
         return self._found(solved.recalled, novelty, near, rows_at(poses, indices))
@@ -153,10 +152,9 @@ class Recall(nn.Module):
         poses = self._unknown(len(weights), frames) if poses is None else poses
         addresses = self._addresses(poses)
         novelty = self._novelty(addresses, (addresses @ state["covariance"] * addresses).sum(dim=-1))
-        places = poses[:, :, None][:, :, :0]
-        if self.neighbours:
-            indices = self._nearest(state["landmarks"], poses, torch.zeros_like(novelty), frames)
-            places = rows_at(state["landmarks"], indices)
+        landmarks = state.get("landmarks", poses[:, :0])
+        none_new = torch.zeros_like(novelty, dtype=torch.bool)
+        places = rows_at(landmarks, self._nearest(landmarks, poses, none_new, frames))
         near = self._addresses(places.flatten(1, 2)) @ weights
         return self._found(addresses @ weights, novelty, near, places)
 
@@ -175,23 +173,19 @@ class Recall(nn.Module):
         if addresses.shape[1] > chunk:  # one chunk adds rounding only, and this takes long
             covariance = (covariance + covariance.mT) / 2
         after = {"covariance": covariance, "weights": torch.baddbmm(weights, gain.mT, solved.white)}
-        places = poses[:, :, None][:, :, :0]
-        near = self._addresses(places.flatten(1, 2)) @ weights
+        landmarks, new = state.get("landmarks", poses[:, :0]), self._are_new(poses, novelty)
+        indices = self._nearest(landmarks, poses, new, chunk)
+        places = rows_at(torch.cat([landmarks, poses], dim=1), indices)
+        there = self._addresses(places.flatten(1, 2))  # (B, T · K, n)
+        ways = torch.linalg.solve_triangular(solved.factor, (there @ spread).mT, upper=False).mT
+        near = there @ weights + solved.from_earlier(ways.unflatten(1, places.shape[1:3]), chunk)
         if self.neighbours:
-            landmarks = state["landmarks"]
-            indices = self._nearest(landmarks, poses, novelty, chunk)
-            places = rows_at(torch.cat([landmarks, poses], dim=1), indices)
-            there = self._addresses(places.flatten(1, 2))
-            ways = torch.linalg.solve_triangular(solved.factor, (there @ spread).mT, upper=False).mT
-            near = there @ weights + solved.from_earlier(ways.unflatten(1, (-1, self.neighbours)), chunk)
-            after["landmarks"] = kept(landmarks, poses, self._are_new(poses, novelty))
+            after["landmarks"] = kept(landmarks, poses, new)
         return self._found(known + solved.recalled, novelty, near, places), after
 
-    def _nearest(self, landmarks: Tensor, poses: Tensor, novelty: Tensor, chunk: int) -> Tensor:
-        """(B, T, K) the landmarks to recall for each frame, see `nearest`."""
-        if not self.neighbours:
-            return torch.zeros(*poses.shape[:2], 0, dtype=torch.long, device=poses.device)
-        return nearest(landmarks, poses, self._are_new(poses, novelty), chunk, self.neighbours, self.addresses)
+    def _nearest(self, landmarks: Tensor, poses: Tensor, new: Tensor, chunk: int) -> Tensor:
+        """(B, T, K) the landmarks to recall for each frame; see `nearest`."""
+        return nearest(landmarks, poses, new, chunk, self.neighbours, self.addresses)
 
     @staticmethod
     def _are_new(poses: Tensor, novelty: Tensor) -> Tensor:
