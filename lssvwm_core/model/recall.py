@@ -39,12 +39,14 @@ class Recollection(NamedTuple):
         novelty: (B, T) float32 in [0, 1]: 1 where nothing like the pose was seen, or where the pose is unknown.
         neighbours: (B, T, K, C, h, w) float32, what was seen from the landmarks nearest to the pose; K may be 0.
         places: (B, T, K, P) the poses of those; rows of NaN where there are no more.
+        told: (B, T, h, w, D) what a model makes of it all for its tokens, where it has done so already.
     """
 
     latents: Tensor
     novelty: Tensor
     neighbours: Tensor
     places: Tensor
+    told: Tensor | None = None
 
     def certainty(self, ridge: float) -> Tensor:
         """(B, T) in [0, 1]: 0 where a place is new, 1 where it was recorded; logarithmic in the novelty.
@@ -121,7 +123,7 @@ class Recall(nn.Module):
         for start in range(0, frames, step):
             rows = slice(start, start + step)
             known, state = self._block(state, poses[:, rows], values[:, rows], chunk, noise)
-            found.append(known)
+            found.append(known[:4])  # nobody has been told of it
         return Recollection(*(torch.cat(parts, dim=1) for parts in zip(*found, strict=True))), state
 
     def gram(self, poses: Tensor) -> Tensor:

@@ -160,9 +160,7 @@ class WorldModel(nn.Module):
                 recollection = self.recall.of_clip(poses, remember, chunk)
             else:
                 recollection, others[-1] = self.recall(others[-1], poses, remember, chunk, write_noise)
-            x = x + self._embedded(recollection)
-            if self.neighbours is not None and poses is not None:
-                x = x + self.neighbours(recollection.neighbours, recollection.places, poses).float()
+            x = x + (self._told(recollection, poses) if recollection.told is None else recollection.told)
         seen = state.frames_seen if state.growth else min(state.frames_seen, self.config.frame_window)
         steady = self.training or (frames == chunk and seen == self.config.frame_window)  # shapes worth compiling
         context = MixerContext(seen, chunk, poses, keep)
@@ -186,20 +184,30 @@ class WorldModel(nn.Module):
 
     @torch.no_grad()
     def recollect(self, state: ModelState, conditions: Mapping[str, Tensor], frames: int) -> Recollection | None:
-        """What the memory by least squares says of T frames that follow `state`; None for a model that has none."""
+        """What the memory by least squares says of T frames that follow `state`; None for a model that has none.
+
+        What the tokens are told of it is computed here too, once for all denoising steps.
+        """
         if self.recall is None:
             return None
         poses, others = conditions.get("pose"), state.mixers[len(self.mixers) :]
         if self.odometer is not None:
             poses, _ = self.odometer(poses, conditions.get("action"), others[0], frames)
-        return self.recall.read(others[-1], poses, frames)
+        recollection = self.recall.read(others[-1], poses, frames)
+        return recollection._replace(told=self._told(recollection, poses))
 
-    def _embedded(self, recollection: Recollection) -> Tensor:
-        """What is recalled, and how well the place is known, as a part of the tokens (B, T, h, w, D)."""
+    def _told(self, recollection: Recollection, poses: Tensor | None) -> Tensor:
+        """What is recalled, how well the place is known, and what was seen near it, as a part of the tokens.
+
+        (B, T, h, w, D); `poses` (B, T, P) are those of the frames.
+        """
         recalled = patchify(recollection.latents, self.config.patch)
         known = torch.stack([recollection.novelty, recollection.certainty(self.config.recall_ridge)], dim=-1)
         known = known[:, :, None, None].expand(*recalled.shape[:-1], 2)
-        return self.embed_recollection(torch.cat([recalled, known], dim=-1)).float()
+        told: Tensor = self.embed_recollection(torch.cat([recalled, known], dim=-1)).float()
+        if self.neighbours is None or poses is None:
+            return told
+        return told + self.neighbours(recollection.neighbours, recollection.places, poses).float()
 
     def _towards_recalled(
         self, velocity: Tensor, gate: Tensor, noisy: Tensor, noise_levels: Tensor, recollection: Recollection
