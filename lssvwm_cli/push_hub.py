@@ -39,11 +39,10 @@ def push_hub(
 
     from lssvwm_core.evaluation.results import EVALUATIONS
     from lssvwm_core.hub.client import SPACE, own_repository, push
-    from lssvwm_core.hub.folders import Files, dataset_files, world_files, write_preview
+    from lssvwm_core.hub.folders import Files, dataset_files, own_facts, world_files, write_preview
     from lssvwm_core.hub.previews import write_previews
     from lssvwm_core.hub.space import space_files
     from lssvwm_core.resolve import resolve_data, resolve_world
-    from lssvwm_core.training.run.folder import run_facts
     from lssvwm_core.world import load_world
     from lssvwm_datasets.errors import LssvwmError
 
@@ -52,7 +51,7 @@ def push_hub(
     if what not in WHAT:
         raise LssvwmError(f"--what {what}: expected one of {', '.join(WHAT)}")
     world = resolve_world(run)
-    facts = run_facts(world)
+    facts = own_facts(world)
     if repo is None:
         repo = f"you/{facts.name}" if dry_run else own_repository(facts.name)
     uploads: dict[str, tuple[str, Path, Files]] = {}

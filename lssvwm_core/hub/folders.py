@@ -13,11 +13,11 @@ from lssvwm_core.hub.cards import Report, data_card, model_card
 from lssvwm_core.hub.client import CARD_FILE, SAMPLE_FILE, repository_of
 from lssvwm_core.model import storage
 from lssvwm_core.model.storage import AUTOENCODER_FOLDER
-from lssvwm_core.training.run.folder import run_facts
+from lssvwm_core.training.run.folder import MODEL_FOLDER, ORIGIN_FILE, RUN_CONFIG_FILE, RunFacts, run_facts
 from lssvwm_core.world import load_model
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.files import written_whole
-from lssvwm_datasets.index import INDEX_FILE, SHARD_SUFFIX, read_index
+from lssvwm_datasets.index import INDEX_FILE, SHARD_SUFFIX, Index, read_index
 from lssvwm_datasets.schema import read_json, read_text
 
 Files = Mapping[str, Path | str]  # name in the repository -> a file as it is, or a text made for the hub
@@ -35,8 +35,8 @@ def world_files(
     _, header, autoencoder = load_model(world)
     if storage.weights_sha256(autoencoder) != header.autoencoder_sha256:
         raise LssvwmError(f"{autoencoder}: not the autoencoder that {world} was trained with")
-    facts = run_facts(world)
-    config = read_json(world / storage.CONFIG_FILE, dict[str, Any])
+    facts = own_facts(world)
+    config = read_json(own_file(world, storage.CONFIG_FILE), dict[str, Any])
     config["autoencoder"] = AUTOENCODER_FOLDER
     reports = reports_of(world, evaluations) if evaluations is not None else []
     if data is None and facts.data is not None:
@@ -49,9 +49,24 @@ def world_files(
             repo, config, facts, reports, data or (repository_of(facts.data) if facts.data else None)
         ),
     }
-    if facts.sample is not None:
-        files[SAMPLE_FILE] = own_file(facts.sample.parents[1], f"{facts.sample.parent.name}/{facts.sample.name}")
+    if facts.folder is not None and facts.sample is not None:
+        files[SAMPLE_FILE] = own_file(facts.folder, facts.sample.relative_to(facts.folder).as_posix())
     return files
+
+
+def own_facts(world: Path) -> RunFacts:
+    """The facts of a world that may be shared: no link leads out of the run, or checkpoint, that its path names.
+
+    The run's files that the facts are from are its own too. Raises: LssvwmError.
+    """
+    if world.name == MODEL_FOLDER:
+        home = world.parents[2] if world.parts[-3:-2] == ("checkpoints",) else world.parent
+        _inside(home, world)
+    facts = run_facts(world)
+    for name in (RUN_CONFIG_FILE, ORIGIN_FILE):
+        if facts.folder is not None and (facts.folder / name).exists():
+            own_file(facts.folder, name)
+    return facts
 
 
 def dataset_files(shards: Path, repo: str, previews: Files | None = None) -> dict[str, Path | str]:
@@ -60,13 +75,18 @@ def dataset_files(shards: Path, repo: str, previews: Files | None = None) -> dic
     Raises: LssvwmError when there is no index, or where a file that it names is not one of the folder.
     """
     index = read_index(shards)
-    names = [INDEX_FILE, *(entry.file for entry in index.shards)]
     return {
-        **{name: own_file(shards, name) for name in names},
+        **own_shards(shards, index),
         **autoencoder_files(shards, AUTOENCODER_FOLDER),
         **(previews or {}),
         CARD_FILE: data_card(repo, index, bool(previews)),
     }
+
+
+def own_shards(folder: Path, index: Index, split: str | None = None) -> dict[str, Path]:
+    """The index and the shards, all or those of a split, each a file of the folder itself. Raises: LssvwmError."""
+    names = [INDEX_FILE, *(entry.file for entry in index.shards if split in (None, entry.split))]
+    return {name: own_file(folder, name) for name in names}
 
 
 def autoencoder_files(parent: Path, name: str) -> dict[str, Path]:
@@ -81,17 +101,23 @@ def own_file(folder: Path, name: str) -> Path:
 
     In the hub's cache files are links to its own blobs, which is fine. Raises: LssvwmError.
     """
-    path, home = folder / name, folder.resolve()
+    path = folder / name
+    real = _inside(folder, path)
+    if not stat.S_ISREG(real.stat().st_mode):
+        raise LssvwmError(f"{path}: not a regular file")
+    return real
+
+
+def _inside(folder: Path, path: Path) -> Path:
+    """Where a path below a folder leads: within the folder, or to blobs of the hub's cache. Raises: LssvwmError."""
     try:
-        real = path.resolve(strict=True)
-        regular = stat.S_ISREG(real.stat().st_mode)
+        home, real = folder.resolve(), path.resolve(strict=True)
     except (FileNotFoundError, RuntimeError) as error:  # RuntimeError: links in a circle
         raise LssvwmError(f"{path}: no such file") from error
     blobs = [parent.parent / "blobs" for parent in home.parents if parent.name == "snapshots"]
     if not any(real.is_relative_to(place) for place in (home, *blobs)):
-        raise LssvwmError(f"{path}: a link to {real}, outside {folder}: not uploaded; put the file itself there")
-    if not regular:
-        raise LssvwmError(f"{path}: not a regular file")
+        what = "folder" if real.is_dir() else "file"
+        raise LssvwmError(f"{path}: a link to {real}, outside {folder}: not uploaded; put the {what} itself there")
     return real
 
 

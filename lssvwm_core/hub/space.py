@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from lssvwm_core.episodes import EncodedEpisode, episode_count, load_episode
 from lssvwm_core.hub.client import CARD_FILE, SAMPLE_FILE
-from lssvwm_core.hub.folders import Files
+from lssvwm_core.hub.folders import Files, own_shards
 from lssvwm_core.prepare.index import write_index
 from lssvwm_core.prepare.plan import shard_name
 from lssvwm_core.world import World
 from lssvwm_datasets.episode import Episode
 from lssvwm_datasets.files import written_whole
 from lssvwm_datasets.frames import PART_FRAMES, FrameParts
-from lssvwm_datasets.index import ShardHeader
+from lssvwm_datasets.index import INDEX_FILE, ShardHeader, read_index
 from lssvwm_datasets.shard_writer import ShardWriter
 from lssvwm_datasets.sources import VALIDATION
 
@@ -48,7 +48,12 @@ def space_files(world: World, model: Files, repo: str, source: Path, work: Path)
 
 
 def write_start(world: World, source: Path, folder: Path) -> None:
-    """Write the beginnings of some validation episodes, as latents of the world, into one shard and its index."""
+    """Write the beginnings of some validation episodes, as latents of the world, into one shard and its index.
+
+    Raises: LssvwmError, also for shards that the folder `source` does not hold itself; OSError.
+    """
+    if (source / INDEX_FILE).exists():
+        own_shards(source, read_index(source), VALIDATION)
     path = folder / shard_name(VALIDATION, 0, 1)
     with written_whole(path) as partial, ShardWriter(partial, world.header, VALIDATION, "", False) as writer:
         writer.file.attrs["shards"] = json.dumps([(VALIDATION, 1)])

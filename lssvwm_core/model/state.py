@@ -25,6 +25,7 @@ from lssvwm_datasets.schema import parse_json
 
 METADATA_KEY = "lssvwm-state"  # of the safetensors file: JSON of a `_SavedFields`
 EXTRA = "extra."
+MAX_FRAMES_SEEN = 2**53 - 1  # counting ends here: what every reader of JSON takes for a whole number
 MAX_EXTRA_NUMBERS = 2**27  # that are read beside a state: many times what a window of large latents needs
 
 
@@ -42,7 +43,7 @@ class Growth(NamedTuple):
 
 @dataclass(frozen=True)
 class _SavedFields:
-    frames_seen: Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
+    frames_seen: Annotated[int, msgspec.Meta(ge=0, le=MAX_FRAMES_SEEN)]
 
 
 @dataclass
@@ -55,7 +56,7 @@ class ModelState:
     Attributes:
         mixers: the dicts: of each mixer of each layer, and last of the odometer where the model has one.
         batch: worlds side by side.
-        frames_seen: frames committed so far.
+        frames_seen: frames committed so far; counted up to `MAX_FRAMES_SEEN`.
         growth: the tensors that grow with the frames, by their names in `tensors`.
         unknown_as_nan: the names in `tensors` of those in which NaN stands for what is unknown.
     """
@@ -105,7 +106,7 @@ class ModelState:
 
     def after(self, mixers: list[dict[str, Tensor]], frames: int) -> "ModelState":
         """The state of the same model when its parts have seen so many more frames."""
-        return replace(self, mixers=mixers, frames_seen=self.frames_seen + frames)
+        return replace(self, mixers=mixers, frames_seen=min(self.frames_seen + frames, MAX_FRAMES_SEEN))
 
     def save(self, path: Path, extra: Mapping[str, Tensor] | None = None) -> None:
         """Write a safetensors file; `extra` tensors travel with it."""

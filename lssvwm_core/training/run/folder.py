@@ -117,6 +117,7 @@ class RunFacts:
     step: int | None
     sample: Path | None
     base_model: str | None = None  # the world on the hub whose weights it began with
+    folder: Path | None = None  # its run
 
     @property
     def title(self) -> str:
@@ -138,4 +139,4 @@ def run_facts(world: Path) -> RunFacts:
     data = Path(convert(f"{run / RUN_CONFIG_FILE}: data", config.pop("data", ""), str))
     origin = read_json(run / ORIGIN_FILE, dict[str, str]) if (run / ORIGIN_FILE).is_file() else {}
     last = samples[-1] if samples else None
-    return RunFacts(run.name, tomli_w.dumps(config), data, int(checkpoint.name), last, origin.get("base_model"))
+    return RunFacts(run.name, tomli_w.dumps(config), data, int(checkpoint.name), last, origin.get("base_model"), run)

@@ -6,14 +6,18 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from lssvwm_core.hub.folders import dataset_files, world_files, write_preview
+from lssvwm_core.hub.folders import dataset_files, world_files, write_files, write_preview
+from lssvwm_core.hub.space import write_start
 from lssvwm_core.training.run.folder import Run
+from lssvwm_core.world import load_world
 from lssvwm_datasets.errors import LssvwmError
+from lssvwm_datasets.shards import open_shards
 from tests.conftest import lssvwm
 
-SHARD = "train-00000-of-00003.h5"
+SHARD, HELD_OUT = "train-00000-of-00003.h5", "validation-00000-of-00001.h5"
 
 
 @pytest.fixture
@@ -177,6 +181,102 @@ def test_a_private_file_in_place_of_weights_or_sample_is_refused(home: Path) -> 
     (run.world / "model.safetensors").symlink_to(home / "weights")
     with pytest.raises(LssvwmError, match="outside"):
         world_files(run.world, "me/maze")
+
+
+def whole_world(home: Path) -> Path:
+    """A complete world outside the run: with its own autoencoder, and a name like a checkpoint's."""
+    folder = home / "elsewhere/000004/model"
+    write_files(world_files(Run(home / "runs/test").world, "me/maze"), folder)
+    return folder
+
+
+LINKED: dict[str, Callable[[Run, Path], Path]] = {  # which link of a run leads to the world elsewhere
+    "model": lambda run, world: moved(run.world, world),
+    "checkpoint": lambda run, world: moved(run.world.parent, world.parent),
+    "checkpoints": lambda run, world: moved(run.checkpoints, world.parents[1]),
+}
+
+
+def moved(path: Path, target: Path) -> Path:
+    """A link in place of a folder, to another one; returns the link."""
+    shutil.rmtree(path)
+    path.symlink_to(target)
+    return path
+
+
+@pytest.mark.parametrize("what", ["model", "dataset"])
+@pytest.mark.parametrize("link", LINKED.values(), ids=LINKED.keys())
+def test_a_world_that_its_run_does_not_hold_is_refused(
+    home: Path, link: Callable[[Run, Path], Path], what: str
+) -> None:
+    run, world = Run(home / "runs/test"), whole_world(home)
+    link(run, world)
+    assert load_world(run.world).header.dataset == "maze"  # it can be loaded, as from any link
+    before = tree(home)
+    for name in ("test", "runs/test", "runs/test/checkpoints/000004", "runs/test/checkpoints/last"):
+        error = lssvwm(home, "push-hub", name, "--what", what, "--dry-run", fails=True).stderr
+        assert f"a link to {world}, outside runs/test: not uploaded" in error
+    assert tree(home) == before
+
+
+def test_a_checkpoint_that_is_no_run_holds_its_world_too(home: Path) -> None:
+    whole_world(home).parent.rename(home / "whole")
+    assert world_files(home / "whole/model", "me/maze")
+    (home / "whole/model").rename(home / "weights")
+    (home / "whole/model").symlink_to(home / "weights")
+    assert "outside whole" in lssvwm(home, "push-hub", "whole", "--dry-run", fails=True).stderr
+
+
+def test_links_that_a_user_names_and_links_within_a_run_are_shared(home: Path) -> None:
+    world, run = whole_world(home), Run(home / "runs/test")
+    (home / "named").symlink_to(world)
+    lssvwm(home, "push-hub", "named", "--dry-run", "--out", "first")
+    (home / "runs/other").symlink_to(run.folder)
+    lssvwm(home, "push-hub", "other", "--dry-run", "--out", "second")
+    run.checkpoint(4).rename(run.folder / "checkpoints/kept")
+    run.checkpoint(4).symlink_to("kept")
+    lssvwm(home, "push-hub", str(home / "runs/test"), "--dry-run", "--out", "third")
+    for name in ("first", "second", "third"):
+        assert (home / name / "model.safetensors").read_bytes() == (world / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["config.toml", "origin.json", "checkpoints/000004/model/config.json"])
+def test_what_the_card_and_the_config_tell_is_the_runs_own(home: Path, name: str) -> None:
+    path = home / "runs/test" / name
+    content = path.read_text() if path.exists() else '{"base_model": "mine"}'
+    (home / "private").write_text(content)
+    path.unlink(missing_ok=True)
+    path.symlink_to(home / "private")
+    with pytest.raises(LssvwmError, match="outside"):
+        world_files(Run(home / "runs/test").world, "me/maze")
+
+
+@pytest.mark.parametrize("name", [HELD_OUT, "dataset.json"])
+def test_a_space_starts_from_no_linked_shard(home: Path, name: str) -> None:
+    (home / "data/maze" / name).rename(home / "mine")
+    (home / "data/maze" / name).symlink_to(home / "mine")
+    error = lssvwm(home, "push-hub", "test", "--space", "--dry-run", fails=True).stderr
+    assert f"{name}: a link to {home / 'mine'}, outside data/maze: not uploaded" in error
+    assert not (home / "hub-preview").exists()
+
+
+def test_a_space_needs_only_the_shards_that_it_starts_from(home: Path, tmp_path: Path) -> None:
+    (home / "data/maze" / SHARD).unlink()
+    (tmp_path / "start").mkdir()
+    (home / "shards").symlink_to(home / "data/maze")  # a folder that the user named
+    write_start(load_world(home / "runs/test"), home / "shards", tmp_path / "start")
+    assert len(open_shards(tmp_path / "start", "validation").episodes) == 1
+
+
+def test_linked_shards_are_read(home: Path) -> None:
+    shard = home / "data/maze" / SHARD
+    whole = open_shards(shard.parent, "train")
+    expected = [whole.read(episode, "latents") for episode in whole.episodes]
+    shard.rename(home / "mine.h5")
+    shard.symlink_to(home / "mine.h5")
+    through = open_shards(shard.parent, "train")
+    for episode, latents in zip(through.episodes, expected, strict=True):
+        np.testing.assert_array_equal(through.read(episode, "latents"), latents)
 
 
 def test_what_lies_in_the_cache_of_the_hub_may_be_shared_again(home: Path, tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lssvwm_core.model.state import METADATA_KEY, ModelState
+from lssvwm_core.conditions import Conditions
+from lssvwm_core.model.state import MAX_FRAMES_SEEN, METADATA_KEY, ModelState
 from lssvwm_core.model.world_model import WorldModel
 from lssvwm_core.training.run.folder import Run
 from lssvwm_core.world import load_model
@@ -78,11 +79,30 @@ def test_numbers_that_are_not_finite_are_refused_but_nan_where_it_stands_for_unk
     assert state.frames_seen == 0
 
 
-@pytest.mark.parametrize("frames_seen", [-1, 2**70, 1.5, True, "40", None, [40]])
+@pytest.mark.parametrize("frames_seen", [-1, 2**53, 2**70, 1.5, True, "40", None, [40]])
 def test_a_count_of_frames_that_cannot_be_is_refused(state: ModelState, tmp_path: Path, frames_seen: object) -> None:
     path = saved_otherwise(tmp_path / "state.safetensors", {}, frames_seen)
     with pytest.raises(LssvwmError, match=rf"{path}: .*frames_seen"):
         state.restore(path)
+
+
+@pytest.mark.parametrize("left", [0, 1, 3, 2**52])
+def test_a_state_that_can_be_loaded_can_be_saved_and_loaded_again(
+    model: WorldModel, state: ModelState, tmp_path: Path, left: int
+) -> None:
+    """Whatever count of frames its file claims."""
+    state.restore(saved_otherwise(tmp_path / "state.safetensors", {}, MAX_FRAMES_SEEN - left))
+    chunk = model.config.chunk_sizes[0]
+    latents = torch.zeros(1, chunk, *model.config.latent_shape)
+    conditions = Conditions({name: torch.zeros(1, chunk, width) for name, width in model.config.streams.items()})
+    with torch.inference_mode():
+        for _ in range(2):
+            _, state = model(latents, torch.zeros(1, chunk), conditions, state, chunk, latents, 0.0)
+    state.save(tmp_path / "later.safetensors")
+    again = model.initial_state(1)
+    again.restore(tmp_path / "later.safetensors")
+    assert again.frames_seen == MAX_FRAMES_SEEN - max(0, left - 2 * chunk)
+    torch.testing.assert_close(again.tensors, state.tensors, rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("metadata", ["", "null", "[]", "{" * 100_000, '{"frames_seen": Infinity}', "40"])
