@@ -11,7 +11,7 @@ from lssvwm_core.model.config import ModelConfig
 from lssvwm_core.model.variants import VARIANTS, variant
 from lssvwm_core.model.world_model import WorldModel
 from lssvwm_core.presets import PRESETS, preset
-from lssvwm_core.resolve import shipped_models
+from lssvwm_core.resolve import SHIPPED_WORLD, shipped_models
 from lssvwm_core.world import compile_where_possible, load_model
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.shards import ShardHeader
@@ -50,7 +50,7 @@ class Subject:
 
 @functools.cache
 def _shipped_header() -> ShardHeader:
-    return load_model(next(path for name, path in shipped_models().items() if "world" in name))[1]
+    return load_model(shipped_models()[SHIPPED_WORLD])[1]
 
 
 def check_variants(names: Sequence[str]) -> None:
