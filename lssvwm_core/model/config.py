@@ -31,7 +31,10 @@ class ModelConfig:
     action_scaling: tuple[tuple[float, float], ...] = ()
     """(mean, standard deviation) of each action column, to normalise by; given by the shards. Empty: none is."""
     odometry: tuple[tuple[float, ...], ...] = ()
-    """(lags · A, P - 1): how actions move the agent, fitted to the shards, to reckon unknown poses. Empty: none are."""
+    """(lags · A + pairs · A², P - 1): how actions move the agent, fitted to the shards, to reckon unknown poses. Empty:
+    none are."""
+    odometry_pairs: int = 0
+    """Pairs of successive actions that `odometry` tells of; given by the shards."""
     width: int = 256
     """D, channels of a token."""
     depth: int = 3
@@ -120,11 +123,12 @@ class ModelConfig:
                 "odometry is for actions and poses with a position x, y and the cos and sin of a heading, "
                 f"not for {self.pose_names}"
             )
-        added = len(self.pose_names) - 1
-        if len(self.odometry) % len(self.action_names) or any(len(row) != added for row in self.odometry):
+        added, actions, pairs = len(self.pose_names) - 1, len(self.action_names), self.odometry_pairs
+        lags = len(self.odometry) // actions - pairs * actions
+        if len(self.odometry) % actions or any(len(row) != added for row in self.odometry) or not 0 <= pairs < lags:
             raise ValueError(
-                f"odometry has {len(self.odometry)} rows, expected a multiple of the {len(self.action_names)} actions, "
-                f"each of {added} numbers"
+                f"odometry has {len(self.odometry)} rows, expected a multiple of the {actions} actions, and "
+                f"{actions**2} more for each of {pairs} pairs, each of {added} numbers"
             )
 
     @property

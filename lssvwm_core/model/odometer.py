@@ -1,9 +1,10 @@
 """Where a frame was seen from, reckoned from the actions where no pose tells: dead reckoning.
 
-What an action does to an agent is nearly linear in its last few actions, with inertia and all, so it is fitted to the
-recordings by least squares (`lssvwm_core.training.data.odometry`) and kept in the model's config: there are no weights
-to train. The reckoned poses address the memory of the scan (`address`), and nothing else: a world that is told actions
-alone still finds a place again, until a wall that stopped it has led the reckoning astray.
+What an action does to an agent is nearly linear in its last few actions and in the products of successive ones, with
+inertia and all, so it is fitted to the recordings by least squares (`lssvwm_core.training.data.odometry`) and kept in
+the model's config: there are no weights to train. The reckoned poses address the memory of the scan (`address`) and
+that by least squares (`recall`), and nothing else: a world that is told actions alone still finds a place again, until
+a wall that stopped it has led the reckoning astray.
 """
 
 from collections.abc import Sequence
@@ -22,21 +23,25 @@ class Odometer(nn.Module):
     a height or a pitch, from what each action adds to it.
 
     Args:
-        odometry: (lags · A, P - 1) what each column of an action adds, of the latest action first: units forward, units
-            to the left, radians turned to the left, then to each other column of a pose, in their order.
+        odometry: (lags · A + pairs · A², P - 1) what each of the `features` adds: units forward, units to the left,
+            radians turned to the left, then to each other column of a pose, in their order.
         columns: A.
         kinds: (P,) of the pose's columns (`lssvwm_datasets.poses`): x, y, cos and sin are among them.
+        pairs: of successive actions whose products are among the features.
     """
 
     motion: Tensor
 
     def __init__(
-        self, odometry: Sequence[Sequence[float]], columns: int, kinds: tuple[str, ...] = ("x", "y", "cos", "sin")
+        self,
+        odometry: Sequence[Sequence[float]],
+        columns: int,
+        kinds: tuple[str, ...] = ("x", "y", "cos", "sin"),
+        pairs: int = 0,
     ) -> None:
         super().__init__()
-        self.lags = len(odometry) // columns
-        self.columns = columns
-        self.kinds = kinds
+        self.lags = len(odometry) // columns - pairs * columns
+        self.columns, self.kinds, self.pairs = columns, kinds, pairs
         self.register_buffer("motion", torch.tensor(odometry), persistent=False)
 
     def initial_state(self, batch: int) -> OdometerState:
@@ -94,6 +99,15 @@ class Odometer(nn.Module):
         """(B, T, A) -> (B, T, P - 1) the motion that led to each frame; an unknown action from before adds nothing."""
         unknown = actions.isnan().any(dim=-1, keepdim=True)
         rows = torch.cat([before, actions], dim=1).nan_to_num(0.0).unfold(1, self.lags, 1)  # (B, T, A, lags)
-        lagged = rows.flip(-1).transpose(-1, -2).flatten(2)  # (B, T, lags · A), the latest first
-        with torch.autocast(lagged.device.type, enabled=False):
-            return (lagged @ self.motion).masked_fill(unknown, torch.nan)
+        recent = rows.flip(-1).transpose(-1, -2)  # (B, T, lags, A), the latest first
+        with torch.autocast(recent.device.type, enabled=False):
+            return (features(recent, self.pairs) @ self.motion).masked_fill(unknown, torch.nan)
+
+
+def features(recent: Tensor, pairs: int) -> Tensor:
+    """(…, lags, A) the last actions, the latest first -> (…, lags · A + pairs · A²).
+
+    Their columns; then the products of the columns of each action with those of the one before it.
+    """
+    together = recent[..., :pairs, :, None] * recent[..., 1 : pairs + 1, None, :]
+    return torch.cat([recent.flatten(-2), together.flatten(-3)], dim=-1)

@@ -48,7 +48,8 @@ class WorldModel(nn.Module):
         self.layers = nn.ModuleList(Layer(config, index) for index in range(config.depth))
         reckons = config.odometry and (config.recall or any(mixer.uses_poses for mixer in self.mixers))
         kinds = kinds_of(config.pose_names, config.pose_kinds)
-        self.odometer = Odometer(config.odometry, len(config.action_names), kinds) if reckons else None
+        actions, pairs = len(config.action_names), config.odometry_pairs
+        self.odometer = Odometer(config.odometry, actions, kinds, pairs) if reckons else None
         self.final_modulation = nn.Linear(width, 2 * width)
         self.project = nn.Linear(width, channels)
         self.recall: Recall | None = None

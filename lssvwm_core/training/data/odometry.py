@@ -1,40 +1,55 @@
-"""How actions move the agent, by least squares over the recordings: what a model's odometer knows."""
+"""How actions move the agent, by least squares over the recordings: what a model's odometer knows.
+
+A step is the sum of what the last actions do, and of what successive actions do together: who walks turns less.
+"""
 
 import itertools
+from typing import Any
 
 import numpy as np
+import torch
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from lssvwm_core.model.odometer import features
 from lssvwm_datasets.poses import Plane, plane_of
 from lssvwm_datasets.shards import ShardSet
 
 LAGS = 4  # actions that a step depends on: at the maze's 4 Hz, turns coast for one or two
+PAIRS = 2  # of successive actions that do something together: the latest with the one before, that with the next
 EPISODES = 100  # at most
 TRIMMINGS, SPREAD = 5, 2.5  # steps further from the fit than so many standard deviations were stopped by a wall
 
 Odometry = tuple[tuple[float, ...], ...]
 
 
-def fit_odometry(shards: ShardSet) -> Odometry:
-    """(LAGS · A, P - 1) what each column of the last actions adds to a step, as `motions_between` measures it.
+def odometry_fields(shards: ShardSet) -> dict[str, Any]:
+    """The fields of a model's config that tell of its odometer."""
+    odometry = fit_odometry(shards)
+    return {"odometry": odometry, "odometry_pairs": PAIRS if odometry else 0}
 
-    Empty where the shards lack actions, or poses with a position on the ground and a heading.
+
+def fit_odometry(shards: ShardSet) -> Odometry:
+    """What the last actions add to a step, as `motions_between` measures it: see `lssvwm_core.model.odometer`.
+
+    (LAGS · A + PAIRS · A², P - 1), first for each column of each action, then for each two of each pair. Empty where
+    the shards lack actions, or poses with a position on the ground and a heading.
     """
     plane = plane_of(shards.header.pose_names, shards.header.pose_kinds)
     if plane is None or not shards.header.action_names:
         return ()
-    lagged, motions = [], []
+    known, motions = [], []
     for episode in itertools.islice(shards.episodes, EPISODES):
         actions, poses = shards.read(episode, "actions"), shards.read(episode, "poses")
         assert actions is not None  # every shard has them
         assert poses is not None  # the header names them
         padded = np.pad(actions, ((LAGS - 1, 0), (0, 0)))
-        lags = [padded[LAGS - 1 - lag : len(padded) - lag] for lag in range(LAGS)]
-        lagged.append(np.concatenate(lags, axis=1)[1:])
+        recent = sliding_window_view(padded, LAGS, axis=0)[..., ::-1].swapaxes(1, 2)  # (T, LAGS, A), the latest first
+        known.append(features(torch.from_numpy(recent.copy()), PAIRS).numpy()[1:])
         motions.append(motions_between(poses, plane))
-    return tuple(
-        tuple(round(float(value), 5) for value in row) for row in _fit(np.concatenate(lagged), np.concatenate(motions))
-    )
+    columns = len(shards.header.action_names)
+    fitted = _fit(np.concatenate(known), np.concatenate(motions), LAGS * columns)
+    return tuple(tuple(round(float(value), 5) for value in row) for row in fitted)
 
 
 def motions_between(poses: NDArray[np.floating], plane: Plane) -> NDArray[np.float64]:
@@ -54,13 +69,22 @@ def motions_between(poses: NDArray[np.floating], plane: Plane) -> NDArray[np.flo
     return np.stack([forward, left, turn, *np.diff(others, axis=1)], axis=-1)
 
 
-def _fit(lagged: NDArray[np.floating], motions: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Least squares over the steps that no wall stopped, found by trimming."""
-    free = np.isfinite(lagged).all(axis=1) & np.isfinite(motions).all(axis=1)
-    lagged, motions = lagged[free], motions[free]
+def _fit(known: NDArray[np.floating], motions: NDArray[np.float64], singles: int) -> NDArray[np.float64]:
+    """Least squares over the steps that no wall stopped, found by trimming.
+
+    What pairs add, the columns from `singles` on, is held near zero as by one step that shows it: where a pair was
+    hardly seen, what its actions do alone tells more.
+    """
+    free = np.isfinite(known).all(axis=1) & np.isfinite(motions).all(axis=1)
+    known, motions = known[free].astype(np.float64), motions[free]
+    held = np.diag(np.abs(known).max(axis=0))[singles:]
     kept = np.ones(len(motions), dtype=bool)
     for _ in range(TRIMMINGS):
-        fitted, *_ = np.linalg.lstsq(lagged[kept], motions[kept], rcond=None)
-        errors = motions - lagged @ fitted
+        fitted, *_ = np.linalg.lstsq(
+            np.concatenate([known[kept], held]),
+            np.concatenate([motions[kept], np.zeros((len(held), motions.shape[1]))]),
+            rcond=None,
+        )
+        errors = motions - known @ fitted
         kept = (np.abs(errors) <= SPREAD * errors[kept].std(axis=0) + 1e-6).all(axis=1)
     return fitted

@@ -146,7 +146,7 @@ class RunConfig:
 SECTIONS = {"model": ModelConfig, "sampling": ClipSampling, "train": TrainConfig, "distill": DistillConfig}
 SETTABLE = ("model", "sampling", "train")
 COLUMNS = ("action_names", "pose_names", "pose_kinds", "stream_names")
-GIVEN_BY_DATA = ("latent_shape", *COLUMNS, "action_scaling", "odometry")
+GIVEN_BY_DATA = ("latent_shape", *COLUMNS, "action_scaling", "odometry", "odometry_pairs")
 
 
 def make_config(

@@ -17,7 +17,7 @@ from lssvwm_core.model.storage import AUTOENCODER_FOLDER, CONFIG_FILE, weights_f
 from lssvwm_core.model.world_model import WorldModel
 from lssvwm_core.presets import carries, preset
 from lssvwm_core.training.data.action_scaling import action_scaling
-from lssvwm_core.training.data.odometry import fit_odometry
+from lssvwm_core.training.data.odometry import odometry_fields
 from lssvwm_core.training.data.recall_lengths import fit_recall_lengths
 from lssvwm_core.training.run.config import RunConfig, TrainConfig, load_run_config
 from lssvwm_core.training.run.folder import MODEL_FOLDER, ORIGIN_FILE, TEACHER_FOLDER, Run
@@ -27,6 +27,8 @@ from lssvwm_datasets.files import write_json, written_whole
 from lssvwm_datasets.shards import ShardHeader, ShardSet
 
 logger = logging.getLogger(__name__)
+
+ODOMETRY = ("odometry", "odometry_pairs")  # fields of the model
 
 
 def model_config(config: RunConfig, header: ShardHeader, measured: Mapping[str, Any] | None = None) -> ModelConfig:
@@ -122,11 +124,11 @@ def starting_model(
         raise LssvwmError(f"{run.folder}: distils {config.distill.teacher}; start it with: lssvwm distill")
     if origin is None:
         initial = None
-        measured: dict[str, Any] = {"action_scaling": action_scaling(shards), "odometry": fit_odometry(shards)}
+        measured: dict[str, Any] = {"action_scaling": action_scaling(shards), **odometry_fields(shards)}
     else:
         initial, header, _ = load_model(origin)
         check_same_data(header, shards, origin)
-        measured = {name: getattr(initial.config, name) for name in ("action_scaling", "odometry")}
+        measured = {name: getattr(initial.config, name) for name in ("action_scaling", *ODOMETRY)}
         if initial.config.recall:
             measured["recall_lengths"] = initial.config.recall_lengths
         if run.last is not None:
@@ -134,7 +136,7 @@ def starting_model(
                 measured[name] = getattr(initial.config, name)
             measured["patch"] = initial.config.patch
         if run.last is None and not config.distill and not initial.config.odometry:
-            measured["odometry"] = fit_odometry(shards)  # no weights depend on it
+            measured |= odometry_fields(shards)  # no weights depend on it
     shape = model_config(config, shards.header, measured)
     if shape.recall and not {"recall_lengths"} & {*measured, *config.model}:
         shape = replace(shape, recall_lengths=fit_recall_lengths(shards, shape))
@@ -151,7 +153,7 @@ def starting_model(
         )
     if initial is None or run.last is not None:
         return model, None
-    given: dict[str, Any] = {"odometry": shape.odometry}
+    given: dict[str, Any] = {name: getattr(shape, name) for name in ODOMETRY}
     if not initial.config.recall:  # a memory can be added to a world that has none
         given |= {name: getattr(shape, name) for name in ("recall", "recall_lengths", "recall_ridge")}
     if not initial.config.recall_neighbours:  # and neighbours to that memory

@@ -59,8 +59,24 @@ def test_without_any_pose_the_walk_begins_at_the_origin(odometer, actions):
     torch.testing.assert_close(reckoned, truth, rtol=0, atol=1e-5)
 
 
+def test_successive_actions_may_do_something_together(actions):
+    """Turning after walking turns less."""
+    pairs = torch.zeros(9, 3)
+    pairs[2 * 3 + 1, 2] = -0.1  # left, forward before
+    odometer = Odometer([*ODOMETRY, *pairs.tolist()], len(ACTIONS), pairs=1)
+    assert odometer.lags == 2
+    poses, _ = odometer(None, actions, odometer.initial_state(2), FRAMES)
+    turned = torch.atan2(poses[..., 3], poses[..., 2]).diff(dim=1)
+    plain, _ = Odometer(ODOMETRY, len(ACTIONS))(None, actions, odometer.initial_state(2), FRAMES)
+    expected = torch.atan2(plain[..., 3], plain[..., 2]).diff(dim=1) - 0.1 * actions[:, 1:, 2] * actions[:, :-1, 1]
+    torch.testing.assert_close(turned.cos(), expected.cos(), rtol=0, atol=1e-5)
+    torch.testing.assert_close(turned.sin(), expected.sin(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("pairs", [0, 1])
 @pytest.mark.parametrize("piece", [1, 5, 15])
-def test_in_pieces_as_in_one(odometer, actions, piece):
+def test_in_pieces_as_in_one(actions, piece, pairs):
+    odometer = Odometer([*ODOMETRY, *torch.rand(9 * pairs, 3).mul(0.1).tolist()], len(ACTIONS), pairs=pairs)
     poses = torch.stack([walked(rows) for rows in actions])
     poses[:, 7:] = torch.nan
     whole, final = odometer(poses, actions, odometer.initial_state(2), FRAMES)
@@ -146,5 +162,7 @@ def test_odometry_that_does_not_fit_is_refused():
         ModelConfig((4, 2, 2), ACTIONS, ("x", "y", "z", "cos", "sin", "pitch"), odometry=((0.0, 0.0, 0.0),) * 3)
     with pytest.raises(ValueError, match="odometry has 4 rows, expected a multiple of the 3 actions"):
         ModelConfig((4, 2, 2), ACTIONS, POSE_NAMES, odometry=((0.0, 0.0, 0.0),) * 4)
+    with pytest.raises(ValueError, match=r"odometry has 9 rows, .* 9 more for each of 1 pairs"):
+        ModelConfig((4, 2, 2), ACTIONS, POSE_NAMES, odometry=((0.0, 0.0, 0.0),) * 9, odometry_pairs=1)
     with pytest.raises(ValueError, match="odometry is for actions and poses with a position"):
         ModelConfig((4, 2, 2), ACTIONS, ("x", "yaw"), odometry=((0.0, 0.0, 0.0),) * 3)

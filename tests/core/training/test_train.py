@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from lssvwm_core.presets import Stage
-from lssvwm_core.training.data.odometry import fit_odometry
+from lssvwm_core.training.data.odometry import odometry_fields
 from lssvwm_core.training.data.recall_lengths import fit_recall_lengths
 from lssvwm_core.training.loop import Finished, train
 from lssvwm_core.training.run.config import TrainConfig, load_run_config, make_config
@@ -153,7 +153,7 @@ def test_saved_config_rebuilds_the_identical_model(workspace: Path, tmp_path: Pa
     last = Run(tmp_path / "run").last
     assert last is not None
     lengths = fit_recall_lengths(shards, model_config(config, shards.header))
-    measured = {"odometry": fit_odometry(shards), "recall_lengths": lengths}
+    measured = {**odometry_fields(shards), "recall_lengths": lengths}
     assert model_config(config, shards.header, measured) == load_model(last / "model")[0].config
     assert config.train.stages == (Stage(10, 4, 2), Stage(20, 20, 1))
 
