@@ -11,6 +11,7 @@ from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.luanti.constants import ACTION_NAMES
 from lssvwm_datasets.luanti.game import Game, View, check
 from lssvwm_datasets.luanti.recorder import RECORDER, smaller, write_episode
+from lssvwm_datasets.luanti.settings import settings
 from lssvwm_datasets.luanti.terrain import Terrain
 from lssvwm_datasets.luanti.walk import Walk, find_start, shoot, shuffled, step, take_walk
 from lssvwm_datasets.minecraft import Body, Kind
@@ -68,6 +69,12 @@ def test_sizes_are_of_pictures(tmp_path: Path) -> None:
     assert plan(RECORDER, tmp_path, train_episodes=1, eval_episodes=0, steps=9)[0].size == "64"
     with pytest.raises(LssvwmError, match="--size 96: expected one of 64, 128"):
         plan(RECORDER, tmp_path, train_episodes=1, eval_episodes=0, steps=9, size="96")
+
+
+def test_nothing_is_written_over_the_picture() -> None:
+    """Seen once: a mod's error, in red letters over every frame of an episode."""
+    said = settings(seed=0, pixels=64, view=48).splitlines()
+    assert {"chat_log_level = none", "recent_chat_messages = 0", "show_debug = false"} <= set(said)
 
 
 def test_samples_ship_and_are_told_from_worldmems_without_a_name() -> None:

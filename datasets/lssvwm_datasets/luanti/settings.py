@@ -67,6 +67,7 @@ def settings(seed: int, pixels: int, view: int) -> str:
         "hud_scaling": 1,
         "display_density_factor": 1,
         "recent_chat_messages": 0,
+        "chat_log_level": "none",  # errors of the game's mods would be written over the picture
         "show_debug": False,
         "show_nametag_backgrounds": False,
     }

@@ -10,7 +10,7 @@ core.send_join_message = function() end
 core.registered_abms = {}
 core.registered_lbms = {}
 for name, node in pairs(core.registered_nodes) do
-    local changed = { on_timer = false }
+    local changed = { on_timer = function() return false end } -- a timer that runs out ends
     for _, key in ipairs({ "tiles", "special_tiles" }) do
         local tiles, found = table.copy(node[key] or {}), false
         for index, tile in pairs(tiles) do
