@@ -147,14 +147,13 @@ def denoise_fast(
     names_of = [list(part) for part in parts]
     tensors = {"noise": noise, **{f"conditions.{name}": rows for name, rows in conditions.items()}}
     tensors |= {state_name(i, name): own for i, part in enumerate(parts) for name, own in part.items()}
-    recalled = {} if recollection is None else {k: v for k, v in recollection._asdict().items() if v is not None}
-    tensors |= recalled
+    tensors |= {} if recollection is None else recollection._asdict()
 
     def function(given: Mapping[str, Tensor]) -> Tensor:
         mixers = [{name: given[state_name(i, name)] for name in names} for i, names in enumerate(names_of)]
         steady = ModelState([*mixers, *([{}] if recalls else [])], batch, window)
         led = {name: given[f"conditions.{name}"] for name in streams}
-        known = Recollection(**{name: given[name] for name in recalled}) if recalls else None
+        known = Recollection(given["latents"], given["novelty"]) if recalls else None
         with autocast(device, precision):  # within: weights are cast once, by the graph too
             return denoise(model, sampler, given["noise"], led, steady, known)
 

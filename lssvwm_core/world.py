@@ -134,8 +134,7 @@ class World:
     def recollect(self, state: ModelState, conditions: Mapping[str, Tensor]) -> Recollection | None:
         """What the memory by least squares knows of the frames that are led by these rows; None where there is none."""
         led = Conditions(conditions).to(self.device)
-        with autocast(self.device, fastest_precision(self.device)):
-            return self.model.recollect(state, led, led.frames)
+        return self.model.recollect(state, led, led.frames)
 
     @torch.inference_mode()
     def sample(

@@ -57,8 +57,6 @@ class ModelConfig:
     """Shortest and longest scale of its features, in the units of poses; fitted to the shards when a run starts."""
     recall_ridge: float = 1e-3
     """How much it smooths: λ of ridge regression."""
-    recall_neighbours: int = 0
-    """K, frames seen from near a pose that are recalled beside what was seen from it. 0: none are."""
     mlp_ratio: float = 3.0
     """Hidden width of the MLP over D."""
     patch: int = 1
@@ -102,10 +100,6 @@ class ModelConfig:
         shortest, longest = self.recall_lengths
         if self.recall < 0 or self.recall % 2 or (self.recall and not self.pose_names):
             raise ValueError(f"recall is {self.recall}; expected an even number, and 0 where there are no poses")
-        if not 0 <= self.recall_neighbours <= self.recall:
-            raise ValueError(
-                f"recall_neighbours is {self.recall_neighbours}; expected 0 to recall, which is {self.recall}"
-            )
         if not 0 < shortest <= longest or not self.recall_ridge > 0:
             raise ValueError(
                 f"recall_lengths {self.recall_lengths} must ascend from above 0, and recall_ridge lie above 0"

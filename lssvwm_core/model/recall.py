@@ -11,9 +11,6 @@ P, the inverse of λ + ΣφᵀΦ / R, also says how well a place is known: the n
 seen, and falls with every look. R is the noise of what is written: what a world made itself counts for less than what
 was recorded. In the literature: recursive least squares, the mesa layer (von Oswald et al., 2023), ridge read-outs.
 
-With `neighbours`, it also gives back what was seen from the nearest of the poses at which something new was seen: see
-`lssvwm_core.model.neighbours`.
-
 Nothing here is learnt by gradients, and none flow through it: addresses are fixed when the model is made.
 """
 
@@ -22,8 +19,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-
-from lssvwm_core.model.neighbours import NEW, kept, nearest, rows_at
 
 RecallState = dict[str, Tensor]
 
@@ -37,16 +32,10 @@ class Recollection(NamedTuple):
     Attributes:
         latents: (B, T, C, h, w) float32; zeros where nothing is known.
         novelty: (B, T) float32 in [0, 1]: 1 where nothing like the pose was seen, or where the pose is unknown.
-        neighbours: (B, T, K, C, h, w) float32, what was seen from the landmarks nearest to the pose; K may be 0.
-        places: (B, T, K, P) the poses of those; rows of NaN where there are no more.
-        told: (B, T, h, w, D) what a model makes of it all for its tokens, where it has done so already.
     """
 
     latents: Tensor
     novelty: Tensor
-    neighbours: Tensor
-    places: Tensor
-    told: Tensor | None = None
 
     def certainty(self, ridge: float) -> Tensor:
         """(B, T) in [0, 1]: 0 where a place is new, 1 where it was recorded; logarithmic in the novelty.
@@ -65,8 +54,6 @@ class Recall(nn.Module):
         addresses: n, features of a pose; about as many as there are frames to be kept apart. Even.
         lengths: shortest and longest scale of the features, in the pose's units.
         ridge: λ.
-        neighbours: K, landmarks near each pose that are recalled beside it; as many poses are kept as there are
-            addresses.
     """
 
     frequencies: Tensor
@@ -78,28 +65,21 @@ class Recall(nn.Module):
         addresses: int,
         lengths: tuple[float, float] = (0.05, 0.5),
         ridge: float = 1e-3,
-        neighbours: int = 0,
     ) -> None:
         super().__init__()
-        self.latent_shape, self.addresses, self.ridge, self.neighbours = latent_shape, addresses, ridge, neighbours
+        self.latent_shape, self.addresses, self.ridge = latent_shape, addresses, ridge
         shortest, longest = (math.log(length) for length in lengths)
         scales = torch.empty(addresses // 2).uniform_(shortest, longest).exp()
         self.register_buffer("frequencies", torch.randn(columns, addresses // 2) / scales)
 
     def initial_state(self, batch: int) -> RecallState:
-        """The memory that has seen nothing: `covariance` P (B, n, n) and `weights` W (B, n, C·h·w), both float64.
-
-        With neighbours also `landmarks` (B, n, P) float32, the latest last; rows of NaN are none.
-        """
+        """The memory that has seen nothing: `covariance` P (B, n, n) and `weights` W (B, n, C·h·w), both float64."""
         eye = torch.eye(self.addresses, dtype=torch.float64, device=self.frequencies.device) / self.ridge
         values = math.prod(self.latent_shape)
-        state = {
+        return {
             "covariance": eye.repeat(batch, 1, 1),
             "weights": eye.new_zeros(batch, self.addresses, values),
         }
-        if self.neighbours:
-            state["landmarks"] = self._unknown(batch, self.addresses)
-        return state
 
     @torch.no_grad()
     def forward(
@@ -116,19 +96,21 @@ class Recall(nn.Module):
             noise: R of these frames; 1 for recorded ones.
         """
         batch, frames = latents.shape[:2]
-        poses = self._unknown(batch, frames) if poses is None else poses
+        addresses = self._addresses(poses, batch, frames)  # (B, T, n)
         values = latents.double().flatten(2)  # (B, T, C·h·w)
-        found = []
+        recalled, novelty = [], []
         step = max(1, BLOCK_FRAMES // chunk) * chunk
         for start in range(0, frames, step):
             rows = slice(start, start + step)
-            known, state = self._block(state, poses[:, rows], values[:, rows], chunk, noise)
-            found.append(known[:4])  # nobody has been told of it
-        return Recollection(*(torch.cat(parts, dim=1) for parts in zip(*found, strict=True))), state
+            known, new, state = self._block(state, addresses[:, rows], values[:, rows], chunk, noise)
+            recalled.append(known)
+            novelty.append(new)
+        found = torch.cat(recalled, dim=1).unflatten(2, self.latent_shape)
+        return Recollection(found.float(), torch.cat(novelty, dim=1).float()), state
 
     def gram(self, poses: Tensor) -> Tensor:
         """(T, T) float64 ΦΦᵀ of known poses (T, P): how much two of them are the same place, 1 for the very same."""
-        addresses = self._addresses(poses)
+        addresses = self._addresses(poses[None], 1, len(poses))[0]
         return addresses @ addresses.mT
 
     @torch.no_grad()
@@ -137,73 +119,39 @@ class Recall(nn.Module):
 
         As no P is carried along, the Gram matrix of the clip's own addresses is all that is needed.
         """
-        poses = self._unknown(*latents.shape[:2]) if poses is None else poses
-        addresses = self._addresses(poses)
+        addresses = self._addresses(poses, *latents.shape[:2])
         prior = addresses @ addresses.mT / self.ridge  # ΦPΦᵀ
-        solved = _solve(prior, latents.double().flatten(2), chunk, 1.0)
-        novelty = self._novelty(addresses, solved.left)
-        indices = self._nearest(poses[:, :0], poses, self._are_new(poses, novelty), chunk)
-        ways = torch.linalg.solve_triangular(solved.factor, prior, upper=False).mT  # of every frame to every other
-        near = solved.from_earlier(rows_at(ways, indices).nan_to_num(0.0), chunk)
-        return self._found(solved.recalled, novelty, near, rows_at(poses, indices))
+        recalled, left, _ = _solve(prior, latents.double().flatten(2), chunk, 1.0)
+        return Recollection(recalled.unflatten(2, self.latent_shape).float(), self._novelty(addresses, left).float())
 
     @torch.no_grad()
     def read(self, state: RecallState, poses: Tensor | None, frames: int) -> Recollection:
         """What is known of the poses (B, T, P), none of which is remembered."""
-        weights = state["weights"]
-        poses = self._unknown(len(weights), frames) if poses is None else poses
-        addresses = self._addresses(poses)
-        novelty = self._novelty(addresses, (addresses @ state["covariance"] * addresses).sum(dim=-1))
-        landmarks = state.get("landmarks", poses[:, :0])
-        none_new = torch.zeros_like(novelty, dtype=torch.bool)
-        places = rows_at(landmarks, self._nearest(landmarks, poses, none_new, frames))
-        near = self._addresses(places.flatten(1, 2)) @ weights
-        return self._found(addresses @ weights, novelty, near, places)
+        batch = len(state["weights"])
+        addresses = self._addresses(poses, batch, frames)
+        spread = addresses @ state["covariance"]
+        novelty = self._novelty(addresses, (spread * addresses).sum(dim=-1))
+        return Recollection((addresses @ state["weights"]).unflatten(2, self.latent_shape).float(), novelty.float())
 
     def _block(
-        self, state: RecallState, poses: Tensor, values: Tensor, chunk: int, noise: float
-    ) -> tuple[Recollection, RecallState]:
-        """One block of frames, all at once: what is recalled of them, and the memory after."""
+        self, state: RecallState, addresses: Tensor, values: Tensor, chunk: int, noise: float
+    ) -> tuple[Tensor, Tensor, RecallState]:
+        """One block of frames, all at once: what is recalled, what is left of the variance, and the memory after."""
         covariance, weights = state["covariance"], state["weights"]
-        addresses = self._addresses(poses)
         spread = covariance @ addresses.mT  # PΦᵀ (B, n, T)
         known = addresses @ weights
-        solved = _solve(addresses @ spread, values - known, chunk, noise)
-        novelty = self._novelty(addresses, solved.left)
+        recalled, left, solved = _solve(addresses @ spread, values - known, chunk, noise)
         gain = torch.linalg.solve_triangular(solved.factor, spread.mT, upper=False)  # (B, T, n)
         covariance = torch.baddbmm(covariance, gain.mT, gain, alpha=-1)
         if addresses.shape[1] > chunk:  # one chunk adds rounding only, and this takes long
             covariance = (covariance + covariance.mT) / 2
         after = {"covariance": covariance, "weights": torch.baddbmm(weights, gain.mT, solved.white)}
-        landmarks, new = state.get("landmarks", poses[:, :0]), self._are_new(poses, novelty)
-        indices = self._nearest(landmarks, poses, new, chunk)
-        places = rows_at(torch.cat([landmarks, poses], dim=1), indices)
-        there = self._addresses(places.flatten(1, 2))  # (B, T · K, n)
-        ways = torch.linalg.solve_triangular(solved.factor, (there @ spread).mT, upper=False).mT
-        near = there @ weights + solved.from_earlier(ways.unflatten(1, places.shape[1:3]), chunk)
-        if self.neighbours:
-            after["landmarks"] = kept(landmarks, poses, new)
-        return self._found(known + solved.recalled, novelty, near, places), after
+        return known + recalled, self._novelty(addresses, left), after
 
-    def _nearest(self, landmarks: Tensor, poses: Tensor, new: Tensor, chunk: int) -> Tensor:
-        """(B, T, K) the landmarks to recall for each frame; see `nearest`."""
-        return nearest(landmarks, poses, new, chunk, self.neighbours, self.addresses)
-
-    @staticmethod
-    def _are_new(poses: Tensor, novelty: Tensor) -> Tensor:
-        return (novelty > NEW) & ~poses.isnan().any(dim=-1)
-
-    def _found(self, recalled: Tensor, novelty: Tensor, near: Tensor, places: Tensor) -> Recollection:
-        """recalled (B, T, C·h·w), novelty (B, T), near (B, T · K, C·h·w), places (B, T, K, P)."""
-        frames = near.unflatten(1, places.shape[1:3]).unflatten(3, self.latent_shape)
-        return Recollection(recalled.unflatten(2, self.latent_shape).float(), novelty.float(), frames.float(), places)
-
-    def _unknown(self, batch: int, frames: int) -> Tensor:
-        """(B, T, P) poses of which none is known."""
-        return self.frequencies.new_full((batch, frames, len(self.frequencies)), torch.nan)
-
-    def _addresses(self, poses: Tensor) -> Tensor:
-        """(…, P) -> (…, n) float64 of length 1; zeros where a pose is unknown."""
+    def _addresses(self, poses: Tensor | None, batch: int, frames: int) -> Tensor:
+        """(B, T, n) float64 of length 1; zeros where a pose is unknown."""
+        if poses is None:
+            return torch.zeros(batch, frames, self.addresses, dtype=torch.float64, device=self.frequencies.device)
         known = ~poses.isnan().any(dim=-1, keepdim=True)
         angles = poses.nan_to_num(0.0).double() @ self.frequencies.double()
         return torch.cat([angles.cos(), angles.sin()], dim=-1) * known * (2 / self.addresses) ** 0.5
@@ -219,22 +167,9 @@ class _Solved(NamedTuple):
     """(B, T, T) L, the Cholesky factor of R + ΦPΦᵀ: row i says how frame i follows from those before it."""
     white: Tensor
     """(B, T, C·h·w) what is new in each frame."""
-    recalled: Tensor
-    """(B, T, C·h·w) what the earlier chunks tell of each frame's errors."""
-    left: Tensor
-    """(B, T) the variance that they leave."""
-
-    def from_earlier(self, ways: Tensor, chunk: int) -> Tensor:
-        """What the chunks before a frame's own tell of the errors at other places: (B, T · K, C·h·w).
-
-        Args:
-            ways: (B, T, K, T) L⁻¹ΦPφᵀ of K places for each frame.
-        """
-        number = torch.arange(ways.shape[1], device=ways.device) // chunk
-        return (ways * (number[:, None, None] > number)).flatten(1, 2) @ self.white
 
 
-def _solve(prior: Tensor, errors: Tensor, chunk: int, noise: float) -> _Solved:
+def _solve(prior: Tensor, errors: Tensor, chunk: int, noise: float) -> tuple[Tensor, Tensor, _Solved]:
     """What the earlier chunks tell of each frame's errors, and the variance that they leave.
 
     Within a chunk, no frame knows of another.
@@ -249,4 +184,4 @@ def _solve(prior: Tensor, errors: Tensor, chunk: int, noise: float) -> _Solved:
     number = torch.arange(prior.shape[-1], device=prior.device) // chunk
     before = factor * (number[:, None] > number)  # of earlier chunks
     left = prior.diagonal(dim1=-2, dim2=-1) - before.square().sum(dim=-1)
-    return _Solved(factor, white, before @ white, left)
+    return before @ white, left, _Solved(factor, white)

@@ -13,7 +13,6 @@ from lssvwm_core.compat import compile_arguments
 from lssvwm_core.model.config import ModelConfig
 from lssvwm_core.model.layer import Layer, adaptive_norm
 from lssvwm_core.model.mixer import Mixer, MixerContext
-from lssvwm_core.model.neighbours import Neighbours
 from lssvwm_core.model.odometer import Odometer
 from lssvwm_core.model.recall import Recall, Recollection
 from lssvwm_core.model.state import ModelState, state_name
@@ -53,23 +52,14 @@ class WorldModel(nn.Module):
         self.final_modulation = nn.Linear(width, 2 * width)
         self.project = nn.Linear(width, channels)
         self.recall: Recall | None = None
-        self.neighbours: Neighbours | None = None
         zeroed = [self.final_modulation, self.project]
         if config.recall:
             self.recall = Recall(
-                len(config.pose_names),
-                config.latent_shape,
-                config.recall,
-                config.recall_lengths,
-                config.recall_ridge,
-                config.recall_neighbours,
+                len(config.pose_names), config.latent_shape, config.recall, config.recall_lengths, config.recall_ridge
             )
             self.embed_recollection = nn.Linear(channels + 2, width)  # novelty and certainty with it
             self.gate = nn.Linear(width, channels)
             zeroed += [self.embed_recollection, self.gate]
-            if config.recall_neighbours:
-                numbers = math.prod(config.latent_shape)
-                self.neighbours = Neighbours(numbers, config.grid, width, config.pose_names, config.pose_kinds)
         for linear in zeroed:
             nn.init.zeros_(linear.weight)
             nn.init.zeros_(linear.bias)
@@ -102,7 +92,6 @@ class WorldModel(nn.Module):
             state.unknown_as_nan = frozenset(state_name(len(mixers), name) for name in state.mixers[-1])
         if self.recall is not None:
             state.mixers.append(self.recall.initial_state(batch))
-            state.unknown_as_nan |= {state_name(len(state.mixers) - 1, "landmarks")}
         return state
 
     def forward(
@@ -161,7 +150,7 @@ class WorldModel(nn.Module):
                 recollection = self.recall.of_clip(poses, remember, chunk)
             else:
                 recollection, others[-1] = self.recall(others[-1], poses, remember, chunk, write_noise)
-            x = x + (self._told(recollection, poses) if recollection.told is None else recollection.told)
+            x = x + self._embedded(recollection)
         seen = state.frames_seen if state.growth else min(state.frames_seen, self.config.frame_window)
         steady = self.training or (frames == chunk and seen == self.config.frame_window)  # shapes worth compiling
         context = MixerContext(seen, chunk, poses, keep)
@@ -185,30 +174,20 @@ class WorldModel(nn.Module):
 
     @torch.no_grad()
     def recollect(self, state: ModelState, conditions: Mapping[str, Tensor], frames: int) -> Recollection | None:
-        """What the memory by least squares says of T frames that follow `state`; None for a model that has none.
-
-        What the tokens are told of it is computed here too, once for all denoising steps.
-        """
+        """What the memory by least squares says of T frames that follow `state`; None for a model that has none."""
         if self.recall is None:
             return None
         poses, others = conditions.get("pose"), state.mixers[len(self.mixers) :]
         if self.odometer is not None:
             poses, _ = self.odometer(poses, conditions.get("action"), others[0], frames)
-        recollection = self.recall.read(others[-1], poses, frames)
-        return recollection._replace(told=self._told(recollection, poses))
+        return self.recall.read(others[-1], poses, frames)
 
-    def _told(self, recollection: Recollection, poses: Tensor | None) -> Tensor:
-        """What is recalled, how well the place is known, and what was seen near it, as a part of the tokens.
-
-        (B, T, h, w, D); `poses` (B, T, P) are those of the frames.
-        """
+    def _embedded(self, recollection: Recollection) -> Tensor:
+        """What is recalled, and how well the place is known, as a part of the tokens (B, T, h, w, D)."""
         recalled = patchify(recollection.latents, self.config.patch)
         known = torch.stack([recollection.novelty, recollection.certainty(self.config.recall_ridge)], dim=-1)
         known = known[:, :, None, None].expand(*recalled.shape[:-1], 2)
-        told: Tensor = self.embed_recollection(torch.cat([recalled, known], dim=-1)).float()
-        if self.neighbours is None or poses is None:
-            return told
-        return told + self.neighbours(recollection.neighbours, recollection.places, poses).float()
+        return self.embed_recollection(torch.cat([recalled, known], dim=-1)).float()
 
     def _towards_recalled(
         self, velocity: Tensor, gate: Tensor, noisy: Tensor, noise_levels: Tensor, recollection: Recollection

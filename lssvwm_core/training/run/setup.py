@@ -132,8 +132,7 @@ def starting_model(
         if initial.config.recall:
             measured["recall_lengths"] = initial.config.recall_lengths
         if run.last is not None:
-            for name in ("recall", "recall_neighbours"):  # today's preset may have what that of the run's start had not
-                measured[name] = getattr(initial.config, name)
+            measured["recall"] = initial.config.recall  # today's preset may have what that of the run's start had not
             measured["patch"] = initial.config.patch
         if run.last is None and not config.distill and not initial.config.odometry:
             measured |= odometry_fields(shards)  # no weights depend on it
@@ -156,8 +155,6 @@ def starting_model(
     given: dict[str, Any] = {name: getattr(shape, name) for name in ODOMETRY}
     if not initial.config.recall:  # a memory can be added to a world that has none
         given |= {name: getattr(shape, name) for name in ("recall", "recall_lengths", "recall_ridge")}
-    if not initial.config.recall_neighbours:  # and neighbours to that memory
-        given["recall_neighbours"] = shape.recall_neighbours
     if replace(initial.config, **given) != shape:
         raise LssvwmError(f"{init_from}: its model differs from this run's; give the same preset and --set model.…")
     model.load_state_dict(model.state_dict() | initial.state_dict())

@@ -121,7 +121,7 @@ def flops_a_frame(config: ModelConfig) -> float:
 
     Those of a memory by least squares are left out: they are few, are not learnt, and grow with the clip.
     """
-    config = replace(config, recall=0, recall_neighbours=0)
+    config = replace(config, recall=0)
     least = 20 * config.frame_window  # as long as clips are
     lengths = {chunk: least + -least % chunk for chunk in config.chunk_sizes}
     return fmean(step_cost(config, 1, lengths[chunk], chunk).flops / lengths[chunk] for chunk in config.chunk_sizes)

@@ -25,7 +25,7 @@ def walk(frames: int, seed: int = 0, batch: int = 2) -> tuple[Tensor, Tensor]:
 
 def direct(memory: Recall, poses: Tensor, latents: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
     """P and W of one world by solving the normal equations of all its frames at once, in float64."""
-    addresses = memory._addresses(poses)
+    addresses = memory._addresses(poses[None], 1, len(poses))[0]
     weighted = addresses.mT / noise
     information = memory.ridge * torch.eye(memory.addresses, dtype=torch.float64) + weighted @ addresses
     covariance = torch.linalg.inv(information)
@@ -52,7 +52,7 @@ def test_each_chunk_is_recalled_from_those_before_it_alone(chunk: int) -> None:
         covariance, weights = direct(
             memory, poses[0, :start], latents[0, :start], torch.ones(start, dtype=torch.float64)
         )
-        addresses = memory._addresses(poses)[0, start : start + chunk]
+        addresses = memory._addresses(poses, 1, 20)[0, start : start + chunk]
         expected = (addresses @ weights).float().unflatten(1, SHAPE)
         torch.testing.assert_close(found.latents[0, start : start + chunk], expected, atol=1e-5, rtol=1e-5)
         novelty = memory.ridge * (addresses @ covariance * addresses).sum(dim=-1)

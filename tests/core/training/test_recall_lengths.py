@@ -23,7 +23,7 @@ def shards(lengths: tuple[float, float], unknown: int = 0) -> Any:
         poses = torch.rand(200, 4, generator=rng).mul(torch.tensor([4.0, 4.0, 1.0, 1.0]))
         torch.manual_seed(number)
         memory = Recall(4, CONFIG.latent_shape, 1000, lengths)
-        addresses = memory._addresses(poses)
+        addresses = memory._addresses(poses[None], 1, 200)[0]
         values = addresses @ torch.randn(1000, 32, generator=rng).double()
         poses[:unknown] = torch.nan
         stored[number] = {"poses": poses.numpy(), "latents": values.unflatten(1, (2, 4, 4)).numpy().astype(np.float16)}
