@@ -18,6 +18,7 @@ from lssvwm_datasets.shards import ShardSet
 LAGS = 4  # actions that a step depends on: at the maze's 4 Hz, turns coast for one or two
 PAIRS = 2  # of successive actions that do something together: the latest with the one before, that with the next
 EPISODES = 100  # at most
+MOST_COLUMNS = 12  # of an action, for which pairs are fitted: there are twice as many as their square
 TRIMMINGS, SPREAD = 5, 2.5  # steps further from the fit than so many standard deviations were stopped by a wall
 
 Odometry = tuple[tuple[float, ...], ...]
@@ -26,13 +27,18 @@ Odometry = tuple[tuple[float, ...], ...]
 def odometry_fields(shards: ShardSet) -> dict[str, Any]:
     """The fields of a model's config that tell of its odometer."""
     odometry = fit_odometry(shards)
-    return {"odometry": odometry, "odometry_pairs": PAIRS if odometry else 0}
+    return {"odometry": odometry, "odometry_pairs": pairs_of(shards) if odometry else 0}
+
+
+def pairs_of(shards: ShardSet) -> int:
+    """How many pairs of successive actions are fitted."""
+    return PAIRS if len(shards.header.action_names) <= MOST_COLUMNS else 0
 
 
 def fit_odometry(shards: ShardSet) -> Odometry:
     """What the last actions add to a step, as `motions_between` measures it: see `lssvwm_core.model.odometer`.
 
-    (LAGS · A + PAIRS · A², P - 1), first for each column of each action, then for each two of each pair. Empty where
+    (LAGS · A + pairs · A², P - 1), first for each column of each action, then for each two of each pair. Empty where
     the shards lack actions, or poses with a position on the ground and a heading.
     """
     plane = plane_of(shards.header.pose_names, shards.header.pose_kinds)
@@ -45,7 +51,7 @@ def fit_odometry(shards: ShardSet) -> Odometry:
         assert poses is not None  # the header names them
         padded = np.pad(actions, ((LAGS - 1, 0), (0, 0)))
         recent = sliding_window_view(padded, LAGS, axis=0)[..., ::-1].swapaxes(1, 2)  # (T, LAGS, A), the latest first
-        known.append(features(torch.from_numpy(recent.copy()), PAIRS).numpy()[1:])
+        known.append(features(torch.from_numpy(recent.copy()), pairs_of(shards)).numpy()[1:])
         motions.append(motions_between(poses, plane))
     columns = len(shards.header.action_names)
     fitted = _fit(np.concatenate(known), np.concatenate(motions), LAGS * columns)

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pytest
 import torch
 
 from lssvwm_core.model.odometer import Odometer
-from lssvwm_core.training.data.odometry import PAIRS, _fit, fit_odometry, motions_between
+from lssvwm_core.training.data.odometry import PAIRS, _fit, fit_odometry, motions_between, odometry_fields
 from lssvwm_core.training.loop import train
 from lssvwm_core.training.run.config import make_config
 from lssvwm_core.training.run.folder import Run
@@ -40,6 +41,13 @@ def test_real_walks_are_reckoned_from_their_actions(workspace: Path) -> None:
     turned = (reckoned * truth)[:, -1, 2:].sum(dim=-1).clamp(-1, 1).arccos().rad2deg()
     assert astray.median() < 0.1, astray
     assert turned.median() < 2, turned
+
+
+def test_pairs_of_many_columns_are_left_out(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shards = open_shards(workspace / "data/maze", "train")
+    assert (len(fit_odometry(shards)), odometry_fields(shards)["odometry_pairs"]) == (4 * 6 + 2 * 36, 2)
+    monkeypatch.setattr("lssvwm_core.training.data.odometry.MOST_COLUMNS", 5)
+    assert (len(fit_odometry(shards)), odometry_fields(shards)["odometry_pairs"]) == (4 * 6, 0)
 
 
 def test_steps_that_walls_stopped_do_not_count() -> None:
