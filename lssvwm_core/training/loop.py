@@ -1,8 +1,8 @@
 """The training loop: a run's batches, step by step, to checkpoints.
 
 One process, several GPUs and `torchrun` are the same code, by Accelerate. Everything random in a step follows from
-(seed, step, number of the clip), so a run that was interrupted and resumed has exactly the weights of one that was not,
-and several processes train as one does.
+(seed, step, number of the clip), so a run that was interrupted and resumed has exactly the weights of one that was not
+(on GPUs but for the order in which their kernels add), and several processes train as one does.
 """
 
 import contextlib

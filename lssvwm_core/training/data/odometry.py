@@ -39,7 +39,7 @@ def fit_odometry(shards: ShardSet) -> Odometry:
     """What the last actions add to a step, as `motions_between` measures it: see `lssvwm_core.model.odometer`.
 
     (LAGS · A + pairs · A², P - 1), first for each column of each action, then for each two of each pair. Empty where
-    the shards lack actions, or poses with a position on the ground and a heading.
+    the shards lack actions, or poses with a position on the ground and a heading, or where none of these is known.
     """
     plane = plane_of(shards.header.pose_names, shards.header.pose_kinds)
     if plane is None or not shards.header.action_names:
@@ -53,8 +53,11 @@ def fit_odometry(shards: ShardSet) -> Odometry:
         recent = sliding_window_view(padded, LAGS, axis=0)[..., ::-1].swapaxes(1, 2)  # (T, LAGS, A), the latest first
         known.append(features(torch.from_numpy(recent.copy()), pairs_of(shards)).numpy()[1:])
         motions.append(motions_between(poses, plane))
-    columns = len(shards.header.action_names)
-    fitted = _fit(np.concatenate(known), np.concatenate(motions), LAGS * columns)
+    steps, moved = np.concatenate(known).astype(np.float64), np.concatenate(motions)
+    free = np.isfinite(steps).all(axis=1) & np.isfinite(moved).all(axis=1)
+    if not free.any():
+        return ()
+    fitted = _fit(steps[free], moved[free], LAGS * len(shards.header.action_names))
     return tuple(tuple(round(float(value), 5) for value in row) for row in fitted)
 
 
@@ -81,8 +84,6 @@ def _fit(known: NDArray[np.floating], motions: NDArray[np.float64], singles: int
     What pairs add, the columns from `singles` on, is held near zero as by one step that shows it: where a pair was
     hardly seen, what its actions do alone tells more.
     """
-    free = np.isfinite(known).all(axis=1) & np.isfinite(motions).all(axis=1)
-    known, motions = known[free].astype(np.float64), motions[free]
     held = np.diag(np.abs(known).max(axis=0))[singles:]
     kept = np.ones(len(motions), dtype=bool)
     for _ in range(TRIMMINGS):

@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from lssvwm_core.model.odometer import Odometer
 from lssvwm_core.training.data.odometry import PAIRS, _fit, fit_odometry, motions_between, odometry_fields
@@ -17,7 +18,7 @@ from lssvwm_core.training.run.folder import Run
 from lssvwm_core.training.run.setup import open_run
 from lssvwm_core.world import load_model, save_world
 from lssvwm_datasets.poses import Plane
-from lssvwm_datasets.shards import open_shards
+from lssvwm_datasets.shards import ShardSet, StoredEpisode, open_shards
 
 FRAMES = 50
 SHAPE = ("recall", "width", "depth", "headdim", "d_state")  # of the workspace's model
@@ -48,6 +49,21 @@ def test_pairs_of_many_columns_are_left_out(workspace: Path, monkeypatch: pytest
     assert (len(fit_odometry(shards)), odometry_fields(shards)["odometry_pairs"]) == (4 * 6 + 2 * 36, 2)
     monkeypatch.setattr("lssvwm_core.training.data.odometry.MOST_COLUMNS", 5)
     assert (len(fit_odometry(shards)), odometry_fields(shards)["odometry_pairs"]) == (4 * 6, 0)
+
+
+@pytest.mark.parametrize("unknown", ["poses", "actions"])
+def test_where_nothing_is_known_nothing_is_fitted(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, unknown: str
+) -> None:
+    shards = open_shards(workspace / "data/maze", "train")
+    read = ShardSet.read
+
+    def read_blind(self: ShardSet, episode: StoredEpisode, name: str) -> NDArray[np.float32] | None:
+        rows = read(self, episode, name)
+        return np.full_like(rows, np.nan) if rows is not None and name == unknown else rows
+
+    monkeypatch.setattr(ShardSet, "read", read_blind)
+    assert odometry_fields(shards) == {"odometry": (), "odometry_pairs": 0}
 
 
 def test_steps_that_walls_stopped_do_not_count() -> None:
