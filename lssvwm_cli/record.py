@@ -45,7 +45,14 @@ def record(
         typer.Option(help="Folder to write to; episodes that are there already are kept. [default: recordings/NAME]"),
     ] = None,
     jobs: Jobs = "auto",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the first training world; the next has seed + 1.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Seed of the first training world, below 1,000,000; the next has seed + 1. Those of evaluation "
+            "are 1,000,000 higher.",
+        ),
+    ] = 0,
     compact: Annotated[
         bool, typer.Option("--compact", help="Write files that are a quarter smaller, which takes ten times longer.")
     ] = False,
