@@ -22,7 +22,7 @@ def imports(folder: str) -> dict[str, set[str]]:
 def environment_modules() -> set[str]:
     """The packages of single environments: what the registry imports to list them, but for what all share."""
     source = ROOT / "datasets/lssvwm_datasets/environments.py"
-    shared = {"lssvwm_datasets.environment", "lssvwm_datasets.errors"}
+    shared = {"lssvwm_datasets.environment", "lssvwm_datasets.errors", "lssvwm_datasets.minecraft_play"}
     found = {name for name in IMPORT.findall(source.read_text(encoding="utf-8")) if name.startswith("lssvwm_datasets.")}
     return {name.rpartition(".")[0] if name.count(".") > 1 else name for name in found - shared}
 

@@ -9,6 +9,7 @@ from lssvwm_datasets.environment import Environment
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.luanti.luanti import LUANTI
 from lssvwm_datasets.memory_maze.maze import MAZE
+from lssvwm_datasets.minecraft_play import MinecraftColumns, minecraft_of
 
 ENVIRONMENTS = {
     environment.name: environment
@@ -19,19 +20,23 @@ ENVIRONMENTS = {
 }  # fmt: skip
 
 
-class Columns(Protocol):
+class Columns(MinecraftColumns, Protocol):
     """What tells an environment: of a shard's header, for example."""
 
     @property
     def dataset(self) -> str: ...
-    @property
-    def action_names(self) -> tuple[str, ...]: ...
-    @property
-    def pose_names(self) -> tuple[str, ...]: ...
 
 
 def environment_of(columns: Columns) -> Environment | None:
-    """The environment that data are from: it has their actions, and their poses where they have any.
+    """The environment that data are from: that of their columns, else Minecraft where they have its controls.
+
+    None where there is none.
+    """
+    return listed_environment(columns) or minecraft_of(columns)
+
+
+def listed_environment(columns: Columns) -> Environment | None:
+    """The environment of `ENVIRONMENTS` that has the data's actions, and their poses where they have any.
 
     Of several, the one that the data set is named after. None where there is none.
     """

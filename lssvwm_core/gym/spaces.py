@@ -7,7 +7,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from lssvwm_core.world import World
-from lssvwm_datasets.environments import environment_of, moves_of
+from lssvwm_datasets.environments import listed_environment, moves_of
 
 DEVIATIONS = 4  # of a continuous column from its mean, in the data, that an agent may choose
 DEGREES = 180.0  # either way, where nothing is known of the data
@@ -21,11 +21,11 @@ def observation_space(world: World) -> spaces.Space[Any]:
 def action_space(world: World) -> spaces.Space[Any]:
     """What an agent chooses in a step.
 
-    `Discrete` for the moves of a known environment, and where one column of an action is 1; `MultiBinary` where each is
-    0 or 1; else a `Box`, one number a column.
+    `Discrete` for the moves of an environment that is listed, and where one column of an action is 1; `MultiBinary`
+    where each is 0 or 1; else a `Box`, one number a column, as for Minecraft's keys and camera.
     """
     units = _units(world)
-    if environment_of(world.header) is not None or set(units) == {"one-hot"}:
+    if listed_environment(world.header) is not None or set(units) == {"one-hot"}:
         return spaces.Discrete(len(moves_of(world.header)[0]))
     if set(units) <= {"one-hot", "binary"}:
         return spaces.MultiBinary(len(units))

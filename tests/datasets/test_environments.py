@@ -6,17 +6,29 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from lssvwm_datasets import reckoning, teco, vpt, worldmem
 from lssvwm_datasets.environment import Environment
-from lssvwm_datasets.environments import ENVIRONMENTS, environment_named, environment_of, moves_of
+from lssvwm_datasets.environments import (
+    ENVIRONMENTS,
+    environment_named,
+    environment_of,
+    listed_environment,
+    moves_of,
+)
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.luanti.luanti import LUANTI
 from lssvwm_datasets.memory_maze.maze import MAZE
+from lssvwm_datasets.minecraft_play import NEEDED
 
 ROW = np.array([4.5, 4.5, 1, 0], np.float32)
 
 
-def columns(dataset: str, actions: tuple[str, ...], poses: tuple[str, ...]) -> SimpleNamespace:
-    return SimpleNamespace(dataset=dataset, action_names=actions, pose_names=poses)
+def columns(
+    dataset: str, actions: tuple[str, ...], poses: tuple[str, ...], fps: float = 20.0, kinds: tuple[str, ...] = ()
+) -> SimpleNamespace:
+    return SimpleNamespace(
+        dataset=dataset, action_names=actions, action_units=(), pose_names=poses, pose_kinds=kinds, fps=fps
+    )
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS.values(), ids=list(ENVIRONMENTS))
@@ -68,6 +80,31 @@ def test_a_full_turn_ends_where_it_began() -> None:
 )
 def test_data_find_their_environment_by_their_columns(data: SimpleNamespace, found: Environment | None) -> None:
     assert environment_of(data) is found
+
+
+@pytest.mark.parametrize(
+    ("data", "turn", "move", "row"),
+    [
+        (columns("minerl", (*NEEDED, "attack"), reckoning.NAMES, kinds=reckoning.KINDS), 48, "attack", {"attack": 1}),
+        (columns("vpt", vpt.ACTION_NAMES, ()), 48, "turn_left", {"camera_yaw": -7.5}),
+        (columns("worldmem", worldmem.ACTION_NAMES, ("x", "y"), fps=10.0), 24, "look_down", {"camera_pitch": 15}),
+        (columns("teco", teco.MINECRAFT_ACTIONS, reckoning.NAMES), 18, "left", {"left": 1}),
+    ],
+    ids=lambda one: getattr(one, "dataset", None),
+)
+def test_minecraft_is_played_by_the_columns_of_its_data(
+    data: SimpleNamespace, turn: int, move: str, row: dict[str, float]
+) -> None:
+    environment = environment_of(data)
+    assert environment is not None
+    assert (environment.action_names, environment.pose_names) == (data.action_names, data.pose_names)
+    assert environment.full_turn is not None
+    assert environment.full_turn.frames == turn
+    assert set(environment.keys.values()) <= set(environment.move_names)
+    chosen = environment.move_rows[environment.move_names.index(move)]
+    assert {name: value for name, value in zip(data.action_names, chosen, strict=True) if value} == row
+    assert not environment.move_rows[environment.move_names.index(environment.idle)][1:].any()
+    assert listed_environment(data) is None
 
 
 def test_of_environments_with_the_same_columns_the_named_one_is_meant(monkeypatch: pytest.MonkeyPatch) -> None:

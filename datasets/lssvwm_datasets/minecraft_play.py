@@ -1,0 +1,109 @@
+"""How to move in Minecraft, whatever columns of its controls a data set holds.
+
+MineRL, VPT and WorldMem record keys and the camera's degrees beside controls of their own, TECO four actions. A world
+of theirs is played, turned and listed actions for by the same moves; controls that no move uses are left alone.
+"""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from lssvwm_datasets.environment import Environment, FullTurn
+from lssvwm_datasets.teco import MINECRAFT_ACTIONS
+from lssvwm_datasets.teco import TURN as TECO_TURN
+
+TURN_RATE = 150.0  # degrees a second, while a key is held
+NEEDED = ("forward", "back", "left", "right", "jump", "sneak", "sprint", "camera_pitch", "camera_yaw")
+KEYS = {
+    "w": "forward",
+    "a": "turn_left",
+    "s": "back",
+    "d": "turn_right",
+    "q": "forward_left",
+    "e": "forward_right",
+    "j": "jump",
+    "r": "sprint",
+    "i": "look_up",
+    "k": "look_down",
+    "z": "strafe_left",
+    "c": "strafe_right",
+    "f": "attack",
+    "u": "use",
+    "ArrowUp": "forward",
+    "ArrowLeft": "turn_left",
+    "ArrowDown": "back",
+    "ArrowRight": "turn_right",
+}
+TECO_KEYS = {
+    "w": "forward",
+    "a": "left",
+    "d": "right",
+    "ArrowUp": "forward",
+    "ArrowLeft": "left",
+    "ArrowRight": "right",
+}
+
+
+class MinecraftColumns(Protocol):
+    """What a data set of Minecraft says of its columns."""
+
+    @property
+    def action_names(self) -> tuple[str, ...]: ...
+    @property
+    def action_units(self) -> tuple[str, ...]: ...
+    @property
+    def pose_names(self) -> tuple[str, ...]: ...
+    @property
+    def pose_kinds(self) -> tuple[str, ...]: ...
+    @property
+    def fps(self) -> float: ...
+
+
+def walking(degrees: float) -> dict[str, dict[str, float]]:
+    """Moves of an agent on foot, by the columns that every data set has; turns are of so many degrees a frame."""
+    return {
+        "stay": {},
+        "forward": {"forward": 1},
+        "back": {"back": 1},
+        "strafe_left": {"left": 1},
+        "strafe_right": {"right": 1},
+        "turn_left": {"camera_yaw": -degrees},
+        "turn_right": {"camera_yaw": degrees},
+        "forward_left": {"forward": 1, "camera_yaw": -degrees},
+        "forward_right": {"forward": 1, "camera_yaw": degrees},
+        "jump": {"forward": 1, "jump": 1},
+        "sprint": {"forward": 1, "sprint": 1},
+        "look_up": {"camera_pitch": -degrees},
+        "look_down": {"camera_pitch": degrees},
+    }
+
+
+def keys_of(moves: Mapping[str, object]) -> dict[str, str]:
+    """The keys of those moves that there are."""
+    return {key: move for key, move in KEYS.items() if move in moves}
+
+
+def minecraft_of(columns: MinecraftColumns) -> Environment | None:
+    """Minecraft with the columns of a data set; None where these are not Minecraft's."""
+    if columns.action_names == MINECRAFT_ACTIONS:
+        moves: dict[str, dict[str, float]] = {}
+        keys, turn, idle = TECO_KEYS, FullTurn("left", round(360 / TECO_TURN)), MINECRAFT_ACTIONS[0]
+    elif set(NEEDED) <= set(columns.action_names):
+        degrees = TURN_RATE / columns.fps
+        moves = walking(degrees)
+        moves |= {name: {name: 1.0} for name in ("attack", "use") if name in columns.action_names}
+        keys, turn, idle = keys_of(moves), FullTurn("turn_left", round(360 / degrees)), "stay"
+    else:
+        return None
+    return Environment(
+        name="minecraft",
+        title="Minecraft",
+        action_names=columns.action_names,
+        action_units=columns.action_units,
+        moves=moves,
+        pose_names=columns.pose_names,
+        pose_kinds=columns.pose_kinds,
+        fps=columns.fps,
+        idle=idle,
+        keys=keys,
+        full_turn=turn,
+    )
