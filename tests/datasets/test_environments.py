@@ -44,7 +44,7 @@ def test_moves_are_rows_of_the_actions_columns() -> None:
     np.testing.assert_array_equal(MAZE.move_rows, np.eye(6))
     rows = dict(zip(LUANTI.move_names, LUANTI.move_rows.tolist(), strict=True))
     assert rows["stay"] == [0] * 9
-    assert rows["forward_left"] == [1, 0, 0, 0, 0, 0, 0, 0, -15]
+    assert rows["forward_turn_left"] == [1, 0, 0, 0, 0, 0, 0, 0, -15], "two keys held: their names together (play.js)"
     assert LUANTI.full_turn
     assert abs(rows[LUANTI.full_turn.move][-1] * LUANTI.full_turn.frames) == 360
     names, found = moves_of(columns("luanti", LUANTI.action_names, LUANTI.pose_names))
