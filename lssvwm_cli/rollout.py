@@ -17,7 +17,14 @@ def rollout(
     checkpoint: Checkpoint = None,
     data: Start = None,
     episode: Episode = 0,
-    context: Annotated[int, typer.Option(min=0, help="Recorded frames that the world sees first.")] = 240,
+    context: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Recorded frames that the world sees first. [default: 240, but half of --frames at most, and what the "
+            "episode has]",
+        ),
+    ] = None,
     actions: Annotated[
         str, typer.Option(help="recorded (and then the explorer's), explore, or a list such as `forward*10,left*5`.")
     ] = "recorded",

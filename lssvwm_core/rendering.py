@@ -19,6 +19,7 @@ from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.files import written_whole
 from lssvwm_datasets.poses import places_of
 
+USUAL_CONTEXT = 240  # frames, where the recording has as many (paper, long generation)
 FPS_FACTOR = 4  # of a video's frames a second to the recording's
 SPEED_FRAMES = 100  # generated frames at the start and at the end whose speeds are compared
 
@@ -27,8 +28,8 @@ SPEED_FRAMES = 100  # generated frames at the start and at the end whose speeds 
 class RenderOptions:
     frames: int = 800
     """Length of the whole video, context included."""
-    context: int = 240
-    """Frames of the recording that the world sees first (paper, long generation: 240)."""
+    context: int | None = None
+    """Frames of the recording that the world sees first; None: `USUAL_CONTEXT`, but no more than half of the video."""
     actions: str = RECORDED
     """`recorded` (then the explorer), `explore`, or a list such as `forward*10,left*5`, repeated."""
     conditions: tuple[str, ...] = ("pose", "action")
@@ -146,7 +147,8 @@ def _start(world: World, episode: EncodedEpisode | None, options: RenderOptions)
         return _Start(rollout, 0, extra.get("pose"), extra.get("layout"), None)
     if episode is None:
         raise ValueError("a rollout needs an episode or a state to load")
-    context = options.context
+    usual = min(USUAL_CONTEXT, options.frames // 2, len(episode))
+    context = usual if options.context is None else options.context
     if context >= options.frames:
         raise LssvwmError(f"--frames {options.frames}: nothing is left to generate after {context} frames of --context")
     if context > len(episode):

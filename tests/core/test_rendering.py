@@ -39,6 +39,16 @@ def test_any_context_works_with_any_chunk(workspace: Path, tmp_path: Path, conte
     assert len(video(tmp_path / "v.mp4")) == 40
 
 
+@pytest.mark.parametrize(
+    ("world", "frames", "generated"), [("test", 30, 15), ("luanti-world", 330, 330 - 161)], ids=["half", "all there is"]
+)
+def test_the_usual_context_fits_the_video_and_the_recording(
+    workspace: Path, tmp_path: Path, world: str, frames: int, generated: int
+) -> None:
+    options = ("--checkpoint", world, "--frames", str(frames), "--steps", "1", "--out", str(tmp_path / "v.mp4"))
+    assert json.loads(lssvwm(workspace, "rollout", *options, "--json").stdout)["generated"] == generated
+
+
 def test_a_gif_for_pages(workspace: Path, tmp_path: Path) -> None:
     for name in ("v.mp4", "v.gif"):
         lssvwm(workspace, *SHORT, "--out", str(tmp_path / name), "--side-by-side", "--fps", "10")

@@ -132,8 +132,9 @@ def test_without_a_name_the_latest_run_is_taken_else_the_shipped_world(
     assert resolve_world(None) == Run(Path("runs/a")).world
 
 
-def test_the_shipped_world_loads_and_dreams() -> None:
-    world = load_world("maze-world", "cpu").sampled_with(steps=1)
+@pytest.mark.parametrize("name", ["maze-world", "luanti-world"])
+def test_the_shipped_worlds_load_and_dream(name: str) -> None:
+    world = load_world(name, "cpu").sampled_with(steps=1)
     state = world.reset()
     chunk = world.generate(state, {}, torch.Generator().manual_seed(0))
     frames = world.decode(chunk[0])
