@@ -3,7 +3,7 @@
 
 const $ = (id) => document.getElementById(id);
 const SIGNS = { ArrowUp: "↑", ArrowLeft: "←", ArrowDown: "↓", ArrowRight: "→" };
-const KEYBOARD = ["qwe", "asd", "zxc"]; // where buttons lie, if each action has one of these keys
+const KEYBOARD = ["qwertyuiop", "asdfghjkl", "zxcvbnm"]; // where buttons lie, if actions have such keys
 const LONGEST_PATH = 5000;
 
 let socket = null, actions = [], keys = {}, status = null, layout = null, path = [], context = 0, scene = null;
@@ -77,28 +77,30 @@ function greet(hello) {
   $("start").step = hello.context;
   keys = hello.keys;
   const places = actions.map((_, action) => place(action));
-  const plain = !places.every(Boolean);
-  $("pad").classList.toggle("plain", plain);
-  $("pad").replaceChildren(...actions.map((_, action) => button(action, plain ? null : places[action])));
+  const columns = [...new Set(places.filter(Boolean).map((where) => where.column))].sort((one, other) => one - other);
+  $("pad").classList.toggle("plain", !columns.length);
+  $("pad").style.setProperty("--columns", columns.length);
+  $("pad").replaceChildren(...actions.map((_, action) => button(action, places[action], columns)));
 }
 
 const keysOf = (action) => Object.keys(keys).filter((key) => keys[key] === action);
 
-// Row and column of an action's key on the left of a keyboard.
+// Row and column of an action's key on a keyboard.
 function place(action) {
   for (const key of keysOf(action)) {
     const row = KEYBOARD.findIndex((letters) => letters.includes(key));
-    if (row >= 0) return { row: row + 1, column: KEYBOARD[row].indexOf(key) + 1 };
+    if (row >= 0) return { row, column: KEYBOARD[row].indexOf(key) };
   }
   return null;
 }
 
-function button(action, where) {
+// Columns in which no key lies are left out; an action without a place takes a free one.
+function button(action, where, columns) {
   const made = document.createElement("button"), name = document.createElement("small");
   name.textContent = actions[action].replaceAll("_", " ");
   made.append(keysOf(action).map((key) => SIGNS[key] ?? key.toUpperCase()).join(" "), name);
   made.dataset.action = actions[action];
-  if (where) { made.style.gridRow = where.row; made.style.gridColumn = where.column; }
+  if (where) { made.style.gridRow = where.row + 1; made.style.gridColumn = columns.indexOf(where.column) + 1; }
   made.onpointerdown = (event) => { made.setPointerCapture(event.pointerId); hold(`pad ${action}`); };
   made.onpointerup = made.onpointercancel = () => release(`pad ${action}`);
   made.oncontextmenu = (event) => event.preventDefault();
