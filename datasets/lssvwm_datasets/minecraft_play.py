@@ -11,7 +11,7 @@ from lssvwm_datasets.environment import Environment, FullTurn
 from lssvwm_datasets.teco import MINECRAFT_ACTIONS
 from lssvwm_datasets.teco import TURN as TECO_TURN
 
-TURN_RATE = 150.0  # degrees a second, while a key is held
+TURN_RATE = 150.0  # degrees a second, about, while a key is held: a full turn is a whole number of frames
 NEEDED = ("forward", "back", "left", "right", "jump", "sneak", "sprint", "camera_pitch", "camera_yaw")
 KEYS = {
     "w": "forward",
@@ -88,10 +88,10 @@ def minecraft_of(columns: MinecraftColumns) -> Environment | None:
         moves: dict[str, dict[str, float]] = {}
         keys, turn, idle = TECO_KEYS, FullTurn("left", round(360 / TECO_TURN)), MINECRAFT_ACTIONS[0]
     elif set(NEEDED) <= set(columns.action_names):
-        degrees = TURN_RATE / columns.fps
-        moves = walking(degrees)
+        frames = max(1, round(360 * columns.fps / TURN_RATE))
+        moves = walking(360 / frames)
         moves |= {name: {name: 1.0} for name in ("attack", "use") if name in columns.action_names}
-        keys, turn, idle = keys_of(moves), FullTurn("turn_left", round(360 / degrees)), "stay"
+        keys, turn, idle = keys_of(moves), FullTurn("turn_left", frames), "stay"
     else:
         return None
     return Environment(

@@ -88,6 +88,7 @@ def test_data_find_their_environment_by_their_columns(data: SimpleNamespace, fou
         (columns("minerl", (*NEEDED, "attack"), reckoning.NAMES, kinds=reckoning.KINDS), 48, "attack", {"attack": 1}),
         (columns("vpt", vpt.ACTION_NAMES, ()), 48, "turn_left", {"camera_yaw": -7.5}),
         (columns("worldmem", worldmem.ACTION_NAMES, ("x", "y"), fps=10.0), 24, "look_down", {"camera_pitch": 15}),
+        (columns("vpt", vpt.ACTION_NAMES, (), fps=24.0), 58, "turn_right", {"camera_yaw": pytest.approx(360 / 58)}),
         (columns("teco", teco.MINECRAFT_ACTIONS, reckoning.NAMES), 18, "left", {"left": 1}),
     ],
     ids=lambda one: getattr(one, "dataset", None),
