@@ -7,12 +7,15 @@ of theirs is played, turned and listed actions for by the same moves; controls t
 from collections.abc import Mapping
 from typing import Protocol
 
+from lssvwm_datasets import reckoning
 from lssvwm_datasets.environment import Environment, FullTurn
 from lssvwm_datasets.teco import MINECRAFT_ACTIONS
 from lssvwm_datasets.teco import TURN as TECO_TURN
 
 TURN_RATE = 150.0  # degrees a second, about, while a key is held: a full turn is a whole number of frames
-NEEDED = ("forward", "back", "left", "right", "jump", "sneak", "sprint", "camera_pitch", "camera_yaw")
+FASTEST = 1000.0  # frames a second; configs come from anywhere
+CAMERA = ("camera_pitch", "camera_yaw")
+NEEDED = ("forward", "back", "left", "right", "jump", "sneak", "sprint", *CAMERA)
 KEYS = {
     "w": "forward",
     "a": "turn_left",
@@ -84,20 +87,25 @@ def keys_of(moves: Mapping[str, object]) -> dict[str, str]:
 
 def minecraft_of(columns: MinecraftColumns) -> Environment | None:
     """Minecraft with the columns of a data set; None where these are not Minecraft's."""
-    if columns.action_names == MINECRAFT_ACTIONS:
+    names, units = columns.action_names, dict(zip(columns.action_names, columns.action_units, strict=False))
+    if names == MINECRAFT_ACTIONS and columns.pose_names == reckoning.NAMES:  # other agents turn by these names, too
         moves: dict[str, dict[str, float]] = {}
         keys, turn, idle = TECO_KEYS, FullTurn("left", round(360 / TECO_TURN)), MINECRAFT_ACTIONS[0]
-    elif set(NEEDED) <= set(columns.action_names):
+    elif (
+        set(NEEDED) <= set(names)
+        and all(units.get(name, "degrees") == "degrees" for name in CAMERA)
+        and columns.fps <= FASTEST
+    ):
         frames = max(1, round(360 * columns.fps / TURN_RATE))
         moves = walking(360 / frames)
-        moves |= {name: {name: 1.0} for name in ("attack", "use") if name in columns.action_names}
+        moves |= {name: {name: 1.0} for name in ("attack", "use") if name in names}
         keys, turn, idle = keys_of(moves), FullTurn("turn_left", frames), "stay"
     else:
         return None
     return Environment(
         name="minecraft",
         title="Minecraft",
-        action_names=columns.action_names,
+        action_names=names,
         action_units=columns.action_units,
         moves=moves,
         pose_names=columns.pose_names,

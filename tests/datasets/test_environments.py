@@ -24,10 +24,15 @@ ROW = np.array([4.5, 4.5, 1, 0], np.float32)
 
 
 def columns(
-    dataset: str, actions: tuple[str, ...], poses: tuple[str, ...], fps: float = 20.0, kinds: tuple[str, ...] = ()
+    dataset: str,
+    actions: tuple[str, ...],
+    poses: tuple[str, ...],
+    fps: float = 20.0,
+    kinds: tuple[str, ...] = (),
+    units: tuple[str, ...] = (),
 ) -> SimpleNamespace:
     return SimpleNamespace(
-        dataset=dataset, action_names=actions, action_units=(), pose_names=poses, pose_kinds=kinds, fps=fps
+        dataset=dataset, action_names=actions, action_units=units, pose_names=poses, pose_kinds=kinds, fps=fps
     )
 
 
@@ -76,6 +81,9 @@ def test_a_full_turn_ends_where_it_began() -> None:
         (columns("maze", MAZE.action_names[:-1], MAZE.pose_names), None),
         (columns("maze", MAZE.action_names, ("x", "y", "z", "yaw")), None),
         (columns("vpt", ("forward", "camera_yaw"), ()), None),
+        (columns("mine", teco.MINECRAFT_ACTIONS, ("x", "y", "cos", "sin")), None),
+        (columns("mine", NEEDED, ("x",), units=("binary",) * 7 + ("radians",) * 2), None),
+        (columns("mine", NEEDED, ("x",), fps=1e308), None),
     ],
 )
 def test_data_find_their_environment_by_their_columns(data: SimpleNamespace, found: Environment | None) -> None:
