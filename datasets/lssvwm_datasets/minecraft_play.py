@@ -87,15 +87,11 @@ def keys_of(moves: Mapping[str, object]) -> dict[str, str]:
 
 def minecraft_of(columns: MinecraftColumns) -> Environment | None:
     """Minecraft with the columns of a data set; None where these are not Minecraft's."""
-    names, units = columns.action_names, dict(zip(columns.action_names, columns.action_units, strict=False))
+    names = columns.action_names
     if names == MINECRAFT_ACTIONS and columns.pose_names == reckoning.NAMES:  # other agents turn by these names, too
         moves: dict[str, dict[str, float]] = {}
         keys, turn, idle = TECO_KEYS, FullTurn("left", round(360 / TECO_TURN)), MINECRAFT_ACTIONS[0]
-    elif (
-        set(NEEDED) <= set(names)
-        and all(units.get(name, "degrees") == "degrees" for name in CAMERA)
-        and columns.fps <= FASTEST
-    ):
+    elif set(NEEDED) <= set(names) and _turns_by_degrees(columns) and columns.fps <= FASTEST:
         frames = max(1, round(360 * columns.fps / TURN_RATE))
         moves = walking(360 / frames)
         moves |= {name: {name: 1.0} for name in ("attack", "use") if name in names}
@@ -115,3 +111,9 @@ def minecraft_of(columns: MinecraftColumns) -> Environment | None:
         keys=keys,
         full_turn=turn,
     )
+
+
+def _turns_by_degrees(columns: MinecraftColumns) -> bool:
+    """Whether the camera's columns are in degrees, or nobody says in what."""
+    units = dict(zip(columns.action_names, columns.action_units, strict=False))
+    return all(units.get(name, "degrees") == "degrees" for name in CAMERA)
