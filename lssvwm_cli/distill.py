@@ -20,6 +20,9 @@ def distill(
         int | None,
         typer.Option(min=2, help="Denoising steps of the teacher, a multiple of the student's. [default: its own]"),
     ] = None,
+    guidance: Annotated[
+        float | None, typer.Option(min=0, help="Guidance towards the memory, of the teacher. [default: its own]")
+    ] = None,
     data: Shards = None,
     name: Annotated[
         str | None, typer.Option(help="Name of the run, a folder below runs/. [default: `<teacher>-<n>-steps`]")
@@ -39,15 +42,15 @@ def distill(
 ) -> None:
     """Train a student that makes in a few denoising steps what a trained world makes in more.
 
-    The student is a world like any other, sampled with its own few steps by default. Given again, the command continues
-    its run; Ctrl-C saves first.
+    The student is a world like any other, sampled with its own few steps by default. What its teacher does by guidance
+    it learns to do without. Given again, the command continues its run; Ctrl-C saves first.
     """
     import torch
 
     from lssvwm_core.device import pick_device
     from lssvwm_core.presets import Stage
     from lssvwm_core.resolve import resolve_data, resolve_world
-    from lssvwm_core.sampling import with_steps
+    from lssvwm_core.sampling import with_settings
     from lssvwm_core.training.run.config import make_config, with_distillation
     from lssvwm_core.training.run.folder import RUNS, run_facts, trained_frames
     from lssvwm_core.training.run.setup import open_run
@@ -65,7 +68,7 @@ def distill(
     size = batch_size or max(1, FRAMES_A_STEP // frames)
     defaults = DEFAULTS | {"stages": (Stage(frames, steps=10_000, batch_size=size),), "steps": steps}
     config = make_config("tiny", shards, None, overrides, defaults)
-    known, taught = run_facts(folder).name, with_steps(load_sampler(folder), teacher_steps)
+    known, taught = run_facts(folder).name, with_settings(load_sampler(folder), teacher_steps, guidance)
     config = with_distillation(config, load_model(folder)[0].config, known, taught, sampling_steps)
     chosen = any((set_, clip_frames, batch_size))
     run, config = open_run(RUNS / (name or f"{known}-{sampling_steps}-steps"), config, resume, adopt=not chosen)

@@ -6,7 +6,18 @@ from typing import Annotated
 import typer
 
 from lssvwm_cli.console import progress, say, say_made, show_json
-from lssvwm_cli.options import Batch, Checkpoint, Chunk, Conditions, Device, HeldOut, Json, LpipsWeights, Steps
+from lssvwm_cli.options import (
+    Batch,
+    Checkpoint,
+    Chunk,
+    Conditions,
+    Device,
+    Guidance,
+    HeldOut,
+    Json,
+    LpipsWeights,
+    Steps,
+)
 
 
 def tasks(incomplete: str) -> list[str]:
@@ -38,6 +49,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Seed of the first rollout of each episode.")] = 0,
     seeds: Annotated[int, typer.Option(min=1, help="Rollouts of each episode, each with a seed of its own.")] = 1,
     steps: Steps = None,
+    guidance: Guidance = None,
     chunk: Chunk = None,
     batch: Batch = 4,
     conditions: Conditions = "",
@@ -68,7 +80,7 @@ def evaluate(
     wanted = make_task(task, context, frames)
     folder = resolve_world(checkpoint)
     where = pick_device(device)
-    world = load_world(folder, where).sampled_with(steps, chunk)
+    world = load_world(folder, where).sampled_with(steps, chunk, guidance)
     wanted = wanted.for_world(world)
     source = resolve_data(data, world.header.dataset, samples=True)
     streams = tuple(filter(None, conditions.split(","))) or tuple(world.model.config.streams)

@@ -36,6 +36,14 @@ Conditions = Annotated[
     str, typer.Option(help="What drives the world: pose,action or one of them. [default: all that the world takes]")
 ]
 Steps = Annotated[int | None, typer.Option(min=1, help="Denoising steps for each chunk. [default: the world's]")]
+Guidance = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        help="How far to go beyond what the world would do, towards its memory; above 0 a frame costs nearly "
+        "twice as much. [default: the world's]",
+    ),
+]
 Chunk = Annotated[int | None, typer.Option(help="Frames generated together. [default: the model's first]")]
 Set = Annotated[
     list[str] | None,

@@ -56,7 +56,7 @@ class Rollout:
         seeds: a seed or a generator for each world of the batch. The same seed gives the same frames, whatever the
             batch.
         memory_cut: sample from the frames of the attention window alone, for comparison; may be changed at any time,
-            as the memory itself goes on underneath.
+            as the memory itself goes on underneath. A sampler's guidance is then none.
 
     Attributes:
         state: the memory of everything seen and generated.
@@ -97,9 +97,13 @@ class Rollout:
         Raises: LssvwmError when its numbers are not finite.
         """
         with _kept_finite():
-            state = self.cut_state() if self.memory_cut else self.state
+            state, cut = self.state, None
+            if self.memory_cut:
+                state = self.cut_state()
+            elif self.world.sampler.guidance and self.frames_seen > self.recent.shape[1]:  # else it is the same
+                cut = self.cut_state()
             recollection = self.world.recollect(state, conditions)
-            latents = self.world.sample(state, conditions, self.generators, recollection)
+            latents = self.world.sample(state, conditions, self.generators, recollection, cut)
             if not latents.isfinite().all():
                 raise ArithmeticError("a frame is not finite")
         certainty = None if recollection is None else recollection.certainty(self.world.model.config.recall_ridge)
@@ -201,8 +205,7 @@ class Rollout:
         )
 
     def _remember(self, latents: Tensor, conditions: Conditions) -> None:
-        chunk, streams = self.world.chunk, self.world.model.config.streams
-        kept = (self.world.model.config.frame_window - chunk) // chunk * chunk  # frames of whole chunks
+        streams, kept = self.world.model.config.streams, self.world.model.config.recent_frames(self.world.chunk)
         new = Conditions(
             {
                 name: conditions[name].cpu() if name in conditions else _unknown(latents, columns)

@@ -2,6 +2,11 @@
 
 Adding a sampler is a class with the members of `Sampler` and a line in `SAMPLERS`; worlds keep its name in their
 config, and distillation takes any of them as its teacher's.
+
+Guidance. A world trusts the frames just before it, which were true in training, more than what it remembers: an error
+goes on from frame to frame where the memory knows better. So a step may be taken beyond what the world would do, away
+from what it would do if it had seen those frames alone, v + g · (v - v without memory): classifier-free guidance (Ho
+and Salimans, 2022) towards the memory, as in history-guided diffusion (Song et al., 2025).
 """
 
 from collections.abc import Callable, Mapping
@@ -19,7 +24,7 @@ from lssvwm_core.model.state import ModelState, state_name
 from lssvwm_core.model.world_model import WorldModel
 from lssvwm_datasets.errors import LssvwmError
 
-MOST_STEPS = 1000
+MOST_STEPS, MOST_GUIDANCE = 1000, 100.0
 DEFAULT_STEPS = 4  # of a world that was not distilled to fewer: the knee (docs/memory.md)
 GRAPHS_ON = "cuda"  # the kind of device that has them
 
@@ -32,6 +37,11 @@ class Sampler(Protocol):
 
     @property
     def steps(self) -> int: ...
+
+    @property
+    def guidance(self) -> float:
+        """g, how far beyond a world's own velocity: 0 takes that, which costs half."""
+        ...
 
     def levels(self) -> tuple[float, ...]:
         """The schedule: `steps` + 1 noise levels, falling from 1 to 0."""
@@ -48,12 +58,16 @@ class Euler:
 
     Attributes:
         shift: levels are spaced evenly at 1; above 1 the steps are finer at high noise (Esser et al., 2024, eq. 23).
+        guidance: see `Sampler`.
     """
 
     steps: int = DEFAULT_STEPS
     shift: float = 1.0
+    guidance: float = 0.0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.guidance <= MOST_GUIDANCE:
+            raise ValueError(f"a guidance of {self.guidance}; expected 0 to {MOST_GUIDANCE:g}")
         if not 1 <= self.steps <= MOST_STEPS or not 0 < self.shift < float("inf"):
             raise ValueError(
                 f"{self.steps} steps with a shift of {self.shift}; expected 1 to {MOST_STEPS}, and above 0"
@@ -87,11 +101,12 @@ def sampler_settings(sampler: Any) -> dict[str, Any]:
     return {"name": name, **asdict(sampler)}
 
 
-def with_steps(sampler: Sampler, steps: int | None) -> Sampler:
-    """The same sampler with other steps; None: with its own. Raises: LssvwmError for steps that it does not take."""
+def with_settings(sampler: Sampler, steps: int | None = None, guidance: float | None = None) -> Sampler:
+    """The same sampler with other steps or guidance; None: with its own. Raises: LssvwmError where it takes no such."""
     fields: Any = sampler  # a dataclass, as every sampler
+    given = {name: value for name, value in {"steps": steps, "guidance": guidance}.items() if value is not None}
     try:
-        return sampler if steps is None else replace(fields, steps=steps)
+        return replace(fields, **given) if given else sampler
     except ValueError as error:
         raise LssvwmError(f"sampler: {error}") from error
 
@@ -103,23 +118,36 @@ def denoise(
     conditions: Mapping[str, Tensor],
     state: ModelState,
     recollection: Recollection | None = None,
+    cut: ModelState | None = None,
 ) -> Tensor:
     """One chunk from noise (B, c, C, h, w) to clean latents of the same shape; `state` stays as it is.
 
     Args:
         recollection: of these frames, as `WorldModel.recollect` gives it, where it is known already.
+        cut: the state after the last frames alone, for a sampler with guidance; None: it goes without.
     """
     batch, chunk = noise.shape[:2]
-    recollection = recollection or model.recollect(state, conditions, chunk)
+    known = [(state, recollection or model.recollect(state, conditions, chunk))]
+    if cut is not None and sampler.guidance:
+        known.append((cut, model.recollect(cut, conditions, chunk)))
 
     def velocity(x: Tensor, level: Level) -> Tensor:
         levels = torch.full((batch, chunk), float(level), device=noise.device)
-        return model(x, levels, conditions, state, chunk, recollection=recollection, keep=False)[0]
+        found, *without = (
+            model(x, levels, conditions, memory, chunk, recollection=recalled, keep=False)[0]
+            for memory, recalled in known
+        )
+        return guided(found, without[0], sampler.guidance) if without else found
 
     x = noise
     for now, after in pairwise(sampler.levels()):
         x = sampler.advance(velocity, x, now, after)
     return x
+
+
+def guided(velocity: Tensor, without_memory: Tensor, guidance: float) -> Tensor:
+    """A velocity, and beyond it, away from that of the same world without its memory."""
+    return velocity + guidance * (velocity - without_memory)
 
 
 def denoise_fast(
@@ -129,17 +157,19 @@ def denoise_fast(
     conditions: Mapping[str, Tensor],
     state: ModelState,
     recollection: Recollection | None = None,
+    cut: ModelState | None = None,
     graphs: Graphs | None = None,
 ) -> Tensor:
     """As `denoise`, in the precision that is fastest on the device, and by a CUDA graph where that works.
 
-    It does on a GPU, when the attention window is full and no state grows: all chunks are then computed alike. The
-    model's weights may change, but must stay where they are in memory.
+    It does on a GPU, without guidance, when the attention window is full and no state grows: all chunks are then
+    computed alike. The model's weights may change, but must stay where they are in memory.
     """
     device, precision, window = noise.device, fastest_precision(noise.device), model.config.frame_window
-    if graphs is None or device.type != GRAPHS_ON or state.growth or state.frames_seen < window:
+    guides = cut is not None and sampler.guidance > 0
+    if graphs is None or device.type != GRAPHS_ON or state.growth or state.frames_seen < window or guides:
         with autocast(device, precision):
-            return denoise(model, sampler, noise, conditions, state, recollection)
+            return denoise(model, sampler, noise, conditions, state, recollection, cut)
 
     recollection = recollection or model.recollect(state, conditions, noise.shape[1])
     streams, batch, recalls = list(conditions), state.batch, recollection is not None

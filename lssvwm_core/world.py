@@ -30,7 +30,7 @@ from lssvwm_core.model.state import ModelState
 from lssvwm_core.model.world_model import WorldModel
 from lssvwm_core.resolve import resolve_world
 from lssvwm_core.rollout import Rollout
-from lssvwm_core.sampling import Euler, Sampler, denoise_fast, make_sampler, sampler_settings, with_steps
+from lssvwm_core.sampling import Euler, Sampler, denoise_fast, make_sampler, sampler_settings, with_settings
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.schema import convert
 from lssvwm_datasets.shards import ShardHeader
@@ -69,12 +69,17 @@ class World:
         """Denoising steps a chunk."""
         return self.sampler.steps
 
-    def sampled_with(self, steps: int | None = None, chunk: int | None = None) -> "World":
-        """The same world with its own steps and chunk, or others. Raises: LssvwmError for those it does not know."""
+    def sampled_with(
+        self, steps: int | None = None, chunk: int | None = None, guidance: float | None = None
+    ) -> "World":
+        """The same world with its own steps, chunk and guidance, or others.
+
+        Raises: LssvwmError for those it does not know.
+        """
         chunk, known = chunk or self.chunk, self.model.config.chunk_sizes
         if chunk not in known:
             raise LssvwmError(f"--chunk {chunk}: the world was trained for {', '.join(map(str, known))}")
-        return replace(self, sampler=with_steps(self.sampler, steps), chunk=chunk)
+        return replace(self, sampler=with_settings(self.sampler, steps, guidance), chunk=chunk)
 
     def rollout(self, seed: int = 0, memory_cut: bool = False) -> Rollout:
         """A rollout that has seen nothing yet; for several worlds side by side, make a `Rollout` with a seed for each.
@@ -116,7 +121,7 @@ class World:
             self._commit(state, latents[:, start:stop], led[start:stop], chunk, GENERATED_NOISE if generated else 1.0)
 
     def generate(self, state: ModelState, conditions: Mapping[str, Tensor], rng: Generators) -> Tensor:
-        """Sample the next chunk, (B, chunk, C, h, w) latents, and commit it.
+        """Sample the next chunk, (B, chunk, C, h, w) latents, and commit it; without guidance, which a `Rollout` gives.
 
         `rng` is a CPU generator, or one for each world of the batch: same seed, same frames, whatever the batch.
         """
@@ -143,11 +148,13 @@ class World:
         conditions: Mapping[str, Tensor],
         rng: Generators,
         recollection: Recollection | None = None,
+        cut: ModelState | None = None,
     ) -> Tensor:
         """The next chunk, as `generate` gives it, before it is committed with `observe`.
 
         Args:
             recollection: what `recollect` gave for these rows, by whoever wants to know it too.
+            cut: the memory of the last frames alone, for a sampler with guidance; None: it goes without.
         """
         shape = (self.chunk, *self.model.config.latent_shape)
         if isinstance(rng, torch.Generator):
@@ -155,7 +162,7 @@ class World:
         else:
             noise = torch.stack([torch.randn(*shape, generator=one) for one in rng]).to(self.device)
         led = Conditions(conditions).to(self.device)
-        return denoise_fast(self.model, self.sampler, noise, led, state, recollection, self.graphs)
+        return denoise_fast(self.model, self.sampler, noise, led, state, recollection, cut, self.graphs)
 
     @torch.inference_mode()
     def encode(self, frames: NDArray[np.uint8] | Tensor) -> Tensor:

@@ -79,7 +79,8 @@ def evaluate(
             f"conditions {', '.join(options.conditions)}; the world has {list(world.model.config.streams)}"
         )
     options.task.check(world, streams)
-    fixed = asdict(options) | {"chunk": world.chunk, "steps": world.steps, "streams": streams} | identity
+    how = {"chunk": world.chunk, "steps": world.steps, "guidance": world.sampler.guidance or None, "streams": streams}
+    fixed = asdict(options) | how | identity
     for free in ("episodes", "seeds", "batch", "videos", "conditions"):  # more of the same may be added
         fixed.pop(free)
     _open_folder(out, fixed)

@@ -51,6 +51,7 @@ class WorldEvaluation:
         facts = {
             "data": str(self.source),
             "steps": self.world.steps,
+            "guidance": self.world.sampler.guidance,
             "chunk": self.world.chunk,
             "seed": self.options.seed,
             "seeds": self.options.seeds,

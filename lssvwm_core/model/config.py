@@ -130,6 +130,10 @@ class ModelConfig:
         """Tokens of a frame, (rows, columns)."""
         return self.latent_shape[1] // self.patch, self.latent_shape[2] // self.patch
 
+    def recent_frames(self, chunk: int) -> int:
+        """Frames before a chunk that it attends to, in whole chunks."""
+        return (self.frame_window - chunk) // chunk * chunk
+
     @property
     def streams(self) -> dict[str, int]:
         """Condition streams and their columns."""

@@ -89,6 +89,33 @@ def test_a_cut_memory_is_a_fresh_world_that_sees_the_window(
     torch.testing.assert_close(rollout.sample(rows).latents, whole.sample(rows).latents, atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.parametrize("chunk", [1, 5])
+def test_guidance_leads_away_from_the_cut_memory(world: World, episode: EncodedEpisode, chunk: int) -> None:
+    """One Euler step, by hand; the memory that goes on is the whole one."""
+    plain, guided = (replace(world, chunk=chunk).sampled_with(1, guidance=g) for g in (0.0, 0.7))
+    rollout, whole, cut = started(guided, episode), started(plain, episode), started(plain, episode, memory_cut=True)
+    for first in (20, 20 + chunk):
+        rows = episode.conditions[first : first + chunk]
+        with_memory, without = whole.sample(rows).latents, cut.sample(rows).latents
+        found = rollout.sample(rows).latents
+        torch.testing.assert_close(found, with_memory + 0.7 * (with_memory - without), atol=1e-5, rtol=1e-4)
+        assert not torch.equal(found, with_memory)
+        rollout.commit()
+        for other in (whole, cut):
+            assert other._sampled is not None
+            other._sampled.latents = found
+            other.commit()
+
+
+def test_guidance_is_nothing_where_memory_and_window_are_the_same(world: World, episode: EncodedEpisode) -> None:
+    guided, rows = world.sampled_with(guidance=1.0), episode.conditions[20:30]
+    for options in ({"context": 3}, {"context": 5}, {"memory_cut": True}):
+        found, expected = (latents(started(w, episode, **options), rows[:5]) for w in (guided, world))  # type: ignore[arg-type]
+        assert torch.equal(found, expected), options
+    with pytest.raises(LssvwmError, match="a guidance of -1; expected 0 to 100"):
+        world.sampled_with(guidance=-1)
+
+
 @pytest.mark.parametrize("memory_cut", [False, True])
 @pytest.mark.parametrize("batch", [1, 2])
 def test_a_saved_moment_goes_on_identically(

@@ -105,7 +105,8 @@ class DistillConfig:
     """Any sampler, as a world's `config.json` names it, without its steps."""
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.steps >= self.teacher_steps or self.teacher_steps % self.steps:
+        fewest = self.steps if self.taught.guidance else self.steps + 1  # else there is nothing to learn
+        if self.steps < 1 or self.teacher_steps < fewest or self.teacher_steps % self.steps:
             raise ValueError(
                 f"{self.steps} steps of the student for {self.teacher_steps} of the teacher; expected fewer, and a "
                 "number that divides the teacher's"
@@ -121,7 +122,7 @@ class DistillConfig:
 
     @property
     def sampler(self) -> Sampler:
-        """The student's: Euler's, since one evaluation of the model a step is what it learns; over the same levels."""
+        """The student's: Euler's without guidance, since it learns one evaluation a step; over the same levels."""
         return Euler(self.steps, self.teacher_sampler.get("shift", 1.0))
 
 

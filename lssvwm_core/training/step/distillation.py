@@ -8,6 +8,8 @@ teacher here takes about 8 steps: no error of a student in between is learnt by 
 
 The clip is that of any training: chunks with noise levels of their own after a clean prefix, in one parallel pass. All
 chunks step together, so the first after the prefix is stepped exactly as in a rollout, given clean frames alone.
+
+What a teacher does by guidance, which costs it two evaluations a step, its student does in one (Meng et al., 2023).
 """
 
 from collections.abc import Mapping
@@ -18,7 +20,8 @@ import torch
 from torch import Tensor
 
 from lssvwm_core.diffusion import add_noise, velocity_error
-from lssvwm_core.sampling import Level, Sampler
+from lssvwm_core.model.world_model import WorldModel
+from lssvwm_core.sampling import Level, Sampler, guided
 from lssvwm_core.training.run.config import DistillConfig
 from lssvwm_core.world import load_model
 
@@ -28,12 +31,12 @@ class Distillation:
     """A training's objective, in place of `flow_loss`.
 
     Attributes:
-        teacher: the model that is learnt from.
+        teacher: the model that is learnt from; in training mode, so that no memory beyond the clip is kept.
         teacher_sampler: any; its steps are a multiple of the student's, and it visits the student's noise levels.
         sampler: the student's, which takes one evaluation of the model a step.
     """
 
-    teacher: torch.nn.Module
+    teacher: WorldModel
     teacher_sampler: Sampler
     sampler: Sampler
 
@@ -78,7 +81,10 @@ class Distillation:
 
         def velocity(x: Tensor, level: Level) -> Tensor:
             levels = torch.as_tensor(level).flatten(1)  # (B, T)
-            found: Tensor = self.teacher(x, levels, conditions, chunk=chunk, remember=latents)[0]
+            found = self.teacher(x, levels, conditions, chunk=chunk, remember=latents)[0]
+            if self.teacher_sampler.guidance:
+                without = self._without_memory(found, x, levels, conditions, chunk, latents)
+                found = guided(found, without, self.teacher_sampler.guidance)
             return found * noised[:, :, None, None, None]
 
         def level(step: int) -> Tensor:
@@ -90,8 +96,38 @@ class Distillation:
         length = torch.where(noised[:, :, None, None, None], level(0) - level(span), 1.0)
         return (noisy - x) / length
 
+    def _without_memory(
+        self,
+        found: Tensor,
+        x: Tensor,
+        levels: Tensor,
+        conditions: Mapping[str, Tensor],
+        chunk: int,
+        latents: Tensor | None,
+    ) -> Tensor:
+        """The teacher's velocity of each frame from those just before it; `found` where there are too few.
+
+        A rollout without memory sees `recent_frames` of a chunk. Here the clip is cut into pieces of twice as many,
+        and the second half of each is asked for: where a chunk has fewer frames than that, most see a little more.
+        """
+        kept, frames = self.teacher.config.recent_frames(chunk), x.shape[1]
+        if not kept or frames < 2 * kept:
+            return found
+        starts = torch.tensor([*range(0, frames - 2 * kept, kept), frames - 2 * kept], device=x.device)
+        rows = starts[:, None] + torch.arange(2 * kept, device=x.device)  # (pieces, 2 · kept)
+
+        def pieces(whole: Tensor) -> Tensor:
+            return whole[:, rows].flatten(0, 1)
+
+        led = {name: pieces(rows_of) for name, rows_of in conditions.items()}
+        seen = None if latents is None else pieces(latents)
+        apart = self.teacher(pieces(x), pieces(levels), led, chunk=chunk, remember=seen)[0]
+        without = found.clone()
+        without[:, rows[:, kept:]] = apart[:, kept:].unflatten(0, (len(x), len(starts)))
+        return without
+
 
 def load_distillation(folder: Path, config: DistillConfig, device: torch.device) -> Distillation:
     """The objective of a run; `folder` is the teacher's. Raises: LssvwmError."""
-    teacher = load_model(folder)[0].to(device).requires_grad_(False)
+    teacher = load_model(folder)[0].to(device).requires_grad_(False).train()
     return Distillation(teacher, config.taught, config.sampler)

@@ -57,10 +57,20 @@ def test_levels_fall_from_noise_to_clean_and_a_shift_lingers_at_high_noise():
 
 
 @pytest.mark.parametrize(
-    "settings", [{"steps": 0}, {"shift": 0.0}, {"shift": float("nan")}, {"order": 2}, {"name": "x"}]
+    "settings",
+    [
+        {"steps": 0},
+        {"shift": 0.0},
+        {"shift": float("nan")},
+        {"guidance": -1.0},
+        {"guidance": float("nan")},
+        {"guidance": 1e3},
+        {"order": 2},
+        {"name": "x"},
+    ],
 )
 def test_settings_that_do_not_fit_are_refused(settings):
-    with pytest.raises(ValueError, match=r"steps|order|unknown sampler"):
+    with pytest.raises(ValueError, match=r"steps|guidance|order|unknown sampler"):
         make_sampler(settings)
 
 
@@ -69,6 +79,7 @@ class Midpoint:
     """A second order sampler, as somebody would add one."""
 
     steps: int = 4
+    guidance: float = 0.0
 
     def levels(self):
         return tuple(1 - step / self.steps for step in range(self.steps + 1))
@@ -93,10 +104,33 @@ class Curved(Forgetful):
 def test_another_sampler_is_a_class_and_a_line(monkeypatch, normal):
     monkeypatch.setitem(SAMPLERS, "midpoint", Midpoint)
     sampler = make_sampler({"name": "midpoint", "steps": 3})
-    assert sampler_settings(sampler) == {"name": "midpoint", "steps": 3}
+    assert sampler_settings(sampler) == {"name": "midpoint", "steps": 3, "guidance": 0.0}
     noise = normal(1, 2, 3, 4, 4)
     torch.testing.assert_close(denoise(Curved(noise), sampler, noise, {}, object()), torch.zeros_like(noise))
     assert denoise(Curved(noise), Euler(3), noise, {}, object()).abs().max() > 0.1
+
+
+class Drawn(Forgetful):
+    """Goes one way with its memory, and another without it."""
+
+    def __init__(self, ways):
+        self.ways, self.calls = ways, 0
+
+    def __call__(
+        self, x, noise_levels, conditions, state=None, chunk=None, remember=None, recollection=None, keep=True
+    ):
+        self.calls += 1
+        return torch.full_like(x, self.ways[state]), state
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("guidance", [0.0, 0.5, 2.0])
+def test_guidance_goes_beyond_away_from_the_world_without_its_memory(normal, guidance, steps):
+    model, noise = Drawn({"whole": 3.0, "cut": 1.0}), normal(1, 5, 3, 4, 4)
+    dream = denoise(model, Euler(steps, guidance=guidance), noise, {}, "whole", cut="cut")
+    torch.testing.assert_close(dream, noise - (3.0 + guidance * 2.0))
+    assert model.calls == steps * (2 if guidance else 1), "without guidance nobody asks what would be without memory"
+    torch.testing.assert_close(denoise(model, Euler(steps, guidance=guidance), noise, {}, "whole"), noise - 3.0)
 
 
 def test_distillation_takes_any_teacher(normal):

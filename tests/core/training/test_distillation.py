@@ -147,10 +147,12 @@ def teacher(workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def student_of(teacher: Path, workspace: Path, steps: int, *overrides: str, distilled: int = 2) -> RunConfig:
+def student_of(
+    teacher: Path, workspace: Path, steps: int, *overrides: str, distilled: int = 2, guidance: float = 0.0
+) -> RunConfig:
     settings = ["train.stages=[{frames=10, steps=100, batch_size=2}]", "train.log_every=2", f"train.steps={steps}"]
     config = make_config("tiny", workspace / "data/maze", None, [*settings, *overrides])
-    return with_distillation(config, load_model(teacher)[0].config, "teacher", Euler(8), distilled)
+    return with_distillation(config, load_model(teacher)[0].config, "teacher", Euler(8, guidance=guidance), distilled)
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,7 @@ class Midpoint:
 
     steps: int = 4
     power: float = 1.0
+    guidance: float = 0.0
 
     def levels(self) -> tuple[float, ...]:
         return tuple((1 - step / self.steps) ** self.power for step in range(self.steps + 1))
@@ -188,7 +191,9 @@ def test_a_teacher_keeps_its_sampler(
 def test_a_teacher_that_does_not_pass_the_students_levels_is_told(workspace: Path, teacher: Path, monkeypatch) -> None:
     monkeypatch.setitem(SAMPLERS, "midpoint", Midpoint)
     config, model = make_config("tiny", workspace / "data/maze", None, []), load_model(teacher)[0].config
-    with pytest.raises(LssvwmError, match=r"Midpoint.steps=8, power=2.0. does not visit the student's noise levels"):
+    with pytest.raises(
+        LssvwmError, match=r"Midpoint.steps=8, power=2.0, guidance=0.0. does not visit the student's noise levels"
+    ):
         with_distillation(config, model, "teacher", Midpoint(8, 2.0), 2)
 
 
@@ -224,12 +229,49 @@ def test_a_student_learns_its_teachers_steps(teacher: Path) -> None:
     assert all(parameter.grad is None for parameter in objective.teacher.parameters())
 
 
+@pytest.mark.parametrize(("chunk", "frames"), [(5, 30), (5, 10), (5, 5), (1, 18), (1, 27), (1, 23)])
+@torch.no_grad()
+def test_a_guided_teacher_is_asked_as_its_rollout_would_ask_it(teacher: Path, chunk: int, frames: int) -> None:
+    """One step of one student's step: v + g · (v - v of a fresh world that has seen the frames just before alone)."""
+    config = DistillConfig("teacher", 2, 2, {"name": "euler", "shift": 1.0, "guidance": 0.5})
+    objective, model = load_distillation(teacher, config, CPU), load_model(teacher)[0]
+    noisy, latents = torch.randn(2, 2, frames, *model.config.latent_shape, generator=torch.Generator().manual_seed(0))
+    taken = torch.randint(2, (2, frames // chunk), generator=torch.Generator().manual_seed(1))
+    taken = taken.repeat_interleave(chunk, dim=1)
+    led = {"pose": torch.randn(2, frames, len(model.config.pose_names), generator=torch.Generator().manual_seed(2))}
+    levels = 1 - taken / 2
+    whole = model.train()(noisy, levels, led, chunk=chunk, remember=latents)[0]
+    found, kept = objective.target(noisy, taken, led, chunk, latents), model.config.recent_frames(chunk)
+    for first in range(0, frames, chunk):
+        rows, expected = slice(first, first + chunk), whole[:, first : first + chunk]
+        pieces = range(kept, frames, kept) if frames % kept == 0 else ()  # where a piece begins with this chunk
+        if first in pieces:
+            piece = slice(first - kept, first + chunk)
+            seen = {"pose": led["pose"][:, piece]}
+            without = model(noisy[:, piece], levels[:, piece], seen, chunk=chunk, remember=latents[:, piece])[0]
+            expected = expected + 0.5 * (expected - without[:, kept:])
+            torch.testing.assert_close(found[:, rows], expected, atol=1e-4, rtol=1e-4)
+        elif first < kept:  # there is no memory yet
+            torch.testing.assert_close(found[:, rows], expected, atol=1e-4, rtol=1e-4)
+        elif first >= 2 * kept:
+            assert not torch.allclose(found[:, rows], expected, atol=1e-4), "the last frames are guided, too"
+
+
+def test_a_student_may_take_as_many_steps_as_a_teacher_with_guidance(workspace: Path, teacher: Path) -> None:
+    config, model = make_config("tiny", workspace / "data/maze", None, []), load_model(teacher)[0].config
+    distilled = with_distillation(config, model, "teacher", Euler(2, guidance=1.0), 2)
+    assert distilled.sampler == Euler(2)
+    with pytest.raises(LssvwmError, match="4 steps of the student for 2 of the teacher"):
+        with_distillation(config, model, "teacher", Euler(2, guidance=1.0), 4)
+
+
+@pytest.mark.parametrize("guidance", [0.0, 1.0])
 def test_interrupted_and_resumed_is_bit_identical_without_the_teachers_folder(
-    workspace: Path, tmp_path: Path, teacher: Path
+    workspace: Path, tmp_path: Path, teacher: Path, guidance: float
 ) -> None:
     gone = tmp_path / "gone"
     shutil.copytree(teacher, gone)
-    config = student_of(teacher, workspace, 4)
+    config = student_of(teacher, workspace, 4, guidance=guidance)
     run_distillation(tmp_path / "whole", teacher, config)
     assert run_distillation(tmp_path / "parts", gone, config, stop_after=2).step == 2
     shutil.rmtree(gone)
@@ -277,10 +319,19 @@ def test_config_with_a_distillation_is_read_back(workspace: Path, tmp_path: Path
 def test_the_command_makes_a_world_with_its_own_steps(workspace: Path, tmp_path: Path) -> None:
     data = ("--data", str(workspace / "data/maze"))
     command = ("distill", str(workspace / "runs/test"), *data, "--clip-frames", "10", "--batch-size", "1")
-    assert "step 2 of 2" in lssvwm(tmp_path, *command, "--steps", "2").stderr
+    assert "step 2 of 2" in lssvwm(tmp_path, *command, "--steps", "2", "--guidance", "1").stderr
+    assert "guidance = 1.0" in (tmp_path / "runs/test-2-steps/config.toml").read_text()
+    again = lssvwm(tmp_path, *command, "--steps", "3", fails=True).stderr
+    assert "other settings (distill.teacher_sampler" in again
+    command = (*command, "--guidance", "1")
     assert "continuing runs/test-2-steps from step 2" in lssvwm(tmp_path, *command, "--steps", "3").stderr
     short = ("--context", "10", "--frames", "10", "--episodes", "1", "--json", "--videos", "0")
-    assert json.loads(lssvwm(tmp_path, "eval", "retrieval", *data, *short).stdout)["steps"] == 2
+    figures = json.loads(lssvwm(tmp_path, "eval", "retrieval", *data, *short).stdout)
+    assert (figures["steps"], figures["guidance"]) == (2, 0)
+    other = lssvwm(tmp_path, "eval", "retrieval", *data, *short, "--guidance", "0.5", fails=True).stderr
+    assert "with other settings (guidance: None, now 0.5)" in other
+    guided = lssvwm(tmp_path, "eval", "retrieval", *data, *short, "--guidance", "0.5", "--out", "guided").stdout
+    assert json.loads(guided)["guidance"] == 0.5
 
 
 @pytest.mark.parametrize(
@@ -289,6 +340,7 @@ def test_the_command_makes_a_world_with_its_own_steps(workspace: Path, tmp_path:
         (("test", "--set", "model.depth=3"), "the student has the shape of its teacher"),
         (("nowhere",), "nowhere: no such model"),
         (("test", "--sampling-steps", "16"), "16 steps of the student for 4 of the teacher"),
+        (("test", "--guidance", "1000"), "a guidance of 1000.0; expected 0 to 100"),
         (("test", "--teacher-steps", "2000"), "2000 steps with a shift of 1.0; expected 1 to 1000"),
     ],
 )
