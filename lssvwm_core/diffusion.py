@@ -15,12 +15,18 @@ LEVEL_MEAN, LEVEL_STD = 0.4, 1.2  # of the logit of a noise level: a little more
 
 
 def sample_noise_levels(
-    batch: int, frames: int, chunk: int, prefix_probability: float, generator: torch.Generator
+    batch: int,
+    frames: int,
+    chunk: int,
+    prefix_probability: float,
+    generator: torch.Generator,
+    clean_probability: float = 0.0,
 ) -> Tensor:
-    """(B, T) noise levels in [0, 1], equal within a chunk; exactly 0 marks the clean prefix.
+    """(B, T) noise levels in [0, 1], equal within a chunk; exactly 0 marks what is clean; the last chunk never is.
 
     Long-context training (paper, section 'Training'): with `prefix_probability` a clip keeps a clean prefix of random
-    length, longer than half of it; the loss is taken on the other frames only.
+    length, longer than half of it; the loss is taken on the other frames only. With `clean_probability` any other chunk
+    is clean too: the next one then follows frames that are done, as in a rollout.
     """
     chunks = frames // chunk
     levels = torch.sigmoid(LEVEL_MEAN + LEVEL_STD * torch.randn(batch, chunks, generator=generator))
@@ -28,6 +34,9 @@ def sample_noise_levels(
     prefix = torch.randint(shortest, chunks, (batch, 1), generator=generator) if chunks > 1 else torch.zeros(batch, 1)
     has_prefix = torch.rand(batch, 1, generator=generator) < prefix_probability
     clean = has_prefix & (torch.arange(chunks) < prefix)
+    if clean_probability:
+        clean |= torch.rand(batch, chunks, generator=generator) < clean_probability
+        clean[:, -1] = False
     return levels.masked_fill(clean, 0.0).repeat_interleave(chunk, dim=1)
 
 

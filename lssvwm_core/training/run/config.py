@@ -50,6 +50,8 @@ class TrainConfig:
     """Batches whose gradients are summed before a step."""
     prefix_probability: Share = 0.5
     """Probability of a clean prefix longer than half the clip: long-context training (paper: 0.5)."""
+    clean_probability: Share = 0.0
+    """Probability that a chunk after the prefix is clean too, and the next one follows it as in a rollout."""
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, a third more time."""
     compile: bool = False

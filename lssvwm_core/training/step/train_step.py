@@ -81,7 +81,8 @@ def _inputs(
     levels, noise = [], []
     for number, clip in zip(batch["numbers"].tolist(), batch["latents"], strict=True):
         rng = _generator(*key, number)
-        levels.append(sample_noise_levels(1, len(clip), chunk, config.prefix_probability, rng))
+        prefix, clean = config.prefix_probability, config.clean_probability
+        levels.append(sample_noise_levels(1, len(clip), chunk, prefix, rng, clean))
         if device.type != "cpu":
             rng = _generator(*key, number, NOISE, device=device)
         noise.append(torch.randn(clip.shape, generator=rng, device=device))

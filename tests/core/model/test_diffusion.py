@@ -42,6 +42,21 @@ def test_clips_keep_a_prefix_with_the_probability_asked_for(probability):
     assert set(lengths.tolist()) - {0} == (set(range(11, 20)) if probability else set())
 
 
+@pytest.mark.parametrize("chunk", [1, 5])
+@pytest.mark.parametrize("probability", [0.2, 0.5, 1.0])
+def test_chunks_are_clean_with_the_probability_asked_for(chunk, probability):
+    levels = sample_noise_levels(2000, 20 * chunk, chunk, 0.5, rng(), probability).unflatten(1, (20, chunk))
+    clean = levels == 0
+    assert torch.equal(clean, clean[:, :, :1].expand_as(clean))
+    assert not clean[:, -1].any(), "something is always left to learn from"
+    without = ~clean[:, :11, 0].all(dim=1)  # no prefix, which is longer than half; at random hardly ever
+    if probability < 1:
+        assert clean[without, 12:-1].float().mean().item() == pytest.approx(probability, abs=0.05)
+    assert clean[:, :-1].float().mean() > probability - 0.02
+    noised = levels[levels > 0]
+    assert (noised.min() < 0.05, noised.max() > 0.95) == (True, True)
+
+
 def test_levels_differ_between_chunks_and_cover_the_range():
     levels = sample_noise_levels(1000, 2, 1, 0.0, rng())
     assert levels.min() < 0.05
