@@ -1,6 +1,7 @@
 """`lssvwm bench`: every kind writes its figures; bytes and ratios are what they are said to be."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from lssvwm_core.bench.timing import Timing
 from lssvwm_core.device import training_precision
 from lssvwm_core.model.variants import VARIANTS
 from lssvwm_core.presets import preset
+from lssvwm_core.training.run.folder import Run
 from lssvwm_core.training.step.cost import step_cost
 from tests.conftest import lssvwm
 
@@ -95,14 +97,21 @@ def test_quality_is_measured_against_steps_for_worlds_beside_each_other(workspac
     assert (tmp_path / "quality.png").stat().st_size > 5000
 
 
-def test_quality_is_what_the_evaluation_measures(workspace: Path, tmp_path: Path) -> None:
-    """The same episode, seed and steps give the PSNR that `lssvwm eval` finds."""
-    short = ("--checkpoint", "runs/test", "--context", "10", "--frames", "10", "--episodes", "1")
+@pytest.mark.parametrize("guidance", [0.0, 1.0])
+def test_quality_is_what_the_evaluation_measures(workspace: Path, tmp_path: Path, guidance: float) -> None:
+    """The same episode, seed, steps and the guidance of the world give the PSNR that `lssvwm eval` finds."""
+    shutil.copytree(workspace / "runs/test", tmp_path / "test")
+    file = Run(tmp_path / "test").world / "config.json"
+    config = json.loads(file.read_text())
+    config["sampler"]["guidance"] = guidance
+    file.write_text(json.dumps(config))
+    short = ("--checkpoint", str(tmp_path / "test"), "--context", "10", "--frames", "10", "--episodes", "1")
     more = ("--steps", "3", "--out", str(tmp_path), "--json")
     bench_ = json.loads(lssvwm(workspace, "bench", "quality", *short, *more).stdout)
     report = json.loads(lssvwm(workspace, "eval", "retrieval", "--videos", "0", *short, *more).stdout)
     mine = {row["world"]: row["psnr"] for row in bench_["rows"]}
     theirs = report["rows"]
+    assert report["guidance"] == guidance
     assert mine["test"] == pytest.approx(theirs["model"]["all"]["psnr"], abs=0.01)
     assert mine["autoencoder"] == pytest.approx(theirs["autoencoder"]["all"]["psnr"], abs=0.01)
 

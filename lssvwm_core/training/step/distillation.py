@@ -115,15 +115,14 @@ class Distillation:
             return found
         starts = torch.tensor([*range(0, frames - 2 * kept, kept), frames - 2 * kept], device=x.device)
         rows = starts[:, None] + torch.arange(2 * kept, device=x.device)  # (pieces, 2 · kept)
+        clips, wanted = (levels[:, rows[:, kept:]] > 0).any(dim=2).nonzero(as_tuple=True)  # nobody asks what is clean
+        clips, rows = clips[:, None], rows[wanted]
 
-        def pieces(whole: Tensor) -> Tensor:
-            return whole[:, rows].flatten(0, 1)
-
-        led = {name: pieces(rows_of) for name, rows_of in conditions.items()}
-        seen = None if latents is None else pieces(latents)
-        apart = self.teacher(pieces(x), pieces(levels), led, chunk=chunk, remember=seen)[0]
+        led = {name: values[clips, rows] for name, values in conditions.items()}
+        seen = None if latents is None else latents[clips, rows]
+        apart = self.teacher(x[clips, rows], levels[clips, rows], led, chunk=chunk, remember=seen)[0]
         without = found.clone()
-        without[:, rows[:, kept:]] = apart[:, kept:].unflatten(0, (len(x), len(starts)))
+        without[clips, rows[:, kept:]] = apart[:, kept:]
         return without
 
 
