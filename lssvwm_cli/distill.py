@@ -8,7 +8,12 @@ from lssvwm_cli.options import Device, Minutes, Resume, Set, Shards, Threads
 from lssvwm_cli.train import run_and_tell
 
 FRAMES_A_STEP = 400  # of clips as long as the teacher's
-DEFAULTS = {"learning_rate": 2e-4, "warmup_steps": 20, "prefix_probability": 0.3, "clean_probability": 0.5}  # of [train]
+DEFAULTS = {
+    "learning_rate": 2e-4,
+    "warmup_steps": 20,
+    "prefix_probability": 0.3,
+    "clean_probability": 0.5,
+}  # of [train]
 
 
 def distill(
@@ -22,6 +27,9 @@ def distill(
     ] = None,
     guidance: Annotated[
         float | None, typer.Option(min=0, help="Guidance towards the memory, of the teacher. [default: its own]")
+    ] = None,
+    init_from: Annotated[
+        str | None, typer.Option(help="A world whose weights the student begins with. [default: its teacher's]")
     ] = None,
     data: Shards = None,
     name: Annotated[
@@ -64,6 +72,7 @@ def distill(
     if any(override.startswith("model.") for override in overrides):
         raise LssvwmError(f"--set {' '.join(overrides)}: the student has the shape of its teacher; leave model.… out")
     folder, shards = resolve_world(teacher), resolve_data(data)
+    student = None if init_from is None else resolve_world(init_from)
     frames = clip_frames or trained_frames(folder) or 100
     size = batch_size or max(1, FRAMES_A_STEP // frames)
     defaults = DEFAULTS | {"stages": (Stage(frames, steps=10_000, batch_size=size),), "steps": steps}
@@ -72,4 +81,4 @@ def distill(
     config = with_distillation(config, load_model(folder)[0].config, known, taught, sampling_steps)
     chosen = any((set_, clip_frames, batch_size))
     run, config = open_run(RUNS / (name or f"{known}-{sampling_steps}-steps"), config, resume, adopt=not chosen)
-    run_and_tell(run, config, where, minutes, folder, shards)
+    run_and_tell(run, config, where, minutes, folder, shards, student)

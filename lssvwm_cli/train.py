@@ -109,7 +109,13 @@ def train(
 
 
 def run_and_tell(
-    run: "Run", config: "RunConfig", device: "torch.device", minutes: float | None, initial: Path | None, shards: Path
+    run: "Run",
+    config: "RunConfig",
+    device: "torch.device",
+    minutes: float | None,
+    initial: Path | None,
+    shards: Path,
+    student: Path | None = None,
 ) -> None:
     """Train with a progress bar, and say how it ended and how to go on."""
     from lssvwm_core.process import keep_freed_memory
@@ -130,7 +136,14 @@ def run_and_tell(
     with Signals() as signals:
         with progress(f"Training {folder.name}", *extent) as update:
             for event in train(
-                run, config, device, minutes, initial, lambda world, out: write_sample(world, shards, out), signals
+                run,
+                config,
+                device,
+                minutes,
+                initial,
+                lambda world, out: write_sample(world, shards, out),
+                signals,
+                student,
             ):
                 match event:
                     case StepReport():

@@ -84,12 +84,14 @@ def train(
     init_from: Path | None = None,
     make_sample: MakeSample | None = None,
     stop: Stop = never,
+    student_from: Path | None = None,
 ) -> Iterator[Event]:
     """Train until the configured step, for `minutes` at most, or until `stop` says why to end.
 
     The state is saved on the way and at the end, whatever ends it. Only weights are taken from `init_from`, the teacher
-    where the run distils. Raises: LssvwmError for data that do not fit the model, for a run that is being trained
-    already, and when the loss is no longer finite (the last checkpoint is kept).
+    where the run distils, whose student may begin with those of `student_from`. Raises: LssvwmError for data that do
+    not fit the model, for a run that is being trained already, and when the loss is no longer finite (the last
+    checkpoint is kept).
     """
     check_trackers(config.train.track)
     accelerator = Accelerator(
@@ -100,16 +102,21 @@ def train(
     lock = locked(run.folder) if accelerator.is_main_process else contextlib.nullcontext()
     with lock, lost_processes_told(run, accelerator):
         with torch.random.fork_rng(devices=[]):  # whoever draws numbers in this process too is not disturbed
-            job = _start(run, config, accelerator, init_from, make_sample)
+            job = _start(run, config, accelerator, init_from, make_sample, student_from)
         yield from _steps(job, minutes, stop)
 
 
 def _start(
-    run: Run, config: RunConfig, accelerator: Accelerator, init_from: Path | None, make_sample: MakeSample | None
+    run: Run,
+    config: RunConfig,
+    accelerator: Accelerator,
+    init_from: Path | None,
+    make_sample: MakeSample | None,
+    student_from: Path | None,
 ) -> Job:
     """What a training goes on from, or begins with."""
     shards = open_shards(Path(config.data), TRAIN)
-    model, teacher = starting_model(run, config, shards, init_from)
+    model, teacher = starting_model(run, config, shards, init_from, student_from)
     dataset = dataset_of(shards, model.config, config, accelerator.process_index)
     state = make_train_state(model, config.train, accelerator, run.last)
     if accelerator.is_main_process:

@@ -112,9 +112,11 @@ def _check_stages(config: TrainConfig, model: ModelConfig) -> None:
 
 
 def starting_model(
-    run: Run, config: RunConfig, shards: ShardSet, init_from: Path | None
+    run: Run, config: RunConfig, shards: ShardSet, init_from: Path | None, student_from: Path | None = None
 ) -> tuple[WorldModel, WorldModel | None]:
     """The model of a run, with the weights of `init_from` where it begins with them, and the teacher it begins with.
+
+    A student begins with its teacher's weights, or with those of `student_from`.
 
     What is measured on the data (scaling of actions, odometry, length scales of the memory by least squares) is taken
     from the weights that know it, else measured.
@@ -158,6 +160,12 @@ def starting_model(
     if replace(initial.config, **given) != shape:
         raise LssvwmError(f"{init_from}: its model differs from this run's; give the same preset and --set model.…")
     model.load_state_dict(model.state_dict() | initial.state_dict())
+    if student_from is not None:
+        student, header, _ = load_model(student_from)
+        check_same_data(header, shards, student_from)
+        if replace(student.config, **given) != shape:
+            raise LssvwmError(f"{student_from}: its model differs from that of the teacher, {init_from}")
+        model.load_state_dict(model.state_dict() | student.state_dict())
     if init_from is not None and (base_model := repository_of(init_from)):
         write_json(run.folder / ORIGIN_FILE, {"base_model": base_model})
     return model, initial if config.distill else None

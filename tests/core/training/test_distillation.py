@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lssvwm_core.conditions import Conditions
+from lssvwm_core.model.world_model import WorldModel
 from lssvwm_core.sampling import SAMPLERS, Euler, Level, Sampler, Velocity, denoise
 from lssvwm_core.training.loop import Finished, train
 from lssvwm_core.training.run.config import (
@@ -23,6 +24,8 @@ from lssvwm_core.training.run.config import (
 from lssvwm_core.training.run.folder import Run
 from lssvwm_core.training.run.setup import open_run
 from lssvwm_core.training.step.distillation import Distillation, load_distillation
+from lssvwm_core.training.step.train_state import TrainState
+from lssvwm_core.training.step.train_step import StepResult
 from lssvwm_core.world import load_model, save_world
 from lssvwm_datasets.errors import LssvwmError
 from tests.conftest import lssvwm
@@ -279,6 +282,38 @@ def test_interrupted_and_resumed_is_bit_identical_without_the_teachers_folder(
     whole, parts = Run(tmp_path / "whole"), Run(tmp_path / "parts")
     for file in ("model.safetensors", "../training_state/raw.safetensors"):
         assert (whole.world / file).read_bytes() == (parts.world / file).read_bytes()
+
+
+def test_a_student_may_begin_with_the_weights_of_another(workspace: Path, tmp_path: Path, teacher: Path) -> None:
+    other, started = load_model(Run(workspace / "runs/test").world)[0], []
+
+    def take_none(state: TrainState, *_: object) -> StepResult:
+        started.append({name: value.clone() for name, value in state.model.state_dict().items()})
+        state.steps += 1
+        return StepResult(0.0, 0.0, 0.0, 5)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lssvwm_core.training.loop.train_step", take_none)
+        for number, folder in enumerate((None, Run(workspace / "runs/test").world)):
+            run, config = open_run(tmp_path / str(number), student_of(teacher, workspace, 1))
+            list(train(run, config, CPU, init_from=teacher, student_from=folder))
+    for found, expected in zip(started, (load_model(teacher)[0], other), strict=True):
+        torch.testing.assert_close(found, dict(expected.state_dict()), rtol=0, atol=0)
+    taught = [load_model(tmp_path / str(number) / "teacher")[0].state_dict() for number in range(2)]
+    torch.testing.assert_close(*taught, rtol=0, atol=0)
+
+
+def test_a_student_of_another_shape_is_told(workspace: Path, tmp_path: Path, teacher: Path) -> None:
+    model, header, _ = load_model(teacher)
+    shutil.copytree(teacher / "autoencoder", tmp_path / "deeper/autoencoder")
+    deeper = WorldModel(replace(model.config, depth=model.config.depth + 1))
+    save_world(tmp_path / "deeper", deeper, header, "autoencoder")
+    run, config = open_run(tmp_path / "run", student_of(teacher, workspace, 1))
+    with pytest.raises(LssvwmError, match=r"deeper: its model differs from that of the teacher, .*teacher"):
+        next(train(run, config, CPU, init_from=teacher, student_from=tmp_path / "deeper"))
+    assert not run.checkpoints.exists()
+    wrong = lssvwm(workspace, "distill", "test", "--init-from", "nowhere", "--name", "none", fails=True).stderr
+    assert "nowhere: no such model" in wrong
 
 
 def test_a_run_keeps_to_its_teacher_and_its_steps(workspace: Path, tmp_path: Path, teacher: Path) -> None:
