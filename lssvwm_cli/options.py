@@ -40,8 +40,8 @@ Guidance = Annotated[
     float | None,
     typer.Option(
         min=0,
-        help="How far to go beyond what the world would do, towards its memory; above 0 a frame costs nearly "
-        "twice as much. [default: the world's]",
+        help="How far to go beyond what the world would do, towards its memory; above 0 a frame costs half "
+        "as much again. [default: the world's]",
     ),
 ]
 Chunk = Annotated[int | None, typer.Option(help="Frames generated together. [default: the model's first]")]

@@ -126,23 +126,60 @@ def denoise(
         recollection: of these frames, as `WorldModel.recollect` gives it, where it is known already.
         cut: the state after the last frames alone, for a sampler with guidance; None: it goes without.
     """
-    batch, chunk = noise.shape[:2]
-    known = [(state, recollection or model.recollect(state, conditions, chunk))]
+    chunk = noise.shape[1]
+    asked = [_Asked(state, conditions, recollection or model.recollect(state, conditions, chunk))]
     if cut is not None and sampler.guidance:
-        known.append((cut, model.recollect(cut, conditions, chunk)))
+        asked.append(_Asked(cut, conditions, model.recollect(cut, conditions, chunk)))
+        if _sees_as_much(model, chunk, state, cut):
+            asked = [_Asked.beside(*asked)]  # in one pass, which takes little longer than one of them
 
     def velocity(x: Tensor, level: Level) -> Tensor:
-        levels = torch.full((batch, chunk), float(level), device=noise.device)
-        found, *without = (
-            model(x, levels, conditions, memory, chunk, recollection=recalled, keep=False)[0]
-            for memory, recalled in known
-        )
-        return guided(found, without[0], sampler.guidance) if without else found
+        found = torch.cat([one.velocity(model, x, level) for one in asked])
+        if len(found) == len(x):
+            return found
+        with_memory, without = found.chunk(2)
+        return guided(with_memory, without, sampler.guidance)
 
     x = noise
     for now, after in pairwise(sampler.levels()):
         x = sampler.advance(velocity, x, now, after)
     return x
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a model is asked a velocity with."""
+
+    state: ModelState
+    conditions: Mapping[str, Tensor]
+    recollection: Recollection | None
+    copies: int = 1
+
+    def velocity(self, model: WorldModel, x: Tensor, level: Level) -> Tensor:
+        """(copies · B, c, C, h, w) of the noisy latents x (B, c, C, h, w)."""
+        x = x.repeat(self.copies, 1, 1, 1, 1)
+        levels = torch.full(x.shape[:2], float(level), device=x.device)
+        state, chunk = self.state, x.shape[1]
+        return model(x, levels, self.conditions, state, chunk, recollection=self.recollection, keep=False)[0]
+
+    @staticmethod
+    def beside(one: "_Asked", other: "_Asked") -> "_Asked":
+        """Both at once: the first half of the worlds are the one's, the second the other's."""
+        conditions = {name: torch.cat([rows, other.conditions[name]]) for name, rows in one.conditions.items()}
+        states, recollection = [one.state, other.state], None
+        if one.recollection is not None and other.recollection is not None:
+            pairs = zip(one.recollection, other.recollection, strict=True)
+            recollection = Recollection(*(torch.cat(pair) for pair in pairs))
+            states = [replace(state, mixers=[*state.mixers[:-1], {}]) for state in states]  # large, and read already
+        return _Asked(ModelState.joined(states), conditions, recollection, copies=2)
+
+
+def _sees_as_much(model: WorldModel, chunk: int, state: ModelState, cut: ModelState) -> bool:
+    """Whether the attention sees as many frames before a chunk in both, so that they can go side by side."""
+    if state.growth:
+        return False
+    tail = model.config.frame_window - chunk
+    return min(state.frames_seen, tail) == min(cut.frames_seen, tail)
 
 
 def guided(velocity: Tensor, without_memory: Tensor, guidance: float) -> Tensor:

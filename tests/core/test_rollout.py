@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from lssvwm_core import Conditions, EncodedEpisode, Rollout, World, load_episode, load_world
+from lssvwm_core.model.world_model import WorldModel
 from lssvwm_datasets.errors import LssvwmError
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -89,15 +90,25 @@ def test_a_cut_memory_is_a_fresh_world_that_sees_the_window(
     torch.testing.assert_close(rollout.sample(rows).latents, whole.sample(rows).latents, atol=1e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize("chunk", [1, 5])
+@pytest.mark.parametrize("chunk", [1, 3, 5])
 def test_guidance_leads_away_from_the_cut_memory(world: World, episode: EncodedEpisode, chunk: int) -> None:
-    """One Euler step, by hand; the memory that goes on is the whole one."""
+    """One Euler step, by hand; the memory that goes on is the whole one.
+
+    Chunks of 1 and 5 have both in one pass; of 3 frames the window of 10 is no multiple, and the cut memory sees less.
+    """
+    model = WorldModel(replace(world.model.config, chunk_sizes=(5, 3, 1))).eval()
+    model.load_state_dict(world.model.state_dict())
+    passes = []
+    model.register_forward_pre_hook(lambda _, given: passes.append(len(given[0])))
+    world = replace(world, model=model)
     plain, guided = (replace(world, chunk=chunk).sampled_with(1, guidance=g) for g in (0.0, 0.7))
     rollout, whole, cut = started(guided, episode), started(plain, episode), started(plain, episode, memory_cut=True)
     for first in (20, 20 + chunk):
         rows = episode.conditions[first : first + chunk]
         with_memory, without = whole.sample(rows).latents, cut.sample(rows).latents
+        passes.clear()
         found = rollout.sample(rows).latents
+        assert passes[-2:] == ([1, 1] if chunk == 3 else [1, 2]), "what the cut memory sees, then both"
         torch.testing.assert_close(found, with_memory + 0.7 * (with_memory - without), atol=1e-5, rtol=1e-4)
         assert not torch.equal(found, with_memory)
         rollout.commit()

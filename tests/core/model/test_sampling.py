@@ -1,6 +1,7 @@
 """Samplers: their schedules, where they arrive, and that another one is a class and a line."""
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -120,17 +121,18 @@ class Drawn(Forgetful):
         self, x, noise_levels, conditions, state=None, chunk=None, remember=None, recollection=None, keep=True
     ):
         self.calls += 1
-        return torch.full_like(x, self.ways[state]), state
+        return torch.full_like(x, self.ways[state.name]), state
 
 
 @pytest.mark.parametrize("steps", [1, 3])
 @pytest.mark.parametrize("guidance", [0.0, 0.5, 2.0])
 def test_guidance_goes_beyond_away_from_the_world_without_its_memory(normal, guidance, steps):
     model, noise = Drawn({"whole": 3.0, "cut": 1.0}), normal(1, 5, 3, 4, 4)
-    dream = denoise(model, Euler(steps, guidance=guidance), noise, {}, "whole", cut="cut")
+    whole, cut = (SimpleNamespace(name=name, growth={"keys": ...}) for name in ("whole", "cut"))
+    dream = denoise(model, Euler(steps, guidance=guidance), noise, {}, whole, cut=cut)
     torch.testing.assert_close(dream, noise - (3.0 + guidance * 2.0))
     assert model.calls == steps * (2 if guidance else 1), "without guidance nobody asks what would be without memory"
-    torch.testing.assert_close(denoise(model, Euler(steps, guidance=guidance), noise, {}, "whole"), noise - 3.0)
+    torch.testing.assert_close(denoise(model, Euler(steps, guidance=guidance), noise, {}, whole), noise - 3.0)
 
 
 def test_distillation_takes_any_teacher(normal):
