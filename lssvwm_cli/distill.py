@@ -8,12 +8,12 @@ from lssvwm_cli.options import Device, Minutes, Resume, Set, Shards, Threads
 from lssvwm_cli.train import run_and_tell
 
 FRAMES_A_STEP = 400  # of clips as long as the teacher's
-DEFAULTS = {
+DEFAULTS = {  # of [train]
     "learning_rate": 2e-4,
     "warmup_steps": 20,
-    "prefix_probability": 0.3,
+    "prefix_probability": 0.5,
     "clean_probability": 0.5,
-}  # of [train]
+}
 
 
 def distill(

@@ -116,6 +116,9 @@ class DistillConfig:
         visited, wanted = self.taught.levels()[:: self.teacher_steps // self.steps], self.sampler.levels()
         if not all(map(math.isclose, visited, wanted)):
             raise ValueError(f"the teacher's {self.taught} does not visit the student's noise levels, {wanted}")
+        settings = sampler_settings(self.taught)
+        settings.pop("steps")
+        object.__setattr__(self, "teacher_sampler", settings)  # whole: files of before name fewer fields
 
     @property
     def taught(self) -> Sampler:

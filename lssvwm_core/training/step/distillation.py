@@ -7,7 +7,7 @@ that adds noise again and a shortcut model a network that is told the size of it
 teacher here takes about 8 steps: no error of a student in between is learnt by the next.
 
 The clip is that of any training: chunks with noise levels of their own after a clean prefix, in one parallel pass. All
-chunks step together, so the first after the prefix is stepped exactly as in a rollout, given clean frames alone.
+chunks step together, so one that follows clean frames alone is stepped exactly as in a rollout.
 
 What a teacher does by guidance, which costs it two evaluations a step, its student does in one (Meng et al., 2023).
 """

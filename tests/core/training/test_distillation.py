@@ -329,6 +329,16 @@ def test_a_run_keeps_to_its_teacher_and_its_steps(workspace: Path, tmp_path: Pat
         run_distillation(folder, teacher, student_of(teacher, workspace, 4))
 
 
+def test_a_run_of_before_guidance_goes_on(workspace: Path, tmp_path: Path, teacher: Path) -> None:
+    folder = tmp_path / "run"
+    run_distillation(folder, teacher, student_of(teacher, workspace, 2))
+    file = folder / "config.toml"
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(line for line in lines if not line.startswith("guidance")))
+    assert len(file.read_text().splitlines()) == len(lines) - 1
+    assert run_distillation(folder, teacher, student_of(teacher, workspace, 3)).step == 3
+
+
 def test_what_cannot_be_distilled_is_told(workspace: Path, tmp_path: Path, teacher: Path) -> None:
     for steps in (8, 9, 3, 0):
         with pytest.raises(LssvwmError, match=f"{steps} steps of the student for 8 of the teacher; expected fewer"):
