@@ -28,6 +28,13 @@ def distill(
     guidance: Annotated[
         float | None, typer.Option(min=0, help="Guidance towards the memory, of the teacher. [default: its own]")
     ] = None,
+    own_history: Annotated[
+        bool,
+        typer.Option(
+            help="After their clean prefix clips go on from frames that the student makes, and it learns what was true "
+            "at places that the prefix showed."
+        ),
+    ] = False,
     init_from: Annotated[
         str | None, typer.Option(help="A world whose weights the student begins with. [default: its teacher's]")
     ] = None,
@@ -78,7 +85,7 @@ def distill(
     defaults = DEFAULTS | {"stages": (Stage(frames, steps=10_000, batch_size=size),), "steps": steps}
     config = make_config("tiny", shards, None, overrides, defaults)
     known, taught = run_facts(folder).name, with_settings(load_sampler(folder), teacher_steps, guidance)
-    config = with_distillation(config, load_model(folder)[0].config, known, taught, sampling_steps)
+    config = with_distillation(config, load_model(folder)[0].config, known, taught, sampling_steps, own_history)
     chosen = any((set_, clip_frames, batch_size))
     run, config = open_run(RUNS / (name or f"{known}-{sampling_steps}-steps"), config, resume, adopt=not chosen)
     run_and_tell(run, config, where, minutes, folder, shards, student)

@@ -25,8 +25,8 @@ def sample_noise_levels(
     """(B, T) noise levels in [0, 1], equal within a chunk; exactly 0 marks what is clean; the last chunk never is.
 
     Long-context training (paper, section 'Training'): with `prefix_probability` a clip keeps a clean prefix of random
-    length, longer than half of it; the loss is taken on the other frames only. With `clean_probability` any other chunk
-    is clean too: the next one then follows frames that are done, as in a rollout.
+    length, longer than half of it; the loss is taken on the other frames only. With `clean_probability` every second
+    chunk after it is clean too: the others then follow frames that are done, as in a rollout.
     """
     chunks = frames // chunk
     levels = torch.sigmoid(LEVEL_MEAN + LEVEL_STD * torch.randn(batch, chunks, generator=generator))
@@ -35,7 +35,8 @@ def sample_noise_levels(
     has_prefix = torch.rand(batch, 1, generator=generator) < prefix_probability
     clean = has_prefix & (torch.arange(chunks) < prefix)
     if clean_probability:
-        clean |= torch.rand(batch, chunks, generator=generator) < clean_probability
+        alternates = torch.rand(batch, 1, generator=generator) < clean_probability
+        clean |= alternates & ((torch.arange(chunks) - prefix * has_prefix) % 2 == 1)
         clean[:, -1] = False
     return levels.masked_fill(clean, 0.0).repeat_interleave(chunk, dim=1)
 
@@ -61,8 +62,12 @@ def flow_loss(
     return velocity_error(velocity, noise - latents, noise_levels)
 
 
-def velocity_error(velocity: Tensor, target: Tensor, noise_levels: Tensor) -> Tensor:
-    """Mean square over the noised frames of each clip, then over the clips; velocities are (B, T, C, h, w)."""
-    error = (velocity - target).square().mean(dim=(2, 3, 4))  # (B, T)
+def velocity_error(velocity: Tensor, target: Tensor, noise_levels: Tensor, weights: Tensor | float = 1.0) -> Tensor:
+    """Mean square over the noised frames of each clip, then over the clips; velocities are (B, T, C, h, w).
+
+    Args:
+        weights: (B, T) in [0, 1], of each frame's error.
+    """
+    error = (velocity - target).square().mean(dim=(2, 3, 4)) * weights  # (B, T)
     noised = (noise_levels > 0).float()
     return ((error * noised).sum(dim=1) / noised.sum(dim=1)).mean()

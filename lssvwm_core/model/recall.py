@@ -83,7 +83,7 @@ class Recall(nn.Module):
 
     @torch.no_grad()
     def forward(
-        self, state: RecallState, poses: Tensor | None, latents: Tensor, chunk: int, noise: float = 1.0
+        self, state: RecallState, poses: Tensor | None, latents: Tensor, chunk: int, noise: float | Tensor = 1.0
     ) -> tuple[Recollection, RecallState]:
         """What is known of each frame before its chunk is seen, and the memory when all of them were.
 
@@ -93,16 +93,17 @@ class Recall(nn.Module):
         Args:
             poses: (B, T, P); rows of NaN are unknown: such frames are neither recalled nor remembered. None: all are.
             latents: (B, T, C, h, w) clean latents, to be remembered.
-            noise: R of these frames; 1 for recorded ones.
+            noise: R of these frames, or (B, T) of each; 1 for recorded ones.
         """
         batch, frames = latents.shape[:2]
+        noises = self._noises(noise, batch, frames)
         addresses = self._addresses(poses, batch, frames)  # (B, T, n)
         values = latents.double().flatten(2)  # (B, T, C·h·w)
         recalled, novelty = [], []
         step = max(1, BLOCK_FRAMES // chunk) * chunk
         for start in range(0, frames, step):
             rows = slice(start, start + step)
-            known, new, state = self._block(state, addresses[:, rows], values[:, rows], chunk, noise)
+            known, new, state = self._block(state, addresses[:, rows], values[:, rows], chunk, noises[:, rows])
             recalled.append(known)
             novelty.append(new)
         found = torch.cat(recalled, dim=1).unflatten(2, self.latent_shape)
@@ -114,14 +115,15 @@ class Recall(nn.Module):
         return addresses @ addresses.mT
 
     @torch.no_grad()
-    def of_clip(self, poses: Tensor | None, latents: Tensor, chunk: int) -> Recollection:
+    def of_clip(self, poses: Tensor | None, latents: Tensor, chunk: int, noise: float | Tensor = 1.0) -> Recollection:
         """What `forward` recalls of clips that begin with nothing, without the memory at their end: for training.
 
         As no P is carried along, the Gram matrix of the clip's own addresses is all that is needed.
         """
         addresses = self._addresses(poses, *latents.shape[:2])
         prior = addresses @ addresses.mT / self.ridge  # ΦPΦᵀ
-        recalled, left, _ = _solve(prior, latents.double().flatten(2), chunk, 1.0)
+        noises = self._noises(noise, *latents.shape[:2])
+        recalled, left, _ = _solve(prior, latents.double().flatten(2), chunk, noises)
         return Recollection(recalled.unflatten(2, self.latent_shape).float(), self._novelty(addresses, left).float())
 
     @torch.no_grad()
@@ -134,19 +136,23 @@ class Recall(nn.Module):
         return Recollection((addresses @ state["weights"]).unflatten(2, self.latent_shape).float(), novelty.float())
 
     def _block(
-        self, state: RecallState, addresses: Tensor, values: Tensor, chunk: int, noise: float
+        self, state: RecallState, addresses: Tensor, values: Tensor, chunk: int, noises: Tensor
     ) -> tuple[Tensor, Tensor, RecallState]:
         """One block of frames, all at once: what is recalled, what is left of the variance, and the memory after."""
         covariance, weights = state["covariance"], state["weights"]
         spread = covariance @ addresses.mT  # PΦᵀ (B, n, T)
         known = addresses @ weights
-        recalled, left, solved = _solve(addresses @ spread, values - known, chunk, noise)
+        recalled, left, solved = _solve(addresses @ spread, values - known, chunk, noises)
         gain = torch.linalg.solve_triangular(solved.factor, spread.mT, upper=False)  # (B, T, n)
         covariance = torch.baddbmm(covariance, gain.mT, gain, alpha=-1)
         if addresses.shape[1] > chunk:  # one chunk adds rounding only, and this takes long
             covariance = (covariance + covariance.mT) / 2
         after = {"covariance": covariance, "weights": torch.baddbmm(weights, gain.mT, solved.white)}
         return known + recalled, self._novelty(addresses, left), after
+
+    def _noises(self, noise: float | Tensor, batch: int, frames: int) -> Tensor:
+        """(B, T) float64."""
+        return torch.as_tensor(noise, dtype=torch.float64, device=self.frequencies.device).expand(batch, frames)
 
     def _addresses(self, poses: Tensor | None, batch: int, frames: int) -> Tensor:
         """(B, T, n) float64 of length 1; zeros where a pose is unknown."""
@@ -169,7 +175,7 @@ class _Solved(NamedTuple):
     """(B, T, C·h·w) what is new in each frame."""
 
 
-def _solve(prior: Tensor, errors: Tensor, chunk: int, noise: float) -> tuple[Tensor, Tensor, _Solved]:
+def _solve(prior: Tensor, errors: Tensor, chunk: int, noises: Tensor) -> tuple[Tensor, Tensor, _Solved]:
     """What the earlier chunks tell of each frame's errors, and the variance that they leave.
 
     Within a chunk, no frame knows of another.
@@ -177,9 +183,9 @@ def _solve(prior: Tensor, errors: Tensor, chunk: int, noise: float) -> tuple[Ten
     Args:
         prior: (B, T, T) ΦPΦᵀ.
         errors: (B, T, C·h·w) what the memory did not know.
+        noises: (B, T) R of each frame.
     """
-    noises = noise * torch.eye(prior.shape[-1], dtype=prior.dtype, device=prior.device)
-    factor = torch.linalg.cholesky(prior + noises)
+    factor = torch.linalg.cholesky(prior + torch.diag_embed(noises))
     white = torch.linalg.solve_triangular(factor, errors, upper=False)
     number = torch.arange(prior.shape[-1], device=prior.device) // chunk
     before = factor * (number[:, None] > number)  # of earlier chunks

@@ -102,7 +102,7 @@ class WorldModel(nn.Module):
         state: ModelState | None = None,
         chunk: int | None = None,
         remember: Tensor | None = None,
-        write_noise: float = 1.0,
+        write_noise: float | Tensor = 1.0,
         recollection: Recollection | None = None,
         keep: bool = True,
     ) -> tuple[Tensor, ModelState]:
@@ -117,7 +117,7 @@ class WorldModel(nn.Module):
             chunk: frames generated together; the config's first chunk size when None.
             remember: (B, T, C, h, w) the clean latents, for the memory by least squares: a frame is recalled from the
                 chunks before its own. None: it is recalled from `state` alone, and nothing is remembered.
-            write_noise: of what is remembered, see `recall`; 1 for recorded frames.
+            write_noise: of what is remembered, or (B, T) of each frame, see `recall`; 1 for recorded frames.
             recollection: what `recollect` gave for these frames, when they are denoised in several steps.
             keep: whether the state after these frames is wanted; to find it is most of the cost of a single frame.
 
@@ -147,7 +147,7 @@ class WorldModel(nn.Module):
             if remember is None:
                 recollection = recollection or self.recall.read(others[-1], poses, frames)
             elif whole_clip:
-                recollection = self.recall.of_clip(poses, remember, chunk)
+                recollection = self.recall.of_clip(poses, remember, chunk, write_noise)
             else:
                 recollection, others[-1] = self.recall(others[-1], poses, remember, chunk, write_noise)
             x = x + self._embedded(recollection)

@@ -16,7 +16,6 @@ import torch
 from accelerate import Accelerator
 
 from lssvwm_core.device import training_precision
-from lssvwm_core.diffusion import flow_loss
 from lssvwm_core.model.autoencoder import load_autoencoder
 from lssvwm_core.model.storage import AUTOENCODER_FOLDER
 from lssvwm_core.training.checkpoint import remove_left_overs
@@ -31,7 +30,7 @@ from lssvwm_core.training.step.distillation import load_distillation
 from lssvwm_core.training.step.metrics import StepReport, append_report, drop_reports_after, meter_for
 from lssvwm_core.training.step.sharding import gather_model
 from lssvwm_core.training.step.train_state import TrainState, make_train_state
-from lssvwm_core.training.step.train_step import Objective, train_step
+from lssvwm_core.training.step.train_step import Objective, flow_objective, train_step
 from lssvwm_core.world import World
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.shards import ShardHeader, open_shards
@@ -125,10 +124,10 @@ def _start(
         remove_left_overs(run)
         save_run_config(run.config_file, config)
         drop_reports_after(run.metrics_file, state.steps)
-    objective: Objective = flow_loss
+    objective: Objective = flow_objective
     if config.distill:
         accelerator.wait_for_everyone()  # until the teacher is copied
-        objective = load_distillation(run.folder / TEACHER_FOLDER, config.distill, accelerator.device)
+        objective = load_distillation(run.folder / TEACHER_FOLDER, config.distill, accelerator.device, state.ema)
     if config.train.track:
         accelerator.init_trackers(run.folder.name)
     batches = batches_from(dataset, state.steps * config.train.accumulate, config.train.workers)

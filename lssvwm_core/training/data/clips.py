@@ -2,8 +2,8 @@
 
 So there is no position to save, and two processes with half a batch each see what one process with a whole one sees.
 A batch is `latents` (B, T, C, h, w) float16, as they are stored, `conditions`, a (B, T, columns) float32 tensor for
-each stream, with rows of NaN where a condition is unknown (dropped, or an action on a reversed stretch), and the
-`numbers` (B,) of its clips.
+each stream, with rows of NaN where a condition is unknown (dropped, or an action on a reversed stretch), `whole`, the
+same with nothing dropped, and the `numbers` (B,) of its clips.
 """
 
 from dataclasses import dataclass
@@ -25,6 +25,7 @@ from lssvwm_datasets.streams import STREAMS, Stream
 class Batch(TypedDict):
     latents: Tensor
     conditions: Conditions
+    whole: Conditions
     numbers: Tensor
 
 
@@ -54,6 +55,13 @@ class ClipSampling:
     def drop(self, stream: Stream) -> float:
         """Probability that a stream is dropped: a setting of action and pose, of further streams what they declare."""
         return {"action": self.drop_action, "pose": self.drop_pose}.get(stream.name, stream.drop)
+
+
+@dataclass(frozen=True)
+class _Clip:
+    latents: NDArray[Any]
+    told: dict[str, NDArray[np.float32]]
+    whole: dict[str, NDArray[np.float32]]
 
 
 class ClipDataset(Dataset[Batch]):
@@ -94,12 +102,13 @@ class ClipDataset(Dataset[Batch]):
         numbers = range(self.process * batch_size, (self.process + 1) * batch_size)
         clips = [self._clip(frames, np.random.default_rng([self.seed, item, number])) for number in numbers]
         return {
-            "latents": torch.from_numpy(np.stack([clip["latents"] for clip in clips])),
-            "conditions": Conditions({name: np.stack([clip[name] for clip in clips]) for name in self.streams}),
+            "latents": torch.from_numpy(np.stack([clip.latents for clip in clips])),
+            "conditions": Conditions({name: np.stack([clip.told[name] for clip in clips]) for name in self.streams}),
+            "whole": Conditions({name: np.stack([clip.whole[name] for clip in clips]) for name in self.streams}),
             "numbers": torch.tensor(numbers),
         }
 
-    def _clip(self, frames: int, rng: np.random.Generator) -> dict[str, NDArray[Any]]:
+    def _clip(self, frames: int, rng: np.random.Generator) -> "_Clip":
         has_poses = "pose" in self.streams
         longest = int(self.lengths.max())
         folded = has_poses and (rng.random() < self.sampling.fold or frames > longest)
@@ -116,15 +125,16 @@ class ClipDataset(Dataset[Batch]):
             order = np.concatenate([order, order[::-1]])[:frames]
 
         episode = self.shards.episodes[number]
-        clip = {"latents": self._rows(episode, "latents", start, span)[order]}
+        clip = _Clip(self._rows(episode, "latents", start, span)[order], {}, {})
         steps = np.diff(order, prepend=2 * order[0] - order[1])  # the first frame is reached as the second is
         for name in self.streams:
             stream = STREAMS[name]
             rows = self._rows(episode, stream.stored, start, span)[order]
             if stream.of_steps:
                 rows[steps != 1] = np.nan  # only a step forward in time has its action
+            clip.whole[name] = rows.copy()
             self._drop(rows, 0.0 if folded and stream.kept_in_folds else self.sampling.drop(stream), rng)
-            clip[name] = rows
+            clip.told[name] = rows
         return clip
 
     @staticmethod

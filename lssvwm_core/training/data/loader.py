@@ -128,14 +128,17 @@ class _Sendable(Dataset[Any]):
             batch = self.dataset[number]
         except (LssvwmError, OSError) as error:
             return error
-        conditions = {name: rows.numpy() for name, rows in batch["conditions"].items()}
-        return {"latents": batch["latents"].numpy(), "numbers": batch["numbers"].numpy(), "conditions": conditions}
+        arrays: dict[str, Any] = {name: batch[name].numpy() for name in ("latents", "numbers")}
+        for streams in ("conditions", "whole"):
+            arrays[streams] = {name: rows.numpy() for name, rows in batch[streams].items()}
+        return arrays
 
 
 def _received(arrays: dict[str, Any]) -> Batch:
     return {
         "latents": torch.from_numpy(arrays["latents"]),
         "conditions": Conditions(arrays["conditions"]),
+        "whole": Conditions(arrays["whole"]),
         "numbers": torch.from_numpy(arrays["numbers"]),
     }
 

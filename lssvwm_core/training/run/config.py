@@ -51,7 +51,7 @@ class TrainConfig:
     prefix_probability: Share = 0.5
     """Probability of a clean prefix longer than half the clip: long-context training (paper: 0.5)."""
     clean_probability: Share = 0.0
-    """Probability that a chunk after the prefix is clean too, and the next one follows it as in a rollout."""
+    """Probability that every second chunk after the prefix is clean too, and the others follow it as in a rollout."""
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, a third more time."""
     compile: bool = False
@@ -105,9 +105,12 @@ class DistillConfig:
     """Those of the student, which its world is sampled with."""
     teacher_sampler: dict[str, Any] = field(default_factory=lambda: {"name": "euler", "shift": 1.0})
     """Any sampler, as a world's `config.json` names it, without its steps."""
+    own_history: bool = False
+    """Clips with a clean prefix go on from what the student makes, see `training.step.own_history`."""
 
     def __post_init__(self) -> None:
-        fewest = self.steps if self.taught.guidance else self.steps + 1  # else there is nothing to learn
+        learns = self.taught.guidance or self.own_history  # else there is nothing to learn in as many steps
+        fewest = self.steps if learns else self.steps + 1
         if self.steps < 1 or self.teacher_steps < fewest or self.teacher_steps % self.steps:
             raise ValueError(
                 f"{self.steps} steps of the student for {self.teacher_steps} of the teacher; expected fewer, and a "
@@ -198,11 +201,19 @@ def with_model(config: RunConfig, model: ModelConfig) -> RunConfig:
 
 
 def with_distillation(
-    config: RunConfig, model: ModelConfig, teacher: str, teacher_sampler: Sampler, steps: int
+    config: RunConfig, model: ModelConfig, teacher: str, teacher_sampler: Sampler, steps: int, own_history: bool = False
 ) -> RunConfig:
-    """The config of a student of this model. Raises: LssvwmError for steps that do not fit the teacher's."""
+    """The config of a student of this model.
+
+    Raises: LssvwmError for steps that do not fit the teacher's, and for a model or a training without own history.
+    """
+    if own_history and not model.pose_names:
+        raise LssvwmError(f"--own-history: {teacher} knows no poses, so nobody could tell which places were seen")
+    if own_history and config.train.shard_model:
+        raise LssvwmError("--own-history: every process rolls out by itself; leave train.shard_model out")
     settings = sampler_settings(teacher_sampler)
     values = {"teacher": teacher, "teacher_steps": settings.pop("steps"), "steps": steps, "teacher_sampler": settings}
+    values |= {"own_history": own_history}
     return dataclasses.replace(with_model(config, model), distill=_section("[distill]", DistillConfig, values))
 
 

@@ -10,10 +10,13 @@ The clip is that of any training: chunks with noise levels of their own after a 
 chunks step together, so one that follows clean frames alone is stepped exactly as in a rollout.
 
 What a teacher does by guidance, which costs it two evaluations a step, its student does in one (Meng et al., 2023).
+
+A student may also learn from the mistakes that it makes when it goes on from its own frames (`own_history`). Its
+teacher is then told more than it, the true frames and all conditions, and needs no guidance.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -21,8 +24,9 @@ from torch import Tensor
 
 from lssvwm_core.diffusion import add_noise, velocity_error
 from lssvwm_core.model.world_model import WorldModel
-from lssvwm_core.sampling import Level, Sampler, guided
+from lssvwm_core.sampling import Level, Sampler, guided, with_settings
 from lssvwm_core.training.run.config import DistillConfig
+from lssvwm_core.training.step.own_history import own_history, prefix_lengths, shown, write_noise
 from lssvwm_core.world import load_model
 
 
@@ -34,11 +38,13 @@ class Distillation:
         teacher: the model that is learnt from; in training mode, so that no memory beyond the clip is kept.
         teacher_sampler: any; its steps are a multiple of the student's, and it visits the student's noise levels.
         sampler: the student's, which takes one evaluation of the model a step.
+        dreamer: what goes on after a clip's clean prefix, the moving average of the student; None: the truth does.
     """
 
     teacher: WorldModel
     teacher_sampler: Sampler
     sampler: Sampler
+    dreamer: WorldModel | None = None
 
     def __call__(
         self,
@@ -47,16 +53,35 @@ class Distillation:
         noise: Tensor,
         noise_levels: Tensor,
         conditions: Mapping[str, Tensor],
+        whole: Mapping[str, Tensor],
         chunk: int,
     ) -> Tensor:
         """Mean squared error of the student's velocity; levels are raised to the next that its sampler visits."""
         schedule = noise_levels.new_tensor(self.sampler.levels()).flip(0)  # from clean to noise
         places = torch.searchsorted(schedule, noise_levels.contiguous())  # 0: clean
-        levels = schedule[places]
+        levels, taken = schedule[places], self.sampler.steps - places
         noisy = add_noise(latents, noise, levels)
-        target = self.target(noisy, self.sampler.steps - places, conditions, chunk, latents)
-        velocity, _ = model(noisy, levels, conditions, chunk=chunk, remember=latents)
-        return velocity_error(velocity, target, levels)
+        if self.dreamer is None:
+            target = self.target(noisy, taken, conditions, chunk, latents)
+            velocity, _ = model(noisy, levels, conditions, chunk=chunk, remember=latents)
+            return velocity_error(velocity, target, levels)
+
+        prefixes = prefix_lengths(noise_levels)
+        dreamt = prefixes > 0  # (B,) which clips
+        prefixes = torch.where(dreamt, prefixes, latents.shape[1])
+        history = own_history(self.dreamer, self.sampler, latents, noise, conditions, prefixes, chunk)
+        target = torch.empty_like(latents)
+        for clips, led, guidance in [(~dreamt, conditions, None), (dreamt, whole, 0.0)]:
+            if clips.any():
+                told = {name: rows[clips] for name, rows in led.items()}
+                taught = replace(self, teacher_sampler=with_settings(self.teacher_sampler, guidance=guidance))
+                target[clips] = taught.target(noisy[clips], taken[clips], told, chunk, latents[clips])
+
+        own = torch.arange(latents.shape[1], device=latents.device) >= prefixes[:, None]  # (B, T)
+        seen = shown(whole["pose"], prefixes, 2 * self.teacher.config.recall_lengths[1])
+        noisy = torch.where(levels[:, :, None, None, None] > 0, noisy, history)
+        velocity, _ = model(noisy, levels, conditions, chunk=chunk, remember=history, write_noise=write_noise(own))
+        return velocity_error(velocity, target, levels, torch.where(own, seen, 1.0))
 
     @torch.no_grad()
     def target(
@@ -126,7 +151,7 @@ class Distillation:
         return without
 
 
-def load_distillation(folder: Path, config: DistillConfig, device: torch.device) -> Distillation:
+def load_distillation(folder: Path, config: DistillConfig, device: torch.device, student: WorldModel) -> Distillation:
     """The objective of a run; `folder` is the teacher's. Raises: LssvwmError."""
     teacher = load_model(folder)[0].to(device).requires_grad_(False).train()
-    return Distillation(teacher, config.taught, config.sampler)
+    return Distillation(teacher, config.taught, config.sampler, student if config.own_history else None)

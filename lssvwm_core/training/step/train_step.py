@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from lssvwm_core.conditions import Conditions
 from lssvwm_core.device import autocast
-from lssvwm_core.diffusion import sample_noise_levels
+from lssvwm_core.diffusion import flow_loss, sample_noise_levels
 from lssvwm_core.training.data.clips import Batch
 from lssvwm_core.training.run.config import TrainConfig
 from lssvwm_core.training.step.sharding import gather
 from lssvwm_core.training.step.train_state import TrainState
 
-Objective = Callable[[nn.Module, Tensor, Tensor, Tensor, Mapping[str, Tensor], int], Tensor]  # as `flow_loss`
+Objective = Callable[[nn.Module, Tensor, Tensor, Tensor, Mapping[str, Tensor], Mapping[str, Tensor], int], Tensor]
 NOISE = 1  # ends the key of a clip's noise where that is drawn apart from its noise levels
 
 
@@ -30,6 +30,19 @@ class StepResult:
     """Before it was clipped."""
     learning_rate: float
     chunk: int
+
+
+def flow_objective(
+    model: nn.Module,
+    latents: Tensor,
+    noise: Tensor,
+    noise_levels: Tensor,
+    conditions: Mapping[str, Tensor],
+    whole: Mapping[str, Tensor],
+    chunk: int,
+) -> Tensor:
+    """`flow_loss`. An objective is also told the `whole` conditions, of which nothing was dropped."""
+    return flow_loss(model, latents, noise, noise_levels, conditions, chunk)
 
 
 def train_step(
@@ -72,8 +85,8 @@ def chunk_of(step: int, sizes: tuple[int, ...], config: TrainConfig) -> int:
 
 def _inputs(
     batch: Batch, key: tuple[int, ...], chunk: int, config: TrainConfig, device: torch.device
-) -> tuple[Tensor, Tensor, Tensor, Conditions]:
-    """Latents, noise, noise levels and conditions of a batch, on the device.
+) -> tuple[Tensor, Tensor, Tensor, Conditions, Conditions]:
+    """Latents, noise, noise levels, conditions and whole conditions of a batch, on the device.
 
     The noise of a clip is drawn where it is needed, as it is most of the numbers of a step: on a GPU by a generator of
     the GPU's, with other numbers than on a CPU.
@@ -87,7 +100,8 @@ def _inputs(
             rng = _generator(*key, number, NOISE, device=device)
         noise.append(torch.randn(clip.shape, generator=rng, device=device))
     latents = batch["latents"].to(device).float()
-    return latents, torch.stack(noise), torch.cat(levels).to(device), batch["conditions"].to(device)
+    conditions, whole = batch["conditions"].to(device), batch["whole"].to(device)
+    return latents, torch.stack(noise), torch.cat(levels).to(device), conditions, whole
 
 
 def _generator(*key: int, device: torch.device | str = "cpu") -> torch.Generator:

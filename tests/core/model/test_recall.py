@@ -84,6 +84,21 @@ def test_a_clip_from_nothing_needs_no_memory_at_its_end(chunk: int) -> None:
     torch.testing.assert_close(found.novelty, expected.novelty, atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("chunk", [1, 5])
+def test_every_frame_may_have_a_noise_of_its_own(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lssvwm_core.model.recall.BLOCK_FRAMES", 15)
+    memory, (poses, latents) = recall(), walk(40)
+    noise = torch.linspace(1.0, 8.0, 80).reshape(2, 40)
+    expected, state = memory(memory.initial_state(2), poses, latents, chunk, noise)
+    for world in range(2):
+        covariance, weights = direct(memory, poses[world], latents[world], noise[world].double())
+        torch.testing.assert_close(state["covariance"][world], covariance, atol=1e-8, rtol=1e-8)
+        torch.testing.assert_close(state["weights"][world], weights, atol=1e-8, rtol=1e-8)
+    found = memory.of_clip(poses, latents, chunk, noise)
+    torch.testing.assert_close(found.latents, expected.latents, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found.novelty, expected.novelty, atol=1e-6, rtol=1e-5)
+
+
 def test_long_clips_are_solved_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     memory, (poses, latents) = recall(), walk(60)
     whole, _ = memory(memory.initial_state(2), poses, latents, 5)

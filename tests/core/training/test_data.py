@@ -72,6 +72,18 @@ def test_processes_share_out_the_clips_of_one(shards: ShardSet) -> None:
         torch.testing.assert_close(one["conditions"][stream], parts, equal_nan=True, rtol=0, atol=0)
 
 
+def test_a_batch_holds_the_streams_whole_too(shards: ShardSet) -> None:
+    dropping, plain = (ClipSampling(fold=0, reverse=0, drop_action=drop, drop_pose=drop) for drop in (1, 0))
+    dropped = clips(shards, dropping)[3]
+    assert dropped["conditions"]["pose"].isnan().any()
+    for stream in STREAMS:
+        told, whole = dropped["conditions"][stream], dropped["whole"][stream]
+        torch.testing.assert_close(whole, clips(shards, plain)[3]["whole"][stream], equal_nan=True, rtol=0, atol=0)
+        known = ~told.isnan()
+        assert torch.equal(told[known], whole[known])
+    assert not dropped["whole"]["pose"].isnan().any()
+
+
 def folds(batch: Batch) -> list[int]:
     """How many frames each clip walks out before it walks back along the same poses."""
     places = []

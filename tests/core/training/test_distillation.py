@@ -119,8 +119,8 @@ def test_a_student_without_loss_samples_as_its_teacher(teacher_steps: int, steps
     student, teacher = Student(teacher_steps, steps), Gaussian()
     clean, noise = clip()
     objective = Distillation(teacher, Euler(teacher_steps), Euler(steps))
-    assert objective(student, clean, noise, LEVELS, {}, 1) < 1e-12
-    assert objective(Gaussian(), clean, noise, LEVELS, {}, 1) > 1e-4, "who makes one Euler step arrives elsewhere"
+    assert objective(student, clean, noise, LEVELS, {}, {}, 1) < 1e-12
+    assert objective(Gaussian(), clean, noise, LEVELS, {}, {}, 1) > 1e-4, "who makes one Euler step arrives elsewhere"
     one = denoise(student, Euler(steps), noise, Conditions(), None)  # type: ignore[arg-type]
     several = denoise(teacher, Euler(teacher_steps), noise, Conditions(), None)  # type: ignore[arg-type]
     torch.testing.assert_close(one, several, atol=1e-6, rtol=1e-6)
@@ -129,7 +129,7 @@ def test_a_student_without_loss_samples_as_its_teacher(teacher_steps: int, steps
 def test_both_are_asked_at_the_levels_of_their_samplers_and_see_the_clean_prefix() -> None:
     student, teacher = Gaussian(), Gaussian()
     clean, noise = clip()
-    Distillation(teacher, Euler(8), Euler(2))(student, clean, noise, LEVELS, {}, 1)
+    Distillation(teacher, Euler(8), Euler(2))(student, clean, noise, LEVELS, {}, {}, 1)
     rounded = torch.tensor([[0.0, 0.0, 0.5, 0.5, 0.5, 1.0, 1.0, 1.0]], dtype=torch.float64)
     assert torch.equal(student.asked[0], rounded)
     steps = [rounded - taken / 8 * (rounded > 0) for taken in range(4)]
@@ -151,11 +151,18 @@ def teacher(workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def student_of(
-    teacher: Path, workspace: Path, steps: int, *overrides: str, distilled: int = 2, guidance: float = 0.0
+    teacher: Path,
+    workspace: Path,
+    steps: int,
+    *overrides: str,
+    distilled: int = 2,
+    guidance: float = 0.0,
+    own_history: bool = False,
 ) -> RunConfig:
     settings = ["train.stages=[{frames=10, steps=100, batch_size=2}]", "train.log_every=2", f"train.steps={steps}"]
     config = make_config("tiny", workspace / "data/maze", None, [*settings, *overrides])
-    return with_distillation(config, load_model(teacher)[0].config, "teacher", Euler(8, guidance=guidance), distilled)
+    sampler, shape = Euler(8, guidance=guidance), load_model(teacher)[0].config
+    return with_distillation(config, shape, "teacher", sampler, distilled, own_history)
 
 
 @dataclass(frozen=True)
@@ -187,7 +194,7 @@ def test_a_teacher_keeps_its_sampler(
     saved = load_run_config(tmp_path / "config.toml")
     assert saved == config
     assert saved.distill is not None
-    objective = load_distillation(teacher, saved.distill, CPU)
+    objective = load_distillation(teacher, saved.distill, CPU, load_model(teacher)[0])
     assert (objective.teacher_sampler, objective.sampler, saved.sampler) == (sampler, student, student)
 
 
@@ -215,15 +222,15 @@ def run_distillation(folder: Path, teacher: Path, config: RunConfig, stop_after:
 
 
 def test_a_student_learns_its_teachers_steps(teacher: Path) -> None:
-    objective = load_distillation(teacher, DistillConfig("teacher", 8, 2), CPU)
     student = load_model(teacher)[0].train()
+    objective = load_distillation(teacher, DistillConfig("teacher", 8, 2), CPU, student)
     optimizer = torch.optim.Adam(student.parameters(), lr=1e-3)
     rng = torch.Generator().manual_seed(0)
     clean, noise = torch.randn(2, 1, 10, *student.config.latent_shape, generator=rng)
     levels = torch.tensor([[0.0] * 5 + [1.0] * 5])
     losses = []
     for _ in range(20):
-        loss = objective(student, clean, noise, levels, {}, 5)
+        loss = objective(student, clean, noise, levels, {}, {}, 5)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -237,7 +244,8 @@ def test_a_student_learns_its_teachers_steps(teacher: Path) -> None:
 def test_a_guided_teacher_is_asked_as_its_rollout_would_ask_it(teacher: Path, chunk: int, frames: int) -> None:
     """One step of one student's step: v + g · (v - v of a fresh world that has seen the frames just before alone)."""
     config = DistillConfig("teacher", 2, 2, {"name": "euler", "shift": 1.0, "guidance": 0.5})
-    objective, model = load_distillation(teacher, config, CPU), load_model(teacher)[0]
+    model = load_model(teacher)[0]
+    objective = load_distillation(teacher, config, CPU, model)
     noisy, latents = torch.randn(2, 2, frames, *model.config.latent_shape, generator=torch.Generator().manual_seed(0))
     taken = torch.randint(2, (2, frames // chunk), generator=torch.Generator().manual_seed(1))
     taken = taken.repeat_interleave(chunk, dim=1)
@@ -268,13 +276,13 @@ def test_a_student_may_take_as_many_steps_as_a_teacher_with_guidance(workspace: 
         with_distillation(config, model, "teacher", Euler(2, guidance=1.0), 4)
 
 
-@pytest.mark.parametrize("guidance", [0.0, 1.0])
+@pytest.mark.parametrize(("guidance", "own_history"), [(0.0, False), (1.0, False), (1.0, True)])
 def test_interrupted_and_resumed_is_bit_identical_without_the_teachers_folder(
-    workspace: Path, tmp_path: Path, teacher: Path, guidance: float
+    workspace: Path, tmp_path: Path, teacher: Path, guidance: float, own_history: bool
 ) -> None:
     gone = tmp_path / "gone"
     shutil.copytree(teacher, gone)
-    config = student_of(teacher, workspace, 4, guidance=guidance)
+    config = student_of(teacher, workspace, 4, guidance=guidance, own_history=own_history)
     run_distillation(tmp_path / "whole", teacher, config)
     assert run_distillation(tmp_path / "parts", gone, config, stop_after=2).step == 2
     shutil.rmtree(gone)
@@ -368,6 +376,8 @@ def test_the_command_makes_a_world_with_its_own_steps(workspace: Path, tmp_path:
     assert "guidance = 1.0" in (tmp_path / "runs/test-2-steps/config.toml").read_text()
     again = lssvwm(tmp_path, *command, "--steps", "3", fails=True).stderr
     assert "other settings (distill.teacher_sampler" in again
+    again = lssvwm(tmp_path, *command, "--guidance", "1", "--own-history", "--steps", "3", fails=True).stderr
+    assert "other settings (distill.own_history: False, now True)" in again
     command = (*command, "--guidance", "1")
     assert "continuing runs/test-2-steps from step 2" in lssvwm(tmp_path, *command, "--steps", "3").stderr
     short = ("--context", "10", "--frames", "10", "--episodes", "1", "--json", "--videos", "0")
@@ -385,6 +395,7 @@ def test_the_command_makes_a_world_with_its_own_steps(workspace: Path, tmp_path:
         (("test", "--set", "model.depth=3"), "the student has the shape of its teacher"),
         (("nowhere",), "nowhere: no such model"),
         (("test", "--sampling-steps", "16"), "16 steps of the student for 4 of the teacher"),
+        (("test", "--own-history", "--set", "train.shard_model=true"), "leave train.shard_model out"),
         (("test", "--guidance", "1000"), "a guidance of 1000.0; expected 0 to 100"),
         (("test", "--teacher-steps", "2000"), "2000 steps with a shift of 1.0; expected 1 to 1000"),
     ],
