@@ -128,10 +128,12 @@ class _Sendable(Dataset[Any]):
             batch = self.dataset[number]
         except (LssvwmError, OSError) as error:
             return error
-        arrays: dict[str, Any] = {name: batch[name].numpy() for name in ("latents", "numbers")}
-        for streams in ("conditions", "whole"):
-            arrays[streams] = {name: rows.numpy() for name, rows in batch[streams].items()}
-        return arrays
+        return {
+            "latents": batch["latents"].numpy(),
+            "numbers": batch["numbers"].numpy(),
+            "conditions": {name: rows.numpy() for name, rows in batch["conditions"].items()},
+            "whole": {name: rows.numpy() for name, rows in batch["whole"].items()},
+        }
 
 
 def _received(arrays: dict[str, Any]) -> Batch:
