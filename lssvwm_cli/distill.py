@@ -12,7 +12,7 @@ DEFAULTS = {  # of [train]
     "learning_rate": 2e-4,
     "warmup_steps": 20,
     "prefix_probability": 0.5,
-    "clean_probability": 0.5,
+    "clean_probability": 1.0,
 }
 
 

@@ -146,6 +146,10 @@ class RunConfig:
     """Fields of the model that differ from the preset's."""
     distill: DistillConfig | None = None
 
+    def __post_init__(self) -> None:
+        if self.distill and self.distill.own_history and self.train.shard_model:
+            raise LssvwmError("--own-history: every process rolls out by itself; leave train.shard_model out")
+
     @property
     def sampler(self) -> Sampler:
         """How the world is sampled by default."""
@@ -205,12 +209,10 @@ def with_distillation(
 ) -> RunConfig:
     """The config of a student of this model.
 
-    Raises: LssvwmError for steps that do not fit the teacher's, and for a model or a training without own history.
+    Raises: LssvwmError for steps that do not fit the teacher's, and for a model or a training without own histories.
     """
     if own_history and not model.pose_names:
         raise LssvwmError(f"--own-history: {teacher} knows no poses, so nobody could tell which places were seen")
-    if own_history and config.train.shard_model:
-        raise LssvwmError("--own-history: every process rolls out by itself; leave train.shard_model out")
     settings = sampler_settings(teacher_sampler)
     values = {"teacher": teacher, "teacher_steps": settings.pop("steps"), "steps": steps, "teacher_sampler": settings}
     values |= {"own_history": own_history}

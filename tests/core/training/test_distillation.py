@@ -337,13 +337,13 @@ def test_a_run_keeps_to_its_teacher_and_its_steps(workspace: Path, tmp_path: Pat
         run_distillation(folder, teacher, student_of(teacher, workspace, 4))
 
 
-def test_a_run_of_before_guidance_goes_on(workspace: Path, tmp_path: Path, teacher: Path) -> None:
+def test_a_run_of_before_guidance_and_own_history_goes_on(workspace: Path, tmp_path: Path, teacher: Path) -> None:
     folder = tmp_path / "run"
     run_distillation(folder, teacher, student_of(teacher, workspace, 2))
     file = folder / "config.toml"
     lines = file.read_text().splitlines(keepends=True)
-    file.write_text("".join(line for line in lines if not line.startswith("guidance")))
-    assert len(file.read_text().splitlines()) == len(lines) - 1
+    file.write_text("".join(line for line in lines if not line.startswith(("guidance", "own_history"))))
+    assert len(file.read_text().splitlines()) == len(lines) - 2
     assert run_distillation(folder, teacher, student_of(teacher, workspace, 3)).step == 3
 
 
