@@ -26,6 +26,7 @@ from lssvwm_core.diffusion import add_noise, velocity_error
 from lssvwm_core.model.world_model import WorldModel
 from lssvwm_core.sampling import Level, Sampler, guided, with_settings
 from lssvwm_core.training.run.config import DistillConfig
+from lssvwm_core.training.step.lesson import Lesson
 from lssvwm_core.training.step.own_history import own_history, prefix_lengths, shown, write_noise
 from lssvwm_core.world import load_model
 
@@ -46,17 +47,9 @@ class Distillation:
     sampler: Sampler
     dreamer: WorldModel | None = None
 
-    def __call__(
-        self,
-        model: torch.nn.Module,
-        latents: Tensor,
-        noise: Tensor,
-        noise_levels: Tensor,
-        conditions: Mapping[str, Tensor],
-        whole: Mapping[str, Tensor],
-        chunk: int,
-    ) -> Tensor:
+    def __call__(self, model: torch.nn.Module, lesson: Lesson) -> Tensor:
         """Mean squared error of the student's velocity; levels are raised to the next that its sampler visits."""
+        latents, noise, noise_levels, conditions, whole, chunk = lesson
         schedule = noise_levels.new_tensor(self.sampler.levels()).flip(0)  # from clean to noise
         places = torch.searchsorted(schedule, noise_levels.contiguous())  # 0: clean
         levels, taken = schedule[places], self.sampler.steps - places

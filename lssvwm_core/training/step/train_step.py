@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,15 +10,15 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from lssvwm_core.conditions import Conditions
 from lssvwm_core.device import autocast
 from lssvwm_core.diffusion import flow_loss, sample_noise_levels
 from lssvwm_core.training.data.clips import Batch
 from lssvwm_core.training.run.config import TrainConfig
+from lssvwm_core.training.step.lesson import Lesson
 from lssvwm_core.training.step.sharding import gather
 from lssvwm_core.training.step.train_state import TrainState
 
-Objective = Callable[[nn.Module, Tensor, Tensor, Tensor, Mapping[str, Tensor], Mapping[str, Tensor], int], Tensor]
+Objective = Callable[[nn.Module, Lesson], Tensor]  # the loss
 NOISE = 1  # ends the key of a clip's noise where that is drawn apart from its noise levels
 
 
@@ -32,16 +32,9 @@ class StepResult:
     chunk: int
 
 
-def flow_objective(
-    model: nn.Module,
-    latents: Tensor,
-    noise: Tensor,
-    noise_levels: Tensor,
-    conditions: Mapping[str, Tensor],
-    whole: Mapping[str, Tensor],
-    chunk: int,
-) -> Tensor:
-    """`flow_loss`. An objective is also told the `whole` conditions, of which nothing was dropped."""
+def flow_objective(model: nn.Module, lesson: Lesson) -> Tensor:
+    """`flow_loss`, the objective of a training that distils nothing."""
+    latents, noise, noise_levels, conditions, _, chunk = lesson
     return flow_loss(model, latents, noise, noise_levels, conditions, chunk)
 
 
@@ -56,10 +49,10 @@ def train_step(
     loss = torch.zeros((), device=accelerator.device)
     for part in range(config.accumulate):
         last = part == config.accumulate - 1
-        inputs = _inputs(next(batches), (config.seed, state.steps, part), chunk, config, accelerator.device)
+        lesson = _lesson(next(batches), (config.seed, state.steps, part), chunk, config, accelerator.device)
         with contextlib.nullcontext() if last else accelerator.no_sync(model):
             with autocast(accelerator.device, config.precision):
-                part_loss = objective(model, *inputs, chunk) / config.accumulate
+                part_loss = objective(model, lesson) / config.accumulate
             accelerator.backward(part_loss)
         loss += part_loss.detach()
     norm = float(gather(accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)))
@@ -83,10 +76,8 @@ def chunk_of(step: int, sizes: tuple[int, ...], config: TrainConfig) -> int:
     return sizes[int(torch.randint(len(sizes), (), generator=_generator(config.seed, step)))]
 
 
-def _inputs(
-    batch: Batch, key: tuple[int, ...], chunk: int, config: TrainConfig, device: torch.device
-) -> tuple[Tensor, Tensor, Tensor, Conditions, Conditions]:
-    """Latents, noise, noise levels, conditions and whole conditions of a batch, on the device.
+def _lesson(batch: Batch, key: tuple[int, ...], chunk: int, config: TrainConfig, device: torch.device) -> Lesson:
+    """The lesson that a batch makes, on the device.
 
     The noise of a clip is drawn where it is needed, as it is most of the numbers of a step: on a GPU by a generator of
     the GPU's, with other numbers than on a CPU.
@@ -101,7 +92,7 @@ def _inputs(
         noise.append(torch.randn(clip.shape, generator=rng, device=device))
     latents = batch["latents"].to(device).float()
     conditions, whole = batch["conditions"].to(device), batch["whole"].to(device)
-    return latents, torch.stack(noise), torch.cat(levels).to(device), conditions, whole
+    return Lesson(latents, torch.stack(noise), torch.cat(levels).to(device), conditions, whole, chunk)
 
 
 def _generator(*key: int, device: torch.device | str = "cpu") -> torch.Generator:

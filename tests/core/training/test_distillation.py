@@ -24,6 +24,7 @@ from lssvwm_core.training.run.config import (
 from lssvwm_core.training.run.folder import Run
 from lssvwm_core.training.run.setup import open_run
 from lssvwm_core.training.step.distillation import Distillation, load_distillation
+from lssvwm_core.training.step.lesson import Lesson
 from lssvwm_core.training.step.train_state import TrainState
 from lssvwm_core.training.step.train_step import StepResult
 from lssvwm_core.world import load_model, save_world
@@ -119,8 +120,10 @@ def test_a_student_without_loss_samples_as_its_teacher(teacher_steps: int, steps
     student, teacher = Student(teacher_steps, steps), Gaussian()
     clean, noise = clip()
     objective = Distillation(teacher, Euler(teacher_steps), Euler(steps))
-    assert objective(student, clean, noise, LEVELS, {}, {}, 1) < 1e-12
-    assert objective(Gaussian(), clean, noise, LEVELS, {}, {}, 1) > 1e-4, "who makes one Euler step arrives elsewhere"
+    assert objective(student, Lesson(clean, noise, LEVELS, {}, {}, 1)) < 1e-12
+    assert objective(Gaussian(), Lesson(clean, noise, LEVELS, {}, {}, 1)) > 1e-4, (
+        "who makes one Euler step arrives elsewhere"
+    )
     one = denoise(student, Euler(steps), noise, Conditions(), None)  # type: ignore[arg-type]
     several = denoise(teacher, Euler(teacher_steps), noise, Conditions(), None)  # type: ignore[arg-type]
     torch.testing.assert_close(one, several, atol=1e-6, rtol=1e-6)
@@ -129,7 +132,7 @@ def test_a_student_without_loss_samples_as_its_teacher(teacher_steps: int, steps
 def test_both_are_asked_at_the_levels_of_their_samplers_and_see_the_clean_prefix() -> None:
     student, teacher = Gaussian(), Gaussian()
     clean, noise = clip()
-    Distillation(teacher, Euler(8), Euler(2))(student, clean, noise, LEVELS, {}, {}, 1)
+    Distillation(teacher, Euler(8), Euler(2))(student, Lesson(clean, noise, LEVELS, {}, {}, 1))
     rounded = torch.tensor([[0.0, 0.0, 0.5, 0.5, 0.5, 1.0, 1.0, 1.0]], dtype=torch.float64)
     assert torch.equal(student.asked[0], rounded)
     steps = [rounded - taken / 8 * (rounded > 0) for taken in range(4)]
@@ -230,7 +233,7 @@ def test_a_student_learns_its_teachers_steps(teacher: Path) -> None:
     levels = torch.tensor([[0.0] * 5 + [1.0] * 5])
     losses = []
     for _ in range(20):
-        loss = objective(student, clean, noise, levels, {}, {}, 5)
+        loss = objective(student, Lesson(clean, noise, levels, {}, {}, 5))
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

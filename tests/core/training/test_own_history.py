@@ -13,6 +13,7 @@ from lssvwm_core.rollout import Rollout
 from lssvwm_core.sampling import Euler
 from lssvwm_core.training.run.folder import Run
 from lssvwm_core.training.step.distillation import Distillation
+from lssvwm_core.training.step.lesson import Lesson
 from lssvwm_core.training.step.own_history import own_history, prefix_lengths, shown, write_noise
 from lssvwm_core.world import World, load_world
 
@@ -84,7 +85,7 @@ def test_shown_is_what_lies_near_a_pose_of_the_prefix() -> None:
     assert not shown(torch.full_like(poses, torch.nan), torch.tensor([2]), REACH).any()
 
 
-def objective_and_clip(world: World, places: list[float], own: bool = True) -> tuple[Distillation, tuple[object, ...]]:
+def objective_and_lesson(world: World, places: list[float], own: bool = True) -> tuple[Distillation, Lesson]:
     """Ten frames of a prefix at one place, then two chunks at the `places`, all told; the first of them is noised."""
     model = world.model
     latents, noise, led = clips(model, batch=1, frames=20)
@@ -98,15 +99,15 @@ def objective_and_clip(world: World, places: list[float], own: bool = True) -> t
         for parameter in teacher.parameters():
             parameter += 0.05
     objective = Distillation(teacher, Euler(4, guidance=1.0), Euler(2), model.eval() if own else None)
-    return objective, (latents, noise, levels, led, led, 5)
+    return objective, Lesson(latents, noise, levels, led, led, 5)
 
 
 def test_only_places_that_were_shown_are_learnt(world: World) -> None:
     def loss(*places: float) -> float:
-        objective, clip = objective_and_clip(world, list(places))
+        objective, lesson = objective_and_lesson(world, list(places))
         student = WorldModel(world.model.config).train()
         student.load_state_dict(world.model.state_dict())
-        return objective(student, *clip).item()  # type: ignore[arg-type]
+        return objective(student, lesson).item()
 
     assert loss(50.0, 90.0) == 0
     assert loss(0.0, 90.0) > 0
@@ -118,15 +119,14 @@ def test_without_a_prefix_it_is_distillation_as_ever(world: World) -> None:
     student.load_state_dict(world.model.state_dict())
     losses = []
     for own in (True, False):
-        objective, (latents, noise, levels, *rest) = objective_and_clip(world, [0.0, 0.0], own)
-        losses.append(objective(student, latents, noise, levels + 0.05, *rest))  # type: ignore[operator, arg-type]
+        objective, lesson = objective_and_lesson(world, [0.0, 0.0], own)
+        losses.append(objective(student, lesson._replace(noise_levels=lesson.noise_levels + 0.05)))
     torch.testing.assert_close(*losses)
 
 
 def test_the_teacher_is_told_what_the_student_is_not(world: World) -> None:
-    objective, (*clip, whole, chunk) = objective_and_clip(world, [0.0, 0.3])
-    latents, noise, levels, led = clip
-    dropped = Conditions(led).unknown("pose")  # type: ignore[arg-type]
+    objective, lesson = objective_and_lesson(world, [0.0, 0.3])
+    dropped = Conditions(lesson.whole).unknown("pose")
     told: dict[str, list[Tensor]] = {"teacher": [], "student": [], "dreamer": []}
     student = WorldModel(world.model.config).train()
     student.load_state_dict(world.model.state_dict())
@@ -139,10 +139,10 @@ def test_the_teacher_is_told_what_the_student_is_not(world: World) -> None:
                 kept.append(given[2]["pose"])  # type: ignore[index]
 
             listening.callback(model.register_forward_pre_hook(listen).remove)
-        loss = objective(student, latents, noise, levels, dropped, whole, chunk)  # type: ignore[arg-type]
+        loss = objective(student, lesson._replace(conditions=dropped))
     loss.backward()
     assert loss > 0
-    assert all(torch.equal(poses, whole["pose"]) for poses in told["teacher"])  # type: ignore[index]
+    assert all(torch.equal(poses, lesson.whole["pose"]) for poses in told["teacher"])
     assert all(poses.isnan().all() for role in ("student", "dreamer") for poses in told[role])
     assert [len(told[role]) for role in roles] == [2, 1, 1 + 2 * (2 + 1)]
     assert any(parameter.grad is not None and parameter.grad.any() for parameter in student.parameters())
