@@ -76,11 +76,8 @@ def distill(
         torch.set_num_threads(threads)
     where = pick_device(device)
     overrides = list(set_ or [])
-    if any(override.startswith("model.") and not override.startswith("model.recall_clock") for override in overrides):
-        raise LssvwmError(
-            f"--set {' '.join(overrides)}: the student has the shape of its teacher, and only model.recall_clock "
-            "can be added; leave the other model.… out"
-        )
+    if any(override.startswith("model.") for override in overrides):
+        raise LssvwmError(f"--set {' '.join(overrides)}: the student has the shape of its teacher; leave model.… out")
     folder, shards = resolve_world(teacher), resolve_data(data)
     student = None if init_from is None else resolve_world(init_from)
     frames = clip_frames or trained_frames(folder) or 100
@@ -88,8 +85,7 @@ def distill(
     defaults = DEFAULTS | {"stages": (Stage(frames, steps=10_000, batch_size=size),), "steps": steps}
     config = make_config("tiny", shards, None, overrides, defaults)
     known, taught = run_facts(folder).name, with_settings(load_sampler(folder), teacher_steps, guidance)
-    shape = load_model(student or folder)[0].config
-    config = with_distillation(config, shape, known, taught, sampling_steps, own_history)
+    config = with_distillation(config, load_model(folder)[0].config, known, taught, sampling_steps, own_history)
     chosen = any((set_, clip_frames, batch_size))
     run, config = open_run(RUNS / (name or f"{known}-{sampling_steps}-steps"), config, resume, adopt=not chosen)
     run_and_tell(run, config, where, minutes, folder, shards, student)

@@ -199,9 +199,9 @@ def make_config(
 
 
 def with_model(config: RunConfig, model: ModelConfig) -> RunConfig:
-    """The config with the shape of this model, but for what it sets itself; what the data gives stays the data's."""
+    """The config with the shape of this model; what the data gives stays the data's."""
     values = {name: value for name, value in dataclasses.asdict(model).items() if name not in GIVEN_BY_DATA}
-    return dataclasses.replace(config, model=values | config.model)
+    return dataclasses.replace(config, model=values)
 
 
 def with_distillation(

@@ -327,23 +327,6 @@ def test_a_student_of_another_shape_is_told(workspace: Path, tmp_path: Path, tea
     assert "nowhere: no such model" in wrong
 
 
-def test_a_student_may_be_given_a_clock_and_hands_it_on(workspace: Path, tmp_path: Path, teacher: Path) -> None:
-    run_distillation(tmp_path / "first", teacher, student_of(teacher, workspace, 1, "model.recall_clock=true"))
-    student, header, _ = load_model(Run(tmp_path / "first").world)
-    shape = load_model(teacher)[0].config
-    assert student.config == replace(shape, recall_clock=True)
-    assert load_model(tmp_path / "first/teacher")[0].config == shape
-
-    shutil.copytree(teacher / "autoencoder", tmp_path / "student/autoencoder")
-    save_world(tmp_path / "student", student, header, "autoencoder")
-    names = ("distill", "test", "--name", "second", "--steps", "1", "--clip-frames", "10", "--batch-size", "1")
-    lssvwm(workspace, *names, "--threads", "1", "--init-from", str(tmp_path / "student"))
-    assert load_model(Run(workspace / "runs/second").world)[0].config == student.config
-    shutil.rmtree(workspace / "runs/second")
-    wrong = lssvwm(workspace, *names, "--set", "model.width=32", fails=True).stderr
-    assert "only model.recall_clock can be added" in " ".join(wrong.split())
-
-
 def test_a_run_keeps_to_its_teacher_and_its_steps(workspace: Path, tmp_path: Path, teacher: Path) -> None:
     folder = tmp_path / "run"
     run_distillation(folder, teacher, student_of(teacher, workspace, 2))
