@@ -220,7 +220,7 @@ def denoise_fast(
         mixers = [{name: given[state_name(i, name)] for name in names} for i, names in enumerate(names_of)]
         steady = ModelState([*mixers, *([{}] if recalls else [])], batch, window)
         led = {name: given[f"conditions.{name}"] for name in streams}
-        known = Recollection(*(given[name] for name in Recollection._fields)) if recalls else None
+        known = Recollection(given["latents"], given["novelty"]) if recalls else None
         with autocast(device, precision):  # within: weights are cast once, by the graph too
             return denoise(model, sampler, given["noise"], led, steady, known)
 

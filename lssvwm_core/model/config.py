@@ -57,8 +57,6 @@ class ModelConfig:
     """Shortest and longest scale of its features, in the units of poses; fitted to the shards when a run starts."""
     recall_ridge: float = 1e-3
     """How much it smooths: λ of ridge regression."""
-    recall_clock: bool = False
-    """It also tells how many steps of reckoning lie between what it recalls and now: reckoned poses drift."""
     mlp_ratio: float = 3.0
     """Hidden width of the MLP over D."""
     patch: int = 1

@@ -11,10 +11,6 @@ P, the inverse of λ + ΣφᵀΦ / R, also says how well a place is known: the n
 seen, and falls with every look. R is the noise of what is written: what a world made itself counts for less than what
 was recorded. In the literature: recursive least squares, the mesa layer (von Oswald et al., 2023), ridge read-outs.
 
-Where poses are reckoned from actions they drift, so that an old memory is no longer found quite where it was written.
-A memory with a clock remembers beside every frame how long its pose had been reckoned then, and tells how many steps of
-reckoning lie between what it gives back and now.
-
 Nothing here is learnt by gradients, and none flow through it: addresses are fixed when the model is made.
 """
 
@@ -36,12 +32,10 @@ class Recollection(NamedTuple):
     Attributes:
         latents: (B, T, C, h, w) float32; zeros where nothing is known.
         novelty: (B, T) float32 in [0, 1]: 1 where nothing like the pose was seen, or where the pose is unknown.
-        drift: (B, T) float32, steps of reckoning between what is recalled and now; zeros of a memory without a clock.
     """
 
     latents: Tensor
     novelty: Tensor
-    drift: Tensor
 
     def certainty(self, ridge: float) -> Tensor:
         """(B, T) in [0, 1]: 0 where a place is new, 1 where it was recorded; logarithmic in the novelty.
@@ -60,7 +54,6 @@ class Recall(nn.Module):
         addresses: n, features of a pose; about as many as there are frames to be kept apart. Even.
         lengths: shortest and longest scale of the features, in the pose's units.
         ridge: λ.
-        clock: whether it tells of `drift`.
     """
 
     frequencies: Tensor
@@ -72,33 +65,25 @@ class Recall(nn.Module):
         addresses: int,
         lengths: tuple[float, float] = (0.05, 0.5),
         ridge: float = 1e-3,
-        clock: bool = False,
     ) -> None:
         super().__init__()
-        self.latent_shape, self.addresses, self.ridge, self.clock = latent_shape, addresses, ridge, clock
+        self.latent_shape, self.addresses, self.ridge = latent_shape, addresses, ridge
         shortest, longest = (math.log(length) for length in lengths)
         scales = torch.empty(addresses // 2).uniform_(shortest, longest).exp()
         self.register_buffer("frequencies", torch.randn(columns, addresses // 2) / scales)
 
     def initial_state(self, batch: int) -> RecallState:
-        """The memory that has seen nothing: `covariance` P (B, n, n) and `weights` W (B, n, C·h·w), both float64.
-
-        One with a clock has a further column in W, and `reckoned` (B,) float64: steps since a pose was last known.
-        """
+        """The memory that has seen nothing: `covariance` P (B, n, n) and `weights` W (B, n, C·h·w), both float64."""
         eye = torch.eye(self.addresses, dtype=torch.float64, device=self.frequencies.device) / self.ridge
-        values = math.prod(self.latent_shape) + self.clock
-        state = {"covariance": eye.repeat(batch, 1, 1), "weights": eye.new_zeros(batch, self.addresses, values)}
-        return state | ({"reckoned": eye.new_zeros(batch)} if self.clock else {})
+        values = math.prod(self.latent_shape)
+        return {
+            "covariance": eye.repeat(batch, 1, 1),
+            "weights": eye.new_zeros(batch, self.addresses, values),
+        }
 
     @torch.no_grad()
     def forward(
-        self,
-        state: RecallState,
-        poses: Tensor | None,
-        latents: Tensor,
-        chunk: int,
-        noise: float | Tensor = 1.0,
-        told: Tensor | None = None,
+        self, state: RecallState, poses: Tensor | None, latents: Tensor, chunk: int, noise: float | Tensor = 1.0
     ) -> tuple[Recollection, RecallState]:
         """What is known of each frame before its chunk is seen, and the memory when all of them were.
 
@@ -109,13 +94,11 @@ class Recall(nn.Module):
             poses: (B, T, P); rows of NaN are unknown: such frames are neither recalled nor remembered. None: all are.
             latents: (B, T, C, h, w) clean latents, to be remembered.
             noise: R of these frames, or (B, T) of each; 1 for recorded ones.
-            told: (B, T) which poses are not reckoned; None: all. Only a clock asks.
         """
         batch, frames = latents.shape[:2]
         noises = self._noises(noise, batch, frames)
         addresses = self._addresses(poses, batch, frames)  # (B, T, n)
-        steps = self._steps(state, told, batch, frames)
-        values = self._values(latents, steps)
+        values = latents.double().flatten(2)  # (B, T, C·h·w)
         recalled, novelty = [], []
         step = max(1, BLOCK_FRAMES // chunk) * chunk
         for start in range(0, frames, step):
@@ -123,8 +106,8 @@ class Recall(nn.Module):
             known, new, state = self._block(state, addresses[:, rows], values[:, rows], chunk, noises[:, rows])
             recalled.append(known)
             novelty.append(new)
-        found = self._recollection(torch.cat(recalled, dim=1), torch.cat(novelty, dim=1), steps)
-        return found, state | ({"reckoned": steps[:, -1].clone()} if self.clock else {})
+        found = torch.cat(recalled, dim=1).unflatten(2, self.latent_shape)
+        return Recollection(found.float(), torch.cat(novelty, dim=1).float()), state
 
     def gram(self, poses: Tensor) -> Tensor:
         """(T, T) float64 ΦΦᵀ of known poses (T, P): how much two of them are the same place, 1 for the very same."""
@@ -132,14 +115,7 @@ class Recall(nn.Module):
         return addresses @ addresses.mT
 
     @torch.no_grad()
-    def of_clip(
-        self,
-        poses: Tensor | None,
-        latents: Tensor,
-        chunk: int,
-        noise: float | Tensor = 1.0,
-        told: Tensor | None = None,
-    ) -> Recollection:
+    def of_clip(self, poses: Tensor | None, latents: Tensor, chunk: int, noise: float | Tensor = 1.0) -> Recollection:
         """What `forward` recalls of clips that begin with nothing, without the memory at their end: for training.
 
         As no P is carried along, the Gram matrix of the clip's own addresses is all that is needed.
@@ -147,18 +123,17 @@ class Recall(nn.Module):
         addresses = self._addresses(poses, *latents.shape[:2])
         prior = addresses @ addresses.mT / self.ridge  # ΦPΦᵀ
         noises = self._noises(noise, *latents.shape[:2])
-        steps = self._steps({}, told, *latents.shape[:2])
-        recalled, left, _ = _solve(prior, self._values(latents, steps), chunk, noises)
-        return self._recollection(recalled, self._novelty(addresses, left), steps)
+        recalled, left, _ = _solve(prior, latents.double().flatten(2), chunk, noises)
+        return Recollection(recalled.unflatten(2, self.latent_shape).float(), self._novelty(addresses, left).float())
 
     @torch.no_grad()
-    def read(self, state: RecallState, poses: Tensor | None, frames: int, told: Tensor | None = None) -> Recollection:
+    def read(self, state: RecallState, poses: Tensor | None, frames: int) -> Recollection:
         """What is known of the poses (B, T, P), none of which is remembered."""
         batch = len(state["weights"])
         addresses = self._addresses(poses, batch, frames)
         spread = addresses @ state["covariance"]
         novelty = self._novelty(addresses, (spread * addresses).sum(dim=-1))
-        return self._recollection(addresses @ state["weights"], novelty, self._steps(state, told, batch, frames))
+        return Recollection((addresses @ state["weights"]).unflatten(2, self.latent_shape).float(), novelty.float())
 
     def _block(
         self, state: RecallState, addresses: Tensor, values: Tensor, chunk: int, noises: Tensor
@@ -172,29 +147,8 @@ class Recall(nn.Module):
         covariance = torch.baddbmm(covariance, gain.mT, gain, alpha=-1)
         if addresses.shape[1] > chunk:  # one chunk adds rounding only, and this takes long
             covariance = (covariance + covariance.mT) / 2
-        after = state | {"covariance": covariance, "weights": torch.baddbmm(weights, gain.mT, solved.white)}
+        after = {"covariance": covariance, "weights": torch.baddbmm(weights, gain.mT, solved.white)}
         return known + recalled, self._novelty(addresses, left), after
-
-    def _values(self, latents: Tensor, steps: Tensor) -> Tensor:
-        """(B, T, C·h·w) float64, what is remembered of each frame; a clock adds its steps."""
-        values = latents.double().flatten(2)
-        return torch.cat([values, steps[..., None]], dim=2) if self.clock else values
-
-    def _recollection(self, recalled: Tensor, novelty: Tensor, steps: Tensor) -> Recollection:
-        """Of `values` (B, T, C·h·w) that were read at poses after so many steps of reckoning."""
-        size = math.prod(self.latent_shape)
-        drift = (steps - recalled[..., size]).abs() if self.clock else torch.zeros_like(novelty)
-        latents = recalled[..., :size].unflatten(2, self.latent_shape)
-        return Recollection(latents.float(), novelty.float(), drift.float())
-
-    def _steps(self, state: RecallState, told: Tensor | None, batch: int, frames: int) -> Tensor:
-        """(B, T) float64, the steps since a pose was last told, or since the beginning; 0 where one is."""
-        if told is None or not self.clock:
-            return torch.zeros(batch, frames, dtype=torch.float64, device=self.frequencies.device)
-        times = torch.arange(1, frames + 1, device=told.device)
-        last = (times * told).cummax(dim=1).values  # (B, T); 0: none of these frames was
-        before = state["reckoned"] if "reckoned" in state else self.frequencies.new_zeros(batch, dtype=torch.float64)
-        return times - last + (last == 0) * before[:, None]
 
     def _noises(self, noise: float | Tensor, batch: int, frames: int) -> Tensor:
         """(B, T) float64."""

@@ -21,7 +21,6 @@ from lssvwm_datasets.streams import STREAMS
 
 NOISE_FREQUENCIES = 64
 COMPILED_SHAPES = 64  # of a layer: stages, chunk sizes, first frames
-DRIFT_STEPS = 1000.0  # of reckoning, told as 1; fewer by their logarithm
 LEAST_LEVEL = 0.1  # below it a recollection no longer tells the velocity: little noise is left to be told
 POSE_PERIODS = (32.0, 16.0, 8.0, 4.0, 2.0)  # of the Fourier features, in the pose's units
 
@@ -56,19 +55,11 @@ class WorldModel(nn.Module):
         zeroed = [self.final_modulation, self.project]
         if config.recall:
             self.recall = Recall(
-                len(config.pose_names),
-                config.latent_shape,
-                config.recall,
-                config.recall_lengths,
-                config.recall_ridge,
-                config.recall_clock,
+                len(config.pose_names), config.latent_shape, config.recall, config.recall_lengths, config.recall_ridge
             )
             self.embed_recollection = nn.Linear(channels + 2, width)  # novelty and certainty with it
             self.gate = nn.Linear(width, channels)
             zeroed += [self.embed_recollection, self.gate]
-            if config.recall_clock:
-                self.embed_drift = nn.Linear(1, width)
-                zeroed.append(self.embed_drift)
         for linear in zeroed:
             nn.init.zeros_(linear.weight)
             nn.init.zeros_(linear.bias)
@@ -150,16 +141,15 @@ class WorldModel(nn.Module):
         x, c = x.float(), c.float()  # the residual stream
 
         poses, others = conditions.get("pose"), state.mixers[len(self.mixers) :]  # the states beside the mixers'
-        told = _told(poses, batch, frames, x.device)
         if self.odometer is not None:
             poses, others[0] = self.odometer(poses, conditions.get("action"), others[0], frames)
         if self.recall is not None:
             if remember is None:
-                recollection = recollection or self.recall.read(others[-1], poses, frames, told)
+                recollection = recollection or self.recall.read(others[-1], poses, frames)
             elif whole_clip:
-                recollection = self.recall.of_clip(poses, remember, chunk, write_noise, told)
+                recollection = self.recall.of_clip(poses, remember, chunk, write_noise)
             else:
-                recollection, others[-1] = self.recall(others[-1], poses, remember, chunk, write_noise, told)
+                recollection, others[-1] = self.recall(others[-1], poses, remember, chunk, write_noise)
             x = x + self._embedded(recollection)
         seen = state.frames_seen if state.growth else min(state.frames_seen, self.config.frame_window)
         steady = self.training or (frames == chunk and seen == self.config.frame_window)  # shapes worth compiling
@@ -188,21 +178,16 @@ class WorldModel(nn.Module):
         if self.recall is None:
             return None
         poses, others = conditions.get("pose"), state.mixers[len(self.mixers) :]
-        told = _told(poses, state.batch, frames, self.position.device)
         if self.odometer is not None:
             poses, _ = self.odometer(poses, conditions.get("action"), others[0], frames)
-        return self.recall.read(others[-1], poses, frames, told)
+        return self.recall.read(others[-1], poses, frames)
 
     def _embedded(self, recollection: Recollection) -> Tensor:
         """What is recalled, and how well the place is known, as a part of the tokens (B, T, h, w, D)."""
         recalled = patchify(recollection.latents, self.config.patch)
         known = torch.stack([recollection.novelty, recollection.certainty(self.config.recall_ridge)], dim=-1)
         known = known[:, :, None, None].expand(*recalled.shape[:-1], 2)
-        embedded = self.embed_recollection(torch.cat([recalled, known], dim=-1)).float()
-        if not self.config.recall_clock:
-            return embedded
-        drift = recollection.drift.log1p() / math.log1p(DRIFT_STEPS)
-        return embedded + self.embed_drift(drift[:, :, None, None, None]).float()
+        return self.embed_recollection(torch.cat([recalled, known], dim=-1)).float()
 
     def _towards_recalled(
         self, velocity: Tensor, gate: Tensor, noisy: Tensor, noise_levels: Tensor, recollection: Recollection
@@ -263,13 +248,6 @@ class ConditionStream(nn.Module):
         rows = (rows.nan_to_num(0.0).float() - self.mean) / self.std
         features = pose_features(rows, self.periods) if self.periodic else rows
         return torch.where(unknown, self.null, self.embed(features))
-
-
-def _told(poses: Tensor | None, batch: int, frames: int, device: torch.device) -> Tensor:
-    """(B, T) which of the poses (B, T, P) are told, and need not be reckoned."""
-    if poses is None:
-        return torch.zeros(batch, frames, dtype=torch.bool, device=device)
-    return ~poses.isnan().any(dim=-1)
 
 
 def mlp(inputs: int, width: int) -> nn.Sequential:

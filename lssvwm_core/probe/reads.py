@@ -5,8 +5,6 @@ from that pose, brought down to `WIDTH` numbers by a random projection that is a
 squares gives the latents that it recalls, likewise brought down, and how new the pose is to it.
 """
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -37,7 +35,7 @@ class MemoryReads:
                 self._scans.append((number, mixer, _projection(rows, generator)))
         self._recalled = None
         if model.recall is not None:
-            self._recalled = _projection(math.prod(model.config.latent_shape), generator)
+            self._recalled = _projection(state.mixers[-1]["weights"].shape[-1], generator)
         self.width = WIDTH * len(self._scans) + (WIDTH + 1) * (self._recalled is not None)
         if not self.width:
             raise ValueError("no memory of this model is addressed by poses")

@@ -157,8 +157,6 @@ def starting_model(
     given: dict[str, Any] = {name: getattr(shape, name) for name in ODOMETRY}
     if not initial.config.recall:  # a memory can be added to a world that has none
         given |= {name: getattr(shape, name) for name in ("recall", "recall_lengths", "recall_ridge")}
-    if shape.recall_clock:  # likewise
-        given["recall_clock"] = True
     if replace(initial.config, **given) != shape:
         raise LssvwmError(f"{init_from}: its model differs from this run's; give the same preset and --set model.…")
     model.load_state_dict(model.state_dict() | initial.state_dict())

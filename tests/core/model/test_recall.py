@@ -9,9 +9,9 @@ from lssvwm_core.model.recall import Recall
 SHAPE = (2, 2, 2)
 
 
-def recall(addresses: int = 64, clock: bool = False) -> Recall:
+def recall(addresses: int = 64) -> Recall:
     torch.manual_seed(0)
-    return Recall(4, SHAPE, addresses, clock=clock)
+    return Recall(4, SHAPE, addresses)
 
 
 def walk(frames: int, seed: int = 0, batch: int = 2) -> tuple[Tensor, Tensor]:
@@ -97,43 +97,6 @@ def test_every_frame_may_have_a_noise_of_its_own(chunk: int, monkeypatch: pytest
     found = memory.of_clip(poses, latents, chunk, noise)
     torch.testing.assert_close(found.latents, expected.latents, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(found.novelty, expected.novelty, atol=1e-6, rtol=1e-5)
-
-
-@pytest.mark.parametrize("chunk", [1, 5])
-@pytest.mark.parametrize("pieces", [[40], [10, 30], [5, 15, 20]])
-def test_a_clock_counts_the_steps_of_reckoning_since(
-    chunk: int, pieces: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Out for 20 frames and back along the same poses; told are the first eight of one world, and its frame 25."""
-    monkeypatch.setattr("lssvwm_core.model.recall.BLOCK_FRAMES", 15)
-    memory, (poses, latents) = recall(256, clock=True), walk(20)
-    poses, latents = (torch.cat([rows, rows.flip(1)], dim=1) for rows in (poses, latents))
-    told = torch.zeros(2, 40, dtype=torch.bool)
-    told[0, :8] = told[0, 25] = True
-    counted = torch.arange(1.0, 41).repeat(2, 1)
-    counted[0] = torch.tensor([0.0] * 8 + [*range(1, 18)] + [*range(15)])
-
-    state, start, parts = memory.initial_state(2), 0, []
-    for count in pieces:
-        rows = slice(start, start + count)
-        part, state = memory(state, poses[:, rows], latents[:, rows], chunk, told=told[:, rows])
-        parts.append(part.drift)
-        start += count
-    drift = torch.cat(parts, dim=1)
-    assert torch.equal(state["reckoned"].float(), counted[:, -1])
-    torch.testing.assert_close(memory.of_clip(poses, latents, chunk, told=told).drift, drift, atol=1e-4, rtol=1e-4)
-    back = slice(20 + chunk, 40)  # seen once, in an earlier chunk
-    expected = (counted[:, back] - counted.flip(1)[:, back]).abs()
-    torch.testing.assert_close(drift[:, back], expected, atol=0.5, rtol=0)
-
-    without = recall(256).of_clip(poses, latents, chunk)
-    found = memory.of_clip(poses, latents, chunk, told=told)
-    torch.testing.assert_close(found.latents, without.latents, atol=1e-6, rtol=1e-6)
-    assert not without.drift.any()
-    read = memory.read(state, poses[:, :5], 5, torch.zeros(2, 5, dtype=torch.bool))
-    now = counted[:, -1:] + torch.arange(1, 6)
-    written = (counted + counted.flip(1))[:, :5] / 2  # on the way out and on the way back
-    assert ((read.drift - (now - written).abs()).abs() < 1.0).all()
 
 
 def test_long_clips_are_solved_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:

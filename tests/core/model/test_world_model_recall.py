@@ -14,10 +14,9 @@ from lssvwm_core.model.world_model import WorldModel
 ODOMETRY = ((0.1, 0.0, 0.2), (0.1, 0.0, -0.2), (0.3, 0.0, 0.0))
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["", "clock"])
-def config(config: ModelConfig, request: pytest.FixtureRequest) -> ModelConfig:
-    recall = {"recall": 16, "recall_ridge": 0.1, "recall_clock": request.param}
-    return replace(config, pose_names=("x", "y", "cos", "sin"), odometry=ODOMETRY, **recall)
+@pytest.fixture(scope="module")
+def config(config: ModelConfig) -> ModelConfig:
+    return replace(config, pose_names=("x", "y", "cos", "sin"), odometry=ODOMETRY, recall=16, recall_ridge=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -112,27 +111,11 @@ def test_it_starts_as_the_model_without(config: ModelConfig, clip: tuple[Tensor,
     without = WorldModel(replace(config, recall=0)).eval()
     given = WorldModel(config).eval()
     missing, unexpected = given.load_state_dict(without.state_dict(), strict=False)
-    assert all(name.startswith(("recall.", "embed_recollection.", "embed_drift.", "gate.")) for name in missing)
+    assert all(name.startswith(("recall.", "embed_recollection.", "gate.")) for name in missing)
     assert not unexpected
     levels = torch.full((2, 20), 0.5)
     expected, _ = without(latents, levels, conditions, chunk=5)
     assert torch.equal(given(latents, levels, conditions, chunk=5, remember=latents)[0], expected)
-
-
-@torch.no_grad()
-def test_a_clock_tells_how_long_poses_were_reckoned(
-    config: ModelConfig, model: WorldModel, clip: tuple[Tensor, dict[str, Tensor]]
-) -> None:
-    latents, conditions = clip
-    _, state = model(latents, torch.zeros(2, 20), conditions, chunk=5, remember=latents)
-    known = {"pose": conditions["pose"][:, :5], "action": conditions["action"][:, :5]}
-    reckoned = known | {"pose": torch.full((2, 5, 4), torch.nan)}
-    found = [model.recollect(state, rows, 5) for rows in (known, reckoned)]
-    there, further = (float(one.drift.mean()) for one in found if one is not None)
-    if config.recall_clock:
-        assert there + 5 < further, "what was written when poses were known"
-    else:
-        assert there == further == 0
 
 
 @torch.no_grad()
