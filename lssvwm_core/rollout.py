@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lssvwm_core.conditions import Conditions
+from lssvwm_core.model.recent import Recent
 from lssvwm_core.model.state import ModelState
 from lssvwm_datasets.errors import LssvwmError
 
@@ -60,8 +61,6 @@ class Rollout:
 
     Attributes:
         state: the memory of everything seen and generated.
-        recent: (B, n, C, h, w) latents of the last frames, as many as a chunk attends to beside itself.
-        recent_conditions: what led to them.
     """
 
     def __init__(self, world: "World", seeds: Sequence[int | torch.Generator] = (0,), memory_cut: bool = False) -> None:
@@ -69,7 +68,6 @@ class Rollout:
         self.reseed(*seeds)
         self.state = world.reset(self.batch)
         self._sampled: Chunk | None = None
-        self._forget_recent()
 
     @property
     def batch(self) -> int:
@@ -84,12 +82,14 @@ class Rollout:
     def frames_seen(self) -> int:
         return self.state.frames_seen
 
+    @property
+    def recent(self) -> Recent:
+        """The last frames, as many as a chunk attends to beside itself, and what led to them."""
+        return self.state.recent
+
     def observe(self, frames: NDArray[np.generic] | Tensor, conditions: Conditions | None = None) -> None:
         """Let the memory see frames (uint8) or latents with their conditions; see `World.observe` for shapes."""
-        conditions = conditions if conditions is not None else Conditions()
-        latents = self.world.latents_of(frames, self.batch)
-        self.world.observe(self.state, latents, conditions)
-        self._remember(latents, conditions)
+        self.world.observe(self.state, frames, conditions)
 
     def sample(self, conditions: Conditions) -> Chunk:
         """The next chunk, led by one row of conditions for each of its frames. `commit` is to follow.
@@ -97,24 +97,14 @@ class Rollout:
         Raises: LssvwmError when its numbers are not finite.
         """
         with _kept_finite():
-            state, cut = self.state, None
-            if self.memory_cut:
-                state = self.cut_state()
-            elif self.world.sampler.guidance and self.frames_seen > self.recent.shape[1]:  # else it is the same
-                cut = self.cut_state()
+            state = self.world.without_memory(self.state) if self.memory_cut else self.state
             recollection = self.world.recollect(state, conditions)
-            latents = self.world.sample(state, conditions, self.generators, recollection, cut)
+            latents = self.world.sample(state, conditions, self.generators, recollection)
             if not latents.isfinite().all():
                 raise ArithmeticError("a frame is not finite")
         certainty = None if recollection is None else recollection.certainty(self.world.model.config.recall_ridge)
         self._sampled = Chunk(self.world, latents, conditions, certainty)
         return self._sampled
-
-    def cut_state(self) -> ModelState:
-        """The memory of a world that has seen the last frames alone, as many as a chunk attends to beside itself."""
-        state = self.world.reset(self.batch)
-        self.world.observe(state, self.recent, self.recent_conditions)
-        return state
 
     def commit(self) -> None:
         """Let the memory see the chunk that was sampled last. Raises: LssvwmError when it cannot be put in there."""
@@ -123,7 +113,6 @@ class Rollout:
         chunk, self._sampled = self._sampled, None
         with _kept_finite():
             self.world.observe(self.state, chunk.latents, chunk.conditions, generated=True)
-        self._remember(chunk.latents, chunk.conditions)
 
     def run(self, conditions: Conditions) -> Iterator[Chunk]:
         """Sample and commit chunk after chunk, as many as cover the conditions; each is yielded before its commit.
@@ -140,7 +129,6 @@ class Rollout:
         """An independent rollout that goes on from here, by the same world sampled otherwise and with other noise."""
         branch = Rollout(world, seeds, self.memory_cut)
         branch.state = self.state.copy()
-        branch.recent, branch.recent_conditions = self.recent, self.recent_conditions
         return branch
 
     def of_world(self, number: int) -> "Rollout":
@@ -148,10 +136,7 @@ class Rollout:
         generator = torch.Generator()
         generator.set_state(self.generators[number].get_state())
         one = Rollout(self.world, (generator,), self.memory_cut)
-        one.state, one.recent = self.state.of_world(number), self.recent[number : number + 1]
-        one.recent_conditions = Conditions(
-            {name: rows[number : number + 1] for name, rows in self.recent_conditions.items()}
-        )
+        one.state = self.state.of_world(number)
         return one
 
     @staticmethod
@@ -167,16 +152,12 @@ class Rollout:
         generators = [generator for rollout in rollouts for generator in rollout.generators]
         both = Rollout(first.world, generators, first.memory_cut)
         both.state = ModelState.joined([rollout.state for rollout in rollouts])
-        both.recent = torch.cat([rollout.recent for rollout in rollouts])
-        both.recent_conditions = Conditions.stack([rollout.recent_conditions for rollout in rollouts])
         return both
 
     def save(self, path: Path, extra: Mapping[str, Tensor] | None = None) -> None:
         """Write all that is needed to go on as if nothing had happened; `extra` travels along."""
         generators = torch.stack([generator.get_state() for generator in self.generators])
-        own = {"rng": generators[0] if self.batch == 1 else generators, "latents": self.recent}
-        own |= {f"recent.{name}": rows for name, rows in self.recent_conditions.items()}
-        self.state.save(path, {**(extra or {}), **own})
+        self.state.save(path, {**(extra or {}), "rng": generators[0] if self.batch == 1 else generators})
 
     def load(self, path: Path) -> dict[str, Tensor]:
         """Go back to what was saved, and return the extra tensors.
@@ -185,53 +166,11 @@ class Rollout:
         """
         state = self.world.reset(self.batch)
         extra = state.restore(path)
-        generators, latents = extra.pop("rng", None), extra.pop("latents", None)
-        recent = {name: extra.pop(name) for name in list(extra) if name.startswith("recent.")}
-        conditions = Conditions({name.removeprefix("recent."): rows for name, rows in recent.items()})
-        self._check_recent(path, latents, conditions)
+        generators = extra.pop("rng", None)
         if generators is not None:
             self._restore_generators(path, generators)
         self.state, self._sampled = state, None
-        self._forget_recent()
-        if latents is not None:
-            self._remember(latents, conditions)
         return extra
-
-    def _forget_recent(self) -> None:
-        streams = self.world.model.config.streams
-        self.recent = torch.zeros(self.batch, 0, *self.world.model.config.latent_shape)
-        self.recent_conditions = Conditions(
-            {name: torch.zeros(self.batch, 0, columns) for name, columns in streams.items()}
-        )
-
-    def _remember(self, latents: Tensor, conditions: Conditions) -> None:
-        streams, kept = self.world.model.config.streams, self.world.model.config.recent_frames(self.world.chunk)
-        new = Conditions(
-            {
-                name: conditions[name].cpu() if name in conditions else _unknown(latents, columns)
-                for name, columns in streams.items()
-            }
-        )
-        self.recent = _last(torch.cat([self.recent, latents.cpu()], dim=1), kept)
-        self.recent_conditions = Conditions(
-            {name: _last(rows, kept) for name, rows in Conditions.cat([self.recent_conditions, new]).items()}
-        )
-
-    def _check_recent(self, path: Path, latents: Tensor | None, conditions: Conditions) -> None:
-        """Raises: LssvwmError when the recent frames of a file are not such as this rollout keeps."""
-        shape = self.world.model.config.latent_shape
-        fits = latents is None or (
-            latents.is_floating_point()
-            and (len(latents), *latents.shape[2:]) == (self.batch, *shape)
-            and bool(latents.isfinite().all())
-            and {name: rows.shape for name, rows in conditions.items()}
-            == {
-                name: (self.batch, latents.shape[1], columns)
-                for name, columns in self.world.model.config.streams.items()
-            }
-        )
-        if not fits:
-            raise LssvwmError(f"{path}: damaged: its recent frames do not fit the world's latents and conditions")
 
     def _restore_generators(self, path: Path, saved: Tensor) -> None:
         states = saved.reshape(self.batch, -1) if saved.numel() % self.batch == 0 else saved[None]
@@ -260,11 +199,3 @@ def _kept_finite() -> Iterator[None]:
             f"no frame follows: the numbers of the world's memory or weights run away ({error}); start anew, or go on "
             "from another saved state"
         ) from error
-
-
-def _last(rows: Tensor, count: int) -> Tensor:
-    return rows[:, max(0, rows.shape[1] - count) :]
-
-
-def _unknown(latents: Tensor, columns: int) -> Tensor:
-    return torch.full((*latents.shape[:2], columns), torch.nan)

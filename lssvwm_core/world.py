@@ -119,9 +119,16 @@ class World:
             raise ValueError(f"{latents.shape[1]} frames, but {led.frames} rows of conditions")
         for chunk, start, stop in self._pieces(latents.shape[1]):
             self._commit(state, latents[:, start:stop], led[start:stop], chunk, GENERATED_NOISE if generated else 1.0)
+        state.recent = state.recent.after(latents, led, self.model.config.recent_frames(self.chunk))
+
+    def without_memory(self, state: ModelState) -> ModelState:
+        """The memory of a world that has seen the last frames alone, as many as a chunk attends to beside itself."""
+        cut, recent = self.reset(state.batch), state.recent.last(self.model.config.recent_frames(self.chunk))
+        self.observe(cut, recent.latents, recent.conditions)
+        return cut
 
     def generate(self, state: ModelState, conditions: Mapping[str, Tensor], rng: Generators) -> Tensor:
-        """Sample the next chunk, (B, chunk, C, h, w) latents, and commit it; without guidance, which a `Rollout` gives.
+        """Sample the next chunk, (B, chunk, C, h, w) latents, and commit it.
 
         `rng` is a CPU generator, or one for each world of the batch: same seed, same frames, whatever the batch.
         """
@@ -148,14 +155,15 @@ class World:
         conditions: Mapping[str, Tensor],
         rng: Generators,
         recollection: Recollection | None = None,
-        cut: ModelState | None = None,
     ) -> Tensor:
         """The next chunk, as `generate` gives it, before it is committed with `observe`.
 
         Args:
             recollection: what `recollect` gave for these rows, by whoever wants to know it too.
-            cut: the memory of the last frames alone, for a sampler with guidance; None: it goes without.
         """
+        cut = None
+        if self.sampler.guidance and 0 < state.recent.frames < state.frames_seen:  # else it has seen no more than those
+            cut = self.without_memory(state)
         shape = (self.chunk, *self.model.config.latent_shape)
         if isinstance(rng, torch.Generator):
             noise = torch.randn(state.batch, *shape, generator=rng).to(self.device)

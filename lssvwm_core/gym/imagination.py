@@ -111,7 +111,7 @@ class Imagination:
         self.places = [moments[k].place if k in moments else place for k, place in enumerate(self.places)]
         shown = sorted(moments)
         self.frames = self.frames.copy()
-        self.frames[shown] = self.world.decode(self.rollout.recent[shown, -1:])[:, 0]
+        self.frames[shown] = self.world.decode(self.rollout.recent.latents[shown, -1:])[:, 0]
 
     def step(self, actions: Choices) -> NDArray[np.float64]:
         """Take a step of every world by one pass of the model; an action leads to every frame of the chunk.
@@ -121,7 +121,7 @@ class Imagination:
         moves = [None] * len(self.places) if actions.moves is None else actions.moves.tolist()
         poses = np.stack([self._walk(number, move) for number, move in enumerate(moves)])  # (N, c, P)
         rows = Conditions(action=np.repeat(actions.rows[:, None], self.world.chunk, axis=1), pose=poses)
-        before = self.rollout.recent[:, -1]
+        before = self.rollout.recent.latents[:, -1]
         sampled = self.rollout.sample(self._told(rows))
         self.rollout.commit()
         self.frames = self.world.decode(sampled.latents[:, -1:])[:, 0]

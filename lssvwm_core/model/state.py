@@ -11,6 +11,8 @@ import msgspec
 import torch
 from torch import Tensor
 
+from lssvwm_core.conditions import Conditions
+from lssvwm_core.model.recent import Recent
 from lssvwm_core.model.tensors import (
     FLOATS,
     TensorSpec,
@@ -25,6 +27,9 @@ from lssvwm_datasets.schema import parse_json
 
 METADATA_KEY = "lssvwm-state"  # of the safetensors file: JSON of a `_SavedFields`
 EXTRA = "extra."
+RECENT = "latents"  # beside a saved state, and what led to them
+RECENT_CONDITIONS = "recent."
+NOTHING = Recent.none(0, (), {})
 MAX_FRAMES_SEEN = 2**53 - 1  # counting ends here: what every reader of JSON takes for a whole number
 MAX_EXTRA_NUMBERS = 2**27  # that are read beside a state: many times what a window of large latents needs
 
@@ -59,6 +64,7 @@ class ModelState:
         frames_seen: frames committed so far; counted up to `MAX_FRAMES_SEEN`.
         growth: the tensors that grow with the frames, by their names in `tensors`.
         unknown_as_nan: the names in `tensors` of those in which NaN stands for what is unknown.
+        recent: the last frames, which a world keeps for guidance and to be compared with its memory cut.
     """
 
     mixers: list[dict[str, Tensor]]
@@ -66,6 +72,7 @@ class ModelState:
     frames_seen: int = 0
     growth: Mapping[str, Growth] = field(default_factory=dict)
     unknown_as_nan: frozenset[str] = frozenset()
+    recent: Recent = NOTHING
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -88,7 +95,7 @@ class ModelState:
             return tensor[number * each : (number + 1) * each].clone()
 
         mixers = [{name: rows(tensor) for name, tensor in part.items()} for part in self.mixers]
-        return replace(self, mixers=mixers, batch=1)
+        return replace(self, mixers=mixers, batch=1, recent=self.recent.of_world(number))
 
     @staticmethod
     def joined(states: "Sequence[ModelState]") -> "ModelState":
@@ -102,7 +109,8 @@ class ModelState:
             raise ValueError(f"worlds whose memories grow have seen {sorted(seen)} frames; expected as many each")
         parts = zip(*(state.mixers for state in states), strict=True)
         mixers = [{name: torch.cat([one[name] for one in part]) for name in part[0]} for part in parts]
-        return replace(first, mixers=mixers, batch=sum(state.batch for state in states), frames_seen=min(seen))
+        batch, recent = sum(state.batch for state in states), Recent.joined([state.recent for state in states])
+        return replace(first, mixers=mixers, batch=batch, frames_seen=min(seen), recent=recent)
 
     def after(self, mixers: list[dict[str, Tensor]], frames: int) -> "ModelState":
         """The state of the same model when its parts have seen so many more frames."""
@@ -110,7 +118,9 @@ class ModelState:
 
     def save(self, path: Path, extra: Mapping[str, Tensor] | None = None) -> None:
         """Write a safetensors file; `extra` tensors travel with it."""
-        tensors = self.tensors | {EXTRA + name: tensor for name, tensor in (extra or {}).items()}
+        recent = {RECENT_CONDITIONS + name: rows for name, rows in self.recent.conditions.items()}
+        beside = {**(extra or {}), **({RECENT: self.recent.latents, **recent} if self.recent.frames else {})}
+        tensors = self.tensors | {EXTRA + name: tensor for name, tensor in beside.items()}
         write_tensors(path, tensors, {METADATA_KEY: json.dumps({"frames_seen": self.frames_seen})})
 
     def restore(self, path: Path) -> dict[str, Tensor]:
@@ -136,12 +146,28 @@ class ModelState:
         if differing:
             raise LssvwmError(f"{path}: the state of another model or batch size ({differing[0]})")
         tensors = read_tensors(path, specs)
+        beside = {name.removeprefix(EXTRA): tensors[name].clone() for name in extra}
+        recent = self._recent_of(path, beside)
         self.mixers = [
             {name: tensors[state_name(i, name)].to(own.device, copy=True) for name, own in part.items()}
             for i, part in enumerate(self.mixers)
         ]
-        self.frames_seen = frames_seen
-        return {name.removeprefix(EXTRA): tensors[name].clone() for name in extra}
+        self.frames_seen, self.recent = frames_seen, recent
+        return beside
+
+    def _recent_of(self, path: Path, beside: dict[str, Tensor]) -> Recent:
+        """The recent frames, which are taken from what travels with a saved state. Raises: LssvwmError."""
+        led = {name: beside.pop(name) for name in list(beside) if name.startswith(RECENT_CONDITIONS)}
+        if RECENT not in beside and not led:
+            return self.recent.last(0)
+        try:
+            conditions = Conditions({name.removeprefix(RECENT_CONDITIONS): rows for name, rows in led.items()})
+            recent = Recent(beside.pop(RECENT), conditions)
+        except (KeyError, ValueError):
+            recent = NOTHING
+        if not self.recent.takes(recent):
+            raise LssvwmError(f"{path}: damaged: its recent frames do not fit the world's latents and conditions")
+        return recent
 
     def _specs_after(self, frames_seen: int) -> dict[str, TensorSpec]:
         """What the tensors of this model's state are when it has seen so many frames."""

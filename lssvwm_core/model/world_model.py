@@ -15,6 +15,7 @@ from lssvwm_core.model.layer import Layer, adaptive_norm
 from lssvwm_core.model.mixer import Mixer, MixerContext
 from lssvwm_core.model.odometer import Odometer
 from lssvwm_core.model.recall import Recall, Recollection
+from lssvwm_core.model.recent import Recent
 from lssvwm_core.model.state import ModelState, state_name
 from lssvwm_datasets.poses import kinds_of
 from lssvwm_datasets.streams import STREAMS
@@ -86,7 +87,8 @@ class WorldModel(nn.Module):
         growth = {
             state_name(i, name): how for i, mixer in enumerate(mixers) for name, how in mixer.growth(grid).items()
         }
-        state = ModelState([mixer.initial_state(batch, grid) for mixer in mixers], batch, growth=growth)
+        recent = Recent.none(batch, self.config.latent_shape, self.config.streams)
+        state = ModelState([mixer.initial_state(batch, grid) for mixer in mixers], batch, growth=growth, recent=recent)
         if self.odometer is not None:
             state.mixers.append(self.odometer.initial_state(batch))
             state.unknown_as_nan = frozenset(state_name(len(mixers), name) for name in state.mixers[-1])

@@ -169,8 +169,8 @@ class Game:
         return Conditions(known).only(self.world.model.config.streams)
 
     def _jump(self, rollout: Rollout, place: Place) -> None:
-        if rollout.recent.shape[1]:
-            self.frame = self.world.decode(rollout.recent[0, -1:])[0]
+        if rollout.recent.frames:
+            self.frame = self.world.decode(rollout.recent.latents[0, -1:])[0]
         self.rollout, self.place = rollout, place
         self.scene += 1
         self.generated, self.certainty = 0, None

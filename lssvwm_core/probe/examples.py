@@ -90,7 +90,8 @@ def _of_episode(episode: Episode, world: World, reads: MemoryReads, steps: Seque
         start = stop
         agent = episode.poses[count]
         looked_from = torch.from_numpy(views(agent, plane, len(episode.layout)))[None].to(world.device)
-        now = [_at_cells(reads, state, looked_from) for state in (rollout.state, rollout.cut_state())]
+        states = (rollout.state, world.without_memory(rollout.state))
+        now = [_at_cells(reads, state, looked_from) for state in states]
         columns = [plane.x, plane.y, plane.cos, plane.sin]
         known = (torch.tensor(count), torch.from_numpy(agent[columns]), free, torch.from_numpy(episode.targets))
         rows.append((*now, *known))

@@ -118,6 +118,25 @@ def test_guidance_leads_away_from_the_cut_memory(world: World, episode: EncodedE
             other.commit()
 
 
+@pytest.mark.parametrize("chunk", [1, 5])
+def test_a_loop_of_ones_own_is_guided_too_also_from_a_saved_state(
+    world: World, episode: EncodedEpisode, tmp_path: Path, chunk: int
+) -> None:
+    guided = replace(world, chunk=chunk).sampled_with(guidance=0.7)
+    rollout, state, rng = started(guided, episode), guided.reset(), torch.Generator().manual_seed(0)
+    guided.observe(state, episode.latents[:20], episode.conditions[:20])
+    rows = episode.conditions[20 : 20 + 3 * chunk]
+    for number, expected in enumerate(rollout.run(rows)):
+        found = guided.generate(state, rows[number * chunk : (number + 1) * chunk], rng)
+        assert torch.equal(found, expected.latents)
+        state.save(tmp_path / "state.safetensors")
+        state = guided.reset()
+        assert state.restore(tmp_path / "state.safetensors") == {}
+    branch = state.copy()
+    guided.generate(branch, rows[:chunk], rng)
+    assert torch.equal(state.recent.latents, rollout.recent.latents)
+
+
 def test_guidance_is_nothing_where_memory_and_window_are_the_same(world: World, episode: EncodedEpisode) -> None:
     guided, rows = world.sampled_with(guidance=1.0), episode.conditions[20:30]
     for options in ({"context": 3}, {"context": 5}, {"memory_cut": True}):

@@ -59,10 +59,10 @@ def test_an_unknown_environment_has_number_keys_and_rests_on_zeros(
     assert game.keys == {"1": 0, "2": 1, "3": 2, "4": 3, "5": 4, "6": 5}
     assert game.idle is game.place.pose is game.place.spot is None
     game.step(None)
-    assert not game.rollout.recent_conditions["action"][0, -1].any()
+    assert not game.rollout.recent.conditions["action"][0, -1].any()
     game.step(LEFT)
-    assert game.rollout.recent_conditions["action"][0, -1].argmax() == LEFT
-    assert game.rollout.recent_conditions["pose"][0, -1].isnan().all()
+    assert game.rollout.recent.conditions["action"][0, -1].argmax() == LEFT
+    assert game.rollout.recent.conditions["pose"][0, -1].isnan().all()
     game.save("here")
     game.load("here")
 
@@ -71,7 +71,7 @@ def test_memory_is_of_constant_size(game: Game) -> None:
     sizes = set()
     for action in [FORWARD, LEFT] * 15:
         game.step(action)
-        sizes.add((game.state.nbytes, game.rollout.recent.shape, len(game.slots.names)))
+        sizes.add((game.state.nbytes, game.rollout.recent.latents.shape, len(game.slots.names)))
     assert len(sizes) == 1
     assert game.state.frames_seen == 50
 
@@ -270,8 +270,8 @@ def test_a_cut_memory_is_a_fresh_state_of_the_last_frames(game: Game) -> None:
     play(game, FORWARD, FORWARD)
     keep = game.world.model.config.frame_window - 1
     fresh = game.world.reset()
-    game.world.observe(fresh, game.rollout.recent, game.rollout.recent_conditions)
-    assert fresh.frames_seen == keep == game.rollout.recent.shape[1]
+    game.world.observe(fresh, game.rollout.recent.latents, game.rollout.recent.conditions)
+    assert fresh.frames_seen == keep == game.rollout.recent.frames
     rng = torch.Generator()
     rng.set_state(game.rollout.generators[0].get_state())
     assert game.place.pose is not None
@@ -287,6 +287,6 @@ def test_a_cut_memory_is_a_fresh_state_of_the_last_frames(game: Game) -> None:
 def test_without_poses_they_are_unknown_to_the_world(game: Game) -> None:
     game.actions_only = True
     game.step(FORWARD)
-    assert game.rollout.recent_conditions["pose"][0, -1].isnan().all()
-    assert not game.rollout.recent_conditions["pose"][0, -2].isnan().any()
+    assert game.rollout.recent.conditions["pose"][0, -1].isnan().all()
+    assert not game.rollout.recent.conditions["pose"][0, -2].isnan().any()
     assert game.place.pose is not None

@@ -105,7 +105,7 @@ def test_poses_may_be_kept_from_the_world(world: World) -> None:
     env = WorldEnv(**settings(world, actions_only=True))
     env.reset(seed=0)
     env.step(1)
-    assert bool(env.imagination.rollout.recent_conditions["pose"].isnan().all())
+    assert bool(env.imagination.rollout.recent.conditions["pose"].isnan().all())
 
 
 def test_spaces_follow_the_columns_of_the_actions(world: World) -> None:

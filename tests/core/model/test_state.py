@@ -41,6 +41,9 @@ def test_a_state_of_version_0_1_comes_back_bit_by_bit(
 ) -> None:
     extra = state.restore(GOLDEN / file)
     found = state.tensors | {f"extra.{name}": tensor for name, tensor in extra.items()}
+    if state.recent.frames:
+        found |= {f"extra.recent.{name}": rows for name, rows in state.recent.conditions.items()}
+        found["extra.latents"] = state.recent.latents
     expected = load_file(GOLDEN / file)
     assert state.frames_seen == frames
     assert found.keys() == expected.keys()
