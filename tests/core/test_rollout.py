@@ -137,6 +137,23 @@ def test_a_loop_of_ones_own_is_guided_too_also_from_a_saved_state(
     assert torch.equal(state.recent.latents, rollout.recent.latents)
 
 
+def test_a_moment_saved_frame_by_frame_goes_on_with_guidance_in_chunks_of_five(
+    world: World, episode: EncodedEpisode, tmp_path: Path
+) -> None:
+    """It holds nine frames, and a chunk of five attends to five."""
+    single, guided = (replace(world, chunk=chunk).sampled_with(guidance=0.7) for chunk in (1, 5))
+    before = started(single, episode)
+    before.save(tmp_path / "moment.safetensors")
+    rollout = guided.rollout()
+    rollout.load(tmp_path / "moment.safetensors")
+    assert (rollout.recent.frames, guided.without_memory(rollout.state).frames_seen) == (9, 5)
+    rows, both = episode.conditions[20:25], Rollout.joined([before.branch(guided, 1), rollout])
+    both.reseed(0, 0)
+    found = both.sample(Conditions.stack([rows] * 2)).latents
+    rollout.reseed(0)
+    torch.testing.assert_close(found, rollout.sample(rows).latents.repeat(2, 1, 1, 1, 1), atol=1e-4, rtol=1e-3)
+
+
 def test_guidance_is_nothing_where_memory_and_window_are_the_same(world: World, episode: EncodedEpisode) -> None:
     guided, rows = world.sampled_with(guidance=1.0), episode.conditions[20:30]
     for options in ({"context": 3}, {"context": 5}, {"memory_cut": True}):
