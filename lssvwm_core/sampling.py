@@ -127,7 +127,8 @@ def denoise(
         cut: the state after the last frames alone, for a sampler with guidance; None: it goes without.
     """
     chunk = noise.shape[1]
-    asked = [_Asked(state, conditions, recollection or model.recollect(state, conditions, chunk))]
+    recollection = recollection or model.recollect(state, conditions, chunk)
+    asked, guidance = [_Asked(state, conditions, recollection)], guidance_of(model, sampler, recollection)
     if cut is not None and sampler.guidance:
         asked.append(_Asked(cut, conditions, model.recollect(cut, conditions, chunk)))
         if _sees_as_much(model, chunk, state, cut):
@@ -138,7 +139,7 @@ def denoise(
         if len(found) == len(x):
             return found
         with_memory, without = found.chunk(2)
-        return guided(with_memory, without, sampler.guidance)
+        return guided(with_memory, without, guidance)
 
     x = noise
     for now, after in pairwise(sampler.levels()):
@@ -182,7 +183,15 @@ def _sees_as_much(model: WorldModel, chunk: int, state: ModelState, cut: ModelSt
     return min(state.frames_seen, tail) == min(cut.frames_seen, tail)
 
 
-def guided(velocity: Tensor, without_memory: Tensor, guidance: float) -> Tensor:
+def guidance_of(model: WorldModel, sampler: Sampler, recollection: Recollection | None) -> float | Tensor:
+    """Of each frame, (B, c, 1, 1, 1): all of it at new places, none where the memory has the very frame."""
+    if recollection is None:
+        return sampler.guidance
+    certainty = recollection.certainty(model.config.recall_ridge)
+    return sampler.guidance * (1 - certainty)[:, :, None, None, None]
+
+
+def guided(velocity: Tensor, without_memory: Tensor, guidance: float | Tensor) -> Tensor:
     """A velocity, and beyond it, away from that of the same world without its memory."""
     return velocity + guidance * (velocity - without_memory)
 

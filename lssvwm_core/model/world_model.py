@@ -184,6 +184,16 @@ class WorldModel(nn.Module):
             poses, _ = self.odometer(poses, conditions.get("action"), others[0], frames)
         return self.recall.read(others[-1], poses, frames)
 
+    @torch.no_grad()
+    def recollect_clip(self, latents: Tensor, conditions: Mapping[str, Tensor], chunk: int) -> Recollection | None:
+        """What it says of the frames (B, T, C, h, w) of clips that begin with nothing, each from the chunks before."""
+        if self.recall is None:
+            return None
+        poses, (batch, frames) = conditions.get("pose"), latents.shape[:2]
+        if self.odometer is not None:
+            poses, _ = self.odometer(poses, conditions.get("action"), self.odometer.initial_state(batch), frames)
+        return self.recall.of_clip(poses, latents, chunk)
+
     def _embedded(self, recollection: Recollection) -> Tensor:
         """What is recalled, and how well the place is known, as a part of the tokens (B, T, h, w, D)."""
         recalled = patchify(recollection.latents, self.config.patch)

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from lssvwm_core.diffusion import add_noise, velocity_error
 from lssvwm_core.model.world_model import WorldModel
-from lssvwm_core.sampling import Level, Sampler, guided, with_settings
+from lssvwm_core.sampling import Level, Sampler, guidance_of, guided, with_settings
 from lssvwm_core.training.run.config import DistillConfig
 from lssvwm_core.training.step.lesson import Lesson
 from lssvwm_core.training.step.own_history import own_history, prefix_lengths, shown, write_noise
@@ -95,14 +95,16 @@ class Distillation:
         span = self.teacher_sampler.steps // self.sampler.steps
         schedule = noisy.new_tensor(self.teacher_sampler.levels())
         noised = taken < self.sampler.steps
-        place = taken * span
+        place, guides = taken * span, self.teacher_sampler.guidance > 0
+        known = self.teacher.recollect_clip(latents, conditions, chunk) if guides and latents is not None else None
+        guidance = guidance_of(self.teacher, self.teacher_sampler, known)
 
         def velocity(x: Tensor, level: Level) -> Tensor:
             levels = torch.as_tensor(level).flatten(1)  # (B, T)
             found = self.teacher(x, levels, conditions, chunk=chunk, remember=latents)[0]
-            if self.teacher_sampler.guidance:
+            if guides:
                 without = self._without_memory(found, x, levels, conditions, chunk, latents)
-                found = guided(found, without, self.teacher_sampler.guidance)
+                found = guided(found, without, guidance)
             return found * noised[:, :, None, None, None]
 
         def level(step: int) -> Tensor:

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from lssvwm_core.model.recall import Recollection
 from lssvwm_core.sampling import SAMPLERS, Euler, denoise, make_sampler, sampler_settings
 from lssvwm_core.training.step.distillation import Distillation
 
@@ -133,6 +134,18 @@ def test_guidance_goes_beyond_away_from_the_world_without_its_memory(normal, gui
     torch.testing.assert_close(dream, noise - (3.0 + guidance * 2.0))
     assert model.calls == steps * (2 if guidance else 1), "without guidance nobody asks what would be without memory"
     torch.testing.assert_close(denoise(model, Euler(steps, guidance=guidance), noise, {}, whole), noise - 3.0)
+
+
+def test_where_the_memory_has_the_very_frame_nothing_is_guided(normal):
+    """Certainty is logarithmic in the novelty: 0 for a new place, half at the root of the ridge."""
+    model, noise = Drawn({"whole": 3.0, "cut": 1.0}), normal(1, 5, 3, 4, 4)
+    model.config = SimpleNamespace(recall_ridge=1e-4)
+    novelty = torch.tensor([[1.0, 0.1, 1e-2, 1e-4, 0.0]])
+    model.recollect = lambda *_: Recollection(torch.zeros_like(noise), novelty)
+    whole, cut = (SimpleNamespace(name=name, growth={"keys": ...}) for name in ("whole", "cut"))
+    dream = denoise(model, Euler(2, guidance=0.8), noise, {}, whole, cut=cut)
+    beyond = 0.8 * torch.tensor([1.0, 0.75, 0.5, 0.0, 0.0])[:, None, None, None] * 2.0
+    torch.testing.assert_close(dream, noise - (3.0 + beyond))
 
 
 def test_distillation_takes_any_teacher(normal):

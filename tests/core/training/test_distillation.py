@@ -245,7 +245,10 @@ def test_a_student_learns_its_teachers_steps(teacher: Path) -> None:
 @pytest.mark.parametrize(("chunk", "frames"), [(5, 30), (5, 10), (5, 5), (1, 18), (1, 27), (1, 23)])
 @torch.no_grad()
 def test_a_guided_teacher_is_asked_as_its_rollout_would_ask_it(teacher: Path, chunk: int, frames: int) -> None:
-    """One step of one student's step: v + g · (v - v of a fresh world that has seen the frames just before alone)."""
+    """One step of one student's step: v + g · (v - v of a fresh world that has seen the frames just before alone).
+
+    g is 0.5 at a new place, and nothing where the memory has the very frame.
+    """
     config = DistillConfig("teacher", 2, 2, {"name": "euler", "shift": 1.0, "guidance": 0.5})
     model = load_model(teacher)[0]
     objective = load_distillation(teacher, config, CPU, model)
@@ -256,6 +259,9 @@ def test_a_guided_teacher_is_asked_as_its_rollout_would_ask_it(teacher: Path, ch
     levels = 1 - taken / 2
     whole = model.train()(noisy, levels, led, chunk=chunk, remember=latents)[0]
     found, kept = objective.target(noisy, taken, led, chunk, latents), model.config.recent_frames(chunk)
+    known = model.recollect_clip(latents, led, chunk)
+    assert known is not None
+    guidance = 0.5 * (1 - known.certainty(model.config.recall_ridge))[:, :, None, None, None]
     for first in range(0, frames, chunk):
         rows, expected = slice(first, first + chunk), whole[:, first : first + chunk]
         pieces = range(kept, frames, kept) if frames % kept == 0 else ()  # where a piece begins with this chunk
@@ -263,7 +269,7 @@ def test_a_guided_teacher_is_asked_as_its_rollout_would_ask_it(teacher: Path, ch
             piece = slice(first - kept, first + chunk)
             seen = {"pose": led["pose"][:, piece]}
             without = model(noisy[:, piece], levels[:, piece], seen, chunk=chunk, remember=latents[:, piece])[0]
-            expected = expected + 0.5 * (expected - without[:, kept:])
+            expected = expected + guidance[:, rows] * (expected - without[:, kept:])
             torch.testing.assert_close(found[:, rows], expected, atol=1e-4, rtol=1e-4)
         elif first < kept:  # there is no memory yet
             torch.testing.assert_close(found[:, rows], expected, atol=1e-4, rtol=1e-4)
