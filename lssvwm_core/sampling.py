@@ -119,18 +119,20 @@ def denoise(
     state: ModelState,
     recollection: Recollection | None = None,
     cut: ModelState | None = None,
+    cut_recollection: Recollection | None = None,
 ) -> Tensor:
     """One chunk from noise (B, c, C, h, w) to clean latents of the same shape; `state` stays as it is.
 
     Args:
         recollection: of these frames, as `WorldModel.recollect` gives it, where it is known already.
         cut: the state after the last frames alone, for a sampler with guidance; None: it goes without.
+        cut_recollection: what that recalls, where it is known already.
     """
     chunk = noise.shape[1]
     recollection = recollection or model.recollect(state, conditions, chunk)
     asked, guidance = [_Asked(state, conditions, recollection)], guidance_of(model, sampler, recollection)
     if cut is not None and sampler.guidance:
-        asked.append(_Asked(cut, conditions, model.recollect(cut, conditions, chunk)))
+        asked.append(_Asked(cut, conditions, cut_recollection or model.recollect(cut, conditions, chunk)))
         if _sees_as_much(model, chunk, state, cut):
             asked = [_Asked.beside(*asked)]  # in one pass, which takes little longer than one of them
 
@@ -208,30 +210,56 @@ def denoise_fast(
 ) -> Tensor:
     """As `denoise`, in the precision that is fastest on the device, and by a CUDA graph where that works.
 
-    It does on a GPU, without guidance, when the attention window is full and no state grows: all chunks are then
-    computed alike. The model's weights may change, but must stay where they are in memory.
+    It does on a GPU, when the attention window is full and no state grows: all chunks are then computed alike. The
+    model's weights may change, but must stay where they are in memory.
     """
     device, precision, window = noise.device, fastest_precision(noise.device), model.config.frame_window
-    guides = cut is not None and sampler.guidance > 0
-    if graphs is None or device.type != GRAPHS_ON or state.growth or state.frames_seen < window or guides:
+    if graphs is None or device.type != GRAPHS_ON or state.growth or state.frames_seen < window:
         with autocast(device, precision):
             return denoise(model, sampler, noise, conditions, state, recollection, cut)
 
-    recollection = recollection or model.recollect(state, conditions, noise.shape[1])
-    streams, batch, recalls = list(conditions), state.batch, recollection is not None
-    parts = state.mixers[:-1] if recalls else state.mixers  # the last was read for the recollection, and is large
-    names_of = [list(part) for part in parts]
-    tensors = {"noise": noise, **{f"conditions.{name}": rows for name, rows in conditions.items()}}
-    tensors |= {state_name(i, name): own for i, part in enumerate(parts) for name, own in part.items()}
-    tensors |= {} if recollection is None else recollection._asdict()
+    streams, chunk = list(conditions), noise.shape[1]
+    whole, whole_read = _Parts.of("whole.", state, recollection or model.recollect(state, conditions, chunk), window)
+    tensors = {"noise": noise, **{f"conditions.{name}": rows for name, rows in conditions.items()}, **whole_read}
+    without: _Parts | None = None
+    if cut is not None and sampler.guidance:
+        without, cut_read = _Parts.of("cut.", cut, model.recollect(cut, conditions, chunk), cut.frames_seen)
+        tensors |= cut_read
 
     def function(given: Mapping[str, Tensor]) -> Tensor:
-        mixers = [{name: given[state_name(i, name)] for name in names} for i, names in enumerate(names_of)]
-        steady = ModelState([*mixers, *([{}] if recalls else [])], batch, window)
         led = {name: given[f"conditions.{name}"] for name in streams}
-        known = Recollection(given["latents"], given["novelty"]) if recalls else None
+        cut, cut_recollection = without.again(given) if without else (None, None)
         with autocast(device, precision):  # within: weights are cast once, by the graph too
-            return denoise(model, sampler, given["noise"], led, steady, known)
+            return denoise(model, sampler, given["noise"], led, *whole.again(given), cut, cut_recollection)
 
     with torch.cuda.device(device):
-        return graphs((model, repr(sampler)), function, tensors)
+        return graphs((model, repr(sampler), without and without.frames_seen), function, tensors)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The names of what a chunk is made from, a state and what it recalls, so that others can take their place."""
+
+    prefix: str
+    mixers: list[list[str]]
+    batch: int
+    frames_seen: int
+    recalls: bool
+
+    @staticmethod
+    def of(
+        prefix: str, state: ModelState, recollection: Recollection | None, frames_seen: int
+    ) -> "tuple[_Parts, dict[str, Tensor]]":
+        """The names, and the tensors by them."""
+        recalls = recollection is not None
+        parts = state.mixers[:-1] if recalls else state.mixers  # the last was read for the recollection, and is large
+        tensors = {prefix + state_name(i, name): own for i, part in enumerate(parts) for name, own in part.items()}
+        if recollection is not None:
+            tensors |= {prefix + name: own for name, own in recollection._asdict().items()}
+        return _Parts(prefix, [list(part) for part in parts], state.batch, frames_seen, recalls), tensors
+
+    def again(self, given: Mapping[str, Tensor]) -> tuple[ModelState, Recollection | None]:
+        mixers = [{name: given[self.prefix + state_name(i, name)] for name in own} for i, own in enumerate(self.mixers)]
+        state = ModelState([*mixers, *([{}] if self.recalls else [])], self.batch, self.frames_seen)
+        recalled = [given[self.prefix + name] for name in Recollection._fields] if self.recalls else None
+        return state, Recollection(*recalled) if recalled else None

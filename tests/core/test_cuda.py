@@ -193,16 +193,18 @@ def dream(world: World, seeds: tuple[int, ...] = (3,), memory_cut: bool = False,
 
 @pytest.mark.parametrize("seeds", [(3,), (3, 4, 5)])
 @pytest.mark.parametrize("chunk", [5, 1])
-@pytest.mark.parametrize("memory_cut", [False, True])
+@pytest.mark.parametrize(("memory_cut", "guidance"), [(False, 0.0), (False, 0.7), (True, 0.0)])
 def test_a_recorded_rollout_is_that_without_graphs(
     backend: str,
     world: World,
     chunk: int,
     seeds: tuple[int, ...],
     memory_cut: bool,
+    guidance: float,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     world, recorder, chunks = replace(world, chunk=chunk), Recorder(), 8 if chunk > 1 else 16
+    world = world.sampled_with(guidance=guidance)
     expected = dream(replace(world, graphs=None), seeds, memory_cut, chunks)
     found = dream(replace(world, graphs=Graphs(recorder)), seeds, memory_cut, chunks)
     assert "no CUDA graphs" not in caplog.text

@@ -14,6 +14,7 @@ from torch import Tensor
 from lssvwm_core import sampling
 from lssvwm_core.conditions import Conditions
 from lssvwm_core.cuda_graph import MOST_GRAPHS, Graphs, Replay
+from lssvwm_core.model.world_model import WorldModel
 from lssvwm_core.world import World, load_world
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -114,8 +115,15 @@ def test_on_a_cpu_nothing_is_recorded(world: World) -> None:
     assert recorder.recorded == 0
 
 
-def test_a_recorded_rollout_gives_what_any_gives(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("recall", [0, 32])
+@pytest.mark.parametrize("guidance", [0.0, 0.7])
+def test_a_recorded_rollout_gives_what_any_gives(
+    world: World, monkeypatch: pytest.MonkeyPatch, guidance: float, recall: int
+) -> None:
     """All that changes from chunk to chunk is among what is copied."""
+    model = WorldModel(replace(world.model.config, recall=recall)).eval()
+    model.load_state_dict(model.state_dict() | world.model.state_dict())
+    world = replace(world, model=model).sampled_with(guidance=guidance)
     expected, recorder = dream(replace(world, graphs=None)), Recorder()
     monkeypatch.setattr(sampling, "GRAPHS_ON", "cpu")
     monkeypatch.setattr(torch.cuda, "device", lambda _: torch.inference_mode())
