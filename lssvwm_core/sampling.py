@@ -6,7 +6,8 @@ config, and distillation takes any of them as its teacher's.
 Guidance. A world trusts the frames just before it, which were true in training, more than what it remembers: an error
 goes on from frame to frame where the memory knows better. So a step may be taken beyond what the world would do, away
 from what it would do if it had seen those frames alone, v + g · (v - v without memory): classifier-free guidance (Ho
-and Salimans, 2022) towards the memory, as in history-guided diffusion (Song et al., 2025).
+and Salimans, 2022) towards the memory, as in history-guided diffusion (Song et al., 2025). Where a memory by least
+squares has the very frame there is nothing beyond it, so g falls to nothing there.
 """
 
 from collections.abc import Callable, Mapping
