@@ -29,7 +29,7 @@ class Recent:
 
     @staticmethod
     def joined(parts: "Sequence[Recent]") -> "Recent":
-        """Of worlds side by side: as many frames as each of them has."""
+        """Put those of several worlds side by side, as many frames as each of them has."""
         parts = [one.last(min(other.frames for other in parts)) for one in parts]
         return Recent(torch.cat([one.latents for one in parts]), Conditions.stack([one.conditions for one in parts]))
 
