@@ -187,7 +187,7 @@ def _sees_as_much(model: WorldModel, chunk: int, state: ModelState, cut: ModelSt
 
 
 def guidance_of(model: WorldModel, sampler: Sampler, recollection: Recollection | None) -> float | Tensor:
-    """The guidance of each frame, (B, c, 1, 1, 1): all of it at new places, none where the memory has the very frame."""
+    """The guidance of each frame, (B, c, 1, 1, 1): all of it at new places, none where the memory has the frame."""
     if recollection is None:
         return sampler.guidance
     certainty = recollection.certainty(model.config.recall_ridge)
