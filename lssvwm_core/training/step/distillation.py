@@ -96,12 +96,12 @@ class Distillation:
         schedule = noisy.new_tensor(self.teacher_sampler.levels())
         noised = taken < self.sampler.steps
         place, guides = taken * span, self.teacher_sampler.guidance > 0
-        known = self.teacher.recollect_clip(latents, conditions, chunk) if guides and latents is not None else None
+        known = None if latents is None else self.teacher.recollect_clip(latents, conditions, chunk)
         guidance = guidance_of(self.teacher, self.teacher_sampler, known)
 
         def velocity(x: Tensor, level: Level) -> Tensor:
             levels = torch.as_tensor(level).flatten(1)  # (B, T)
-            found = self.teacher(x, levels, conditions, chunk=chunk, remember=latents)[0]
+            found = self.teacher(x, levels, conditions, chunk=chunk, recollection=known)[0]
             if guides:
                 without = self._without_memory(found, x, levels, conditions, chunk, latents)
                 found = guided(found, without, guidance)

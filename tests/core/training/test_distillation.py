@@ -45,6 +45,9 @@ class Forgetful(nn.Module):
     def recollect(self, state: object, conditions: object, chunk: int) -> None:
         return None
 
+    def recollect_clip(self, latents: object, conditions: object, chunk: int) -> None:
+        return None
+
     def forward(
         self,
         x: Tensor,
