@@ -186,7 +186,7 @@ class WorldModel(nn.Module):
 
     @torch.no_grad()
     def recollect_clip(self, latents: Tensor, conditions: Mapping[str, Tensor], chunk: int) -> Recollection | None:
-        """What that memory says of frames (B, T, C, h, w) of clips that begin with nothing, from the chunks before each."""
+        """What that memory says of clips (B, T, C, h, w) from nothing on, of each frame by the chunks before it."""
         if self.recall is None:
             return None
         poses, (batch, frames) = conditions.get("pose"), latents.shape[:2]
