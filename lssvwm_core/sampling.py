@@ -121,6 +121,7 @@ def denoise(
     recollection: Recollection | None = None,
     cut: ModelState | None = None,
     cut_recollection: Recollection | None = None,
+    passing: Callable[[float, Tensor], object] | None = None,
 ) -> Tensor:
     """One chunk from noise (B, c, C, h, w) to clean latents of the same shape; `state` stays as it is.
 
@@ -128,6 +129,7 @@ def denoise(
         recollection: of these frames, as `WorldModel.recollect` gives it, where it is known already.
         cut: the state after the last frames alone, for a sampler with guidance; None: it goes without.
         cut_recollection: what that recalls, where it is known already.
+        passing: told each level and the latents at it, before the step from there.
     """
     chunk = noise.shape[1]
     recollection = recollection or model.recollect(state, conditions, chunk)
@@ -146,6 +148,8 @@ def denoise(
 
     x = noise
     for now, after in pairwise(sampler.levels()):
+        if passing is not None:
+            passing(now, x)
         x = sampler.advance(velocity, x, now, after)
     return x
 

@@ -154,7 +154,7 @@ class WorldModel(nn.Module):
                 recollection, others[-1] = self.recall(others[-1], poses, remember, chunk, write_noise)
             x = x + self._embedded(recollection)
         seen = state.frames_seen if state.growth else min(state.frames_seen, self.config.frame_window)
-        steady = self.training or (frames == chunk and seen == self.config.frame_window)  # shapes worth compiling
+        steady = whole_clip or (frames == chunk and seen == self.config.frame_window)  # shapes worth compiling
         context = MixerContext(seen, chunk, poses, keep)
         mixers = iter(state.mixers)
         new_mixers = []
@@ -179,20 +179,31 @@ class WorldModel(nn.Module):
         """What the memory by least squares says of T frames that follow `state`; None for a model that has none."""
         if self.recall is None:
             return None
-        poses, others = conditions.get("pose"), state.mixers[len(self.mixers) :]
-        if self.odometer is not None:
-            poses, _ = self.odometer(poses, conditions.get("action"), others[0], frames)
-        return self.recall.read(others[-1], poses, frames)
+        return self.recall.read(state.mixers[-1], self._reckoned(state, conditions, frames), frames)
 
     @torch.no_grad()
-    def recollect_clip(self, latents: Tensor, conditions: Mapping[str, Tensor], chunk: int) -> Recollection | None:
-        """What that memory says of clips (B, T, C, h, w) from nothing on, of each frame by the chunks before it."""
+    def recollect_clip(
+        self, latents: Tensor, conditions: Mapping[str, Tensor], chunk: int, state: ModelState | None = None
+    ) -> Recollection | None:
+        """As `recollect`, of frames (B, T, C, h, w) of which each chunk is remembered before the next is asked for.
+
+        Args:
+            state: None: the clips begin with nothing.
+        """
         if self.recall is None:
             return None
-        poses, (batch, frames) = conditions.get("pose"), latents.shape[:2]
+        before = self.initial_state(len(latents)) if state is None else state
+        poses = self._reckoned(before, conditions, latents.shape[1])
+        if state is None:
+            return self.recall.of_clip(poses, latents, chunk)
+        return self.recall(state.mixers[-1], poses, latents, chunk)[0]
+
+    def _reckoned(self, state: ModelState, conditions: Mapping[str, Tensor], frames: int) -> Tensor | None:
+        """The poses of frames that follow `state`, by the odometer where they are not told."""
+        poses = conditions.get("pose")
         if self.odometer is not None:
-            poses, _ = self.odometer(poses, conditions.get("action"), self.odometer.initial_state(batch), frames)
-        return self.recall.of_clip(poses, latents, chunk)
+            poses, _ = self.odometer(poses, conditions.get("action"), state.mixers[len(self.mixers)], frames)
+        return poses
 
     def _embedded(self, recollection: Recollection) -> Tensor:
         """What is recalled, and how well the place is known, as a part of the tokens (B, T, h, w, D)."""

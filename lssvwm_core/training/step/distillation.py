@@ -12,22 +12,24 @@ chunks step together, so one that follows clean frames alone is stepped exactly 
 What a teacher does by guidance, which costs it two evaluations a step, its student does in one (Meng et al., 2023).
 
 A student may also learn from the mistakes that it makes when it goes on from its own frames (`own_history`). Its
-teacher is then told more than it, the true frames and all conditions, and needs no guidance.
+teacher is then told more than it, the true frames and all conditions.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from lssvwm_core.conditions import Conditions
 from lssvwm_core.diffusion import add_noise, velocity_error
+from lssvwm_core.model.state import ModelState
 from lssvwm_core.model.world_model import WorldModel
-from lssvwm_core.sampling import Level, Sampler, guidance_of, guided, with_settings
+from lssvwm_core.sampling import Level, Sampler, guidance_of, guided
 from lssvwm_core.training.run.config import DistillConfig
 from lssvwm_core.training.step.lesson import Lesson
-from lssvwm_core.training.step.own_history import own_history, prefix_lengths, shown, write_noise
+from lssvwm_core.training.step.own_history import own_history, prefix_lengths, shown, state_after, write_noise
 from lssvwm_core.world import load_model
 
 
@@ -49,32 +51,50 @@ class Distillation:
 
     def __call__(self, model: torch.nn.Module, lesson: Lesson) -> Tensor:
         """Mean squared error of the student's velocity; levels are raised to the next that its sampler visits."""
-        latents, noise, noise_levels, conditions, whole, chunk = lesson
-        schedule = noise_levels.new_tensor(self.sampler.levels()).flip(0)  # from clean to noise
-        places = torch.searchsorted(schedule, noise_levels.contiguous())  # 0: clean
-        levels, taken = schedule[places], self.sampler.steps - places
-        noisy = add_noise(latents, noise, levels)
-        if self.dreamer is None:
-            target = self.target(noisy, taken, conditions, chunk, latents)
-            velocity, _ = model(noisy, levels, conditions, chunk=chunk, remember=latents)
-            return velocity_error(velocity, target, levels)
+        dreamt = prefix_lengths(lesson.noise_levels) > 0  # (B,) which clips
+        if self.dreamer is None or not dreamt.any():
+            return self._of_truth(model, lesson)
+        dreams = self._of_dreams(model, self.dreamer, lesson.of(dreamt))
+        if dreamt.all():
+            return dreams
+        return torch.lerp(self._of_truth(model, lesson.of(~dreamt)), dreams, dreamt.float().mean())
 
-        prefixes = prefix_lengths(noise_levels)
-        dreamt = prefixes > 0  # (B,) which clips
-        prefixes = torch.where(dreamt, prefixes, latents.shape[1])
-        history = own_history(self.dreamer, self.sampler, latents, noise, conditions, prefixes, chunk)
-        target = torch.empty_like(latents)
-        for clips, led, guidance in [(~dreamt, conditions, None), (dreamt, whole, 0.0)]:
-            if clips.any():
-                told = {name: rows[clips] for name, rows in led.items()}
-                taught = replace(self, teacher_sampler=with_settings(self.teacher_sampler, guidance=guidance))
-                target[clips] = taught.target(noisy[clips], taken[clips], told, chunk, latents[clips])
+    def _of_truth(self, model: torch.nn.Module, lesson: Lesson) -> Tensor:
+        """The loss of clips that are true throughout."""
+        noisy, levels, taken = self._noised(lesson)
+        target = self.target(noisy, taken, lesson.conditions, lesson.chunk, lesson.latents)
+        velocity, _ = model(noisy, levels, lesson.conditions, chunk=lesson.chunk, remember=lesson.latents)
+        return velocity_error(velocity, target, levels)
 
-        own = torch.arange(latents.shape[1], device=latents.device) >= prefixes[:, None]  # (B, T)
-        seen = shown(whole["pose"], prefixes, 2 * self.teacher.config.recall_lengths[1])
-        noisy = torch.where(levels[:, :, None, None, None] > 0, noisy, history)
-        velocity, _ = model(noisy, levels, conditions, chunk=chunk, remember=history, write_noise=write_noise(own))
-        return velocity_error(velocity, target, levels, torch.where(own, seen, 1.0))
+    def _of_dreams(self, model: torch.nn.Module, dreamer: WorldModel, lesson: Lesson) -> Tensor:
+        """The loss of clips that go on from what the student makes itself.
+
+        From where it was on its own way, each step is to lead to where the teacher arrives from the same noise. What
+        all clips begin with passes without gradients: nothing is learnt there.
+        """
+        latents, noise, _, conditions, whole, chunk = lesson
+        prefixes = prefix_lengths(lesson.noise_levels)
+        start = int(prefixes.min())
+        _, levels, taken = self._noised(lesson)
+        dream = own_history(dreamer, self.sampler, latents, noise, levels, conditions, prefixes, chunk)
+        seen = shown(whole["pose"], prefixes, 2 * self.teacher.config.recall_lengths[1])[:, start:]
+        own = (torch.arange(latents.shape[1], device=latents.device) >= prefixes[:, None])[:, start:]  # (B, rest)
+
+        rest, levels, taken = lesson.after(start), levels[:, start:], taken[:, start:]
+        noised = (levels > 0)[:, :, None, None, None]
+        taught = state_after(self.teacher, latents[:, :start], Conditions(whole)[:start], chunk)
+        noisy = torch.where(noised, rest.noise, rest.latents)
+        there = self._walk(noisy, torch.where(levels > 0, 0, taken), taken + 1, rest.whole, chunk, rest.latents, taught)
+        target = self._velocity(dream.way, there, taken)
+        velocity, _ = model(dream.way, levels, rest.conditions, dream.state, chunk, dream.history, write_noise(own))
+        return velocity_error(velocity, target, levels, seen)
+
+    def _noised(self, lesson: Lesson) -> tuple[Tensor, Tensor, Tensor]:
+        """Noisy latents, their levels (B, T), and how many steps of the student lead there, see `target`."""
+        schedule = lesson.noise_levels.new_tensor(self.sampler.levels()).flip(0)  # from clean to noise
+        places = torch.searchsorted(schedule, lesson.noise_levels.contiguous())  # 0: clean
+        levels = schedule[places]
+        return add_noise(lesson.latents, lesson.noise, levels), levels, self.sampler.steps - places
 
     @torch.no_grad()
     def target(
@@ -92,29 +112,53 @@ class Distillation:
             taken: (B, T) how many steps of the student lead to each frame's noise level; all of them: it is clean.
             latents: (B, T, C, h, w) the clean ones, for a memory by least squares.
         """
+        return self._velocity(noisy, self._walk(noisy, taken, taken + 1, conditions, chunk, latents), taken)
+
+    def _velocity(self, here: Tensor, there: Tensor, taken: Tensor) -> Tensor:
+        """That which leads from latents after so many steps of the student, (B, T), to others after one more."""
+        schedule = here.new_tensor([*self.sampler.levels(), 0.0])
+        length = (schedule[taken] - schedule[taken + 1])[:, :, None, None, None]
+        return (here - there) / torch.where(length > 0, length, 1.0)
+
+    @torch.no_grad()
+    def _walk(
+        self,
+        x: Tensor,
+        begin: Tensor,
+        end: Tensor,
+        conditions: Mapping[str, Tensor],
+        chunk: int,
+        latents: Tensor | None = None,
+        state: ModelState | None = None,
+    ) -> Tensor:
+        """Where the teacher gets from latents after `begin` steps of the student, when it has taken `end`, (B, T) each.
+
+        Args:
+            x: (B, T, C, h, w).
+            latents: (B, T, C, h, w) the clean ones, for a memory by least squares.
+            state: the teacher's before these frames; None: the clips begin with nothing.
+        """
         span = self.teacher_sampler.steps // self.sampler.steps
-        schedule = noisy.new_tensor(self.teacher_sampler.levels())
-        noised = taken < self.sampler.steps
-        place, guides = taken * span, self.teacher_sampler.guidance > 0
-        known = None if latents is None else self.teacher.recollect_clip(latents, conditions, chunk)
+        schedule = x.new_tensor(self.teacher_sampler.levels())
+        begin, end = (span * steps.clamp(max=self.sampler.steps) for steps in (begin, end))
+        moving, guides = (end > begin)[:, :, None, None, None], self.teacher_sampler.guidance > 0
+        known = None if latents is None else self.teacher.recollect_clip(latents, conditions, chunk, state)
         guidance = guidance_of(self.teacher, self.teacher_sampler, known)
 
         def velocity(x: Tensor, level: Level) -> Tensor:
             levels = torch.as_tensor(level).flatten(1)  # (B, T)
-            found = self.teacher(x, levels, conditions, chunk=chunk, recollection=known)[0]
+            found = self.teacher(x, levels, conditions, state, chunk, recollection=known)[0]
             if guides:
                 without = self._without_memory(found, x, levels, conditions, chunk, latents)
                 found = guided(found, without, guidance)
-            return found * noised[:, :, None, None, None]
+            return found * moving
 
         def level(step: int) -> Tensor:
-            return schedule[place + step * noised][:, :, None, None, None]
+            return schedule[torch.minimum(begin + step, end)][:, :, None, None, None]
 
-        x = noisy
-        for step in range(span):
+        for step in range(int((end - begin).max())):
             x = self.teacher_sampler.advance(velocity, x, level(step), level(step + 1))
-        length = torch.where(noised[:, :, None, None, None], level(0) - level(span), 1.0)
-        return (noisy - x) / length
+        return x
 
     def _without_memory(
         self,

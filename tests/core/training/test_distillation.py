@@ -45,7 +45,7 @@ class Forgetful(nn.Module):
     def recollect(self, state: object, conditions: object, chunk: int) -> None:
         return None
 
-    def recollect_clip(self, latents: object, conditions: object, chunk: int) -> None:
+    def recollect_clip(self, latents: object, conditions: object, chunk: int, state: object) -> None:
         return None
 
     def forward(

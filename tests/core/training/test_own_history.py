@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lssvwm_core.conditions import Conditions
+from lssvwm_core.diffusion import velocity_error
 from lssvwm_core.model.world_model import WorldModel
 from lssvwm_core.rollout import Rollout
 from lssvwm_core.sampling import Euler
@@ -47,25 +48,43 @@ def test_it_is_what_a_rollout_makes(world: World, chunk: int) -> None:
         rng = torch.Generator().manual_seed(seed)
         pieces = [torch.randn(piece.shape, generator=rng) for piece in noise[seed, 20:].split(chunk)]
         noise[seed, 20:] = torch.cat(pieces)
-    found = own_history(world.model, world.sampler, latents, noise, led, torch.tensor([20, 20]), chunk)
+    dream = own_history(
+        world.model, world.sampler, latents, noise, torch.zeros(2, 30), led, torch.tensor([20, 20]), chunk
+    )
     rollout = Rollout(world, (0, 1))
     rollout.observe(latents[:, :20], led[:20])
+    torch.testing.assert_close(dream.state.tensors, rollout.state.tensors, atol=1e-4, rtol=1e-4)
     expected = [piece.latents for piece in rollout.run(led[20:])]
-    assert torch.equal(found[:, :20], latents[:, :20])
-    torch.testing.assert_close(found[:, 20:], torch.cat(expected, dim=1), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(dream.history, torch.cat(expected, dim=1), atol=1e-4, rtol=1e-4)
+    assert torch.equal(dream.way, dream.history)
+
+
+def test_its_way_begins_with_the_noise_and_ends_with_what_is_done(world: World) -> None:
+    latents, noise, led = clips(world.model)
+    levels = torch.zeros(2, 30)
+    levels[0, 20:25], levels[1, 20:25], levels[1, 25:] = 1.0, 0.5, 1.0
+    sampler = Euler(2)
+    dream = own_history(world.model, sampler, latents, noise, levels, led, torch.tensor([20, 20]), 5)
+    assert torch.equal(dream.way[levels[:, 20:] == 1], noise[:, 20:][levels[:, 20:] == 1])
+    assert torch.equal(dream.way[0, 5:], dream.history[0, 5:])
+    halfway = dream.way[:, :5]
+    velocity, _ = world.model(halfway, levels[:, 20:25], led[20:25], dream.state, 5)
+    torch.testing.assert_close(halfway[1] - 0.5 * velocity[1], dream.history[1, :5], atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("prefixes", [[15, 25], [30, 10], [0, 30], [30, 30]])
 def test_clips_side_by_side_are_as_each_alone(world: World, prefixes: list[int]) -> None:
     latents, noise, led = clips(world.model)
-    both = own_history(world.model, Euler(2), latents, noise, led, torch.tensor(prefixes), 5)
+    both = own_history(world.model, Euler(2), latents, noise, torch.zeros(2, 30), led, torch.tensor(prefixes), 5)
     for number, prefix in enumerate(prefixes):
         one = slice(number, number + 1)
         alone = {name: rows[one] for name, rows in led.items()}
-        found = own_history(world.model, Euler(2), latents[one], noise[one], alone, torch.tensor([prefix]), 5)
-        torch.testing.assert_close(both[one], found, atol=1e-4, rtol=1e-4)
-        assert torch.equal(found[:, :prefix], latents[one, :prefix])
-        assert prefix == 30 or not torch.allclose(found[:, prefix:], latents[one, prefix:], atol=0.1)
+        levels = torch.zeros(1, 30)
+        found = own_history(world.model, Euler(2), latents[one], noise[one], levels, alone, torch.tensor([prefix]), 5)
+        rest = both.history[one, prefix - min(prefixes) :]
+        torch.testing.assert_close(rest, found.history, atol=1e-4, rtol=1e-4)
+        assert torch.equal(both.history[one, : prefix - min(prefixes)], latents[one, min(prefixes) : prefix])
+        assert prefix == 30 or not torch.allclose(rest, latents[one, prefix:], atol=0.1)
 
 
 def test_a_prefix_ends_at_the_first_frame_with_noise() -> None:
@@ -85,7 +104,9 @@ def test_shown_is_what_lies_near_a_pose_of_the_prefix() -> None:
     assert not shown(torch.full_like(poses, torch.nan), torch.tensor([2]), REACH).any()
 
 
-def objective_and_lesson(world: World, places: list[float], own: bool = True) -> tuple[Distillation, Lesson]:
+def objective_and_lesson(
+    world: World, places: list[float], own: bool = True, guidance: float = 1.0
+) -> tuple[Distillation, Lesson]:
     """Ten frames of a prefix at one place, then two chunks at the `places`, all told; the first of them is noised."""
     model = world.model
     latents, noise, led = clips(model, batch=1, frames=20)
@@ -95,10 +116,11 @@ def objective_and_lesson(world: World, places: list[float], own: bool = True) ->
     levels = torch.tensor([[0.0] * 10 + [0.9] * 5 + [0.4] * 5])
     teacher = WorldModel(model.config).train()
     teacher.load_state_dict(model.state_dict())
+    torch.manual_seed(1)
     with torch.no_grad():
         for parameter in teacher.parameters():
-            parameter += 0.05
-    objective = Distillation(teacher, Euler(4, guidance=1.0), Euler(2), model.eval() if own else None)
+            parameter += 0.05 * torch.randn_like(parameter)
+    objective = Distillation(teacher, Euler(4, guidance=guidance), Euler(2), model.eval() if own else None)
     return objective, Lesson(latents, noise, levels, led, led, 5)
 
 
@@ -124,8 +146,34 @@ def test_without_a_prefix_it_is_distillation_as_ever(world: World) -> None:
     torch.testing.assert_close(*losses)
 
 
+@pytest.mark.parametrize("prefixes", [[10, 10], [10, 15], [15, 0], [0, 0]])
+def test_the_loss_is_that_of_whole_clips_though_their_prefix_passes_without_gradients(
+    world: World, prefixes: list[int]
+) -> None:
+    objective, lesson = objective_and_lesson(world, [0.0, 0.3], guidance=0.0)
+    latents, noise = (torch.cat([part, part.flip(-1)]) for part in lesson[:2])  # of two clips
+    levels, led = torch.where(torch.arange(20) >= torch.tensor(prefixes)[:, None], 0.6, 0.0), Conditions(lesson.whole)
+    lesson = Lesson(latents, noise, levels, *2 * [Conditions.stack([led, led])], 5)
+    student = WorldModel(world.model.config).train()
+    student.load_state_dict(world.model.state_dict())
+    losses = []
+    for clip, prefix in enumerate(prefixes):  # each as a whole, in one pass from its first frame on
+        one, after = lesson.of(torch.arange(2) == clip), torch.tensor([prefix or 20])
+        noised = torch.where(one.noise_levels == 0.6, 1.0, 0.0)  # to the next level of two steps
+        dream = own_history(world.model.eval(), Euler(2), *one[:2], noised, one.whole, after, 5)
+        first, history = torch.where(noised[..., None, None, None] > 0, one.noise, one.latents), one.latents.clone()
+        history[:, after:] = dream.history
+        taught = objective.target(first, torch.where(noised > 0, 0, 2), one.whole, 5, one.latents)
+        noisy = torch.where(noised[..., None, None, None] > 0, one.noise, history)
+        own = torch.arange(20) >= after[:, None]
+        velocity, _ = student(noisy, noised, one.whole, None, 5, history, write_noise(own))
+        weights = shown(one.whole["pose"], after, 2 * world.model.config.recall_lengths[1]) if prefix else 1.0
+        losses.append(velocity_error(velocity, taught, noised, weights))
+    torch.testing.assert_close(objective(student, lesson), torch.stack(losses).mean(), rtol=1e-3, atol=1e-5)
+
+
 def test_the_teacher_is_told_what_the_student_is_not(world: World) -> None:
-    objective, lesson = objective_and_lesson(world, [0.0, 0.3])
+    objective, lesson = objective_and_lesson(world, [0.0, 0.3], guidance=0.0)
     dropped = Conditions(lesson.whole).unknown("pose")
     told: dict[str, list[Tensor]] = {"teacher": [], "student": [], "dreamer": []}
     student = WorldModel(world.model.config).train()
@@ -142,8 +190,10 @@ def test_the_teacher_is_told_what_the_student_is_not(world: World) -> None:
         loss = objective(student, lesson._replace(conditions=dropped))
     loss.backward()
     assert loss > 0
-    assert all(torch.equal(poses, lesson.whole["pose"]) for poses in told["teacher"])
+    prefix, rest = lesson.whole["pose"].split(10, dim=1)
+    assert torch.equal(told["teacher"][0], prefix)
+    assert all(torch.equal(poses, rest) for poses in told["teacher"][1:])
     assert all(poses.isnan().all() for role in ("student", "dreamer") for poses in told[role])
-    assert [len(told[role]) for role in roles] == [2, 1, 1 + 2 * (2 + 1)]
+    assert [len(told[role]) for role in roles] == [1 + 4, 1, 1 + 2 * (2 + 1)]
     assert any(parameter.grad is not None and parameter.grad.any() for parameter in student.parameters())
     assert all(parameter.grad is None for parameter in objective.teacher.parameters())
