@@ -179,7 +179,7 @@ class WorldModel(nn.Module):
         """What the memory by least squares says of T frames that follow `state`; None for a model that has none."""
         if self.recall is None:
             return None
-        return self.recall.read(state.mixers[-1], self._reckoned(state, conditions, frames), frames)
+        return self.recall.read(state.mixers[-1], self._reckoned(state, conditions, state.batch, frames), frames)
 
     @torch.no_grad()
     def recollect_clip(
@@ -192,17 +192,19 @@ class WorldModel(nn.Module):
         """
         if self.recall is None:
             return None
-        before = self.initial_state(len(latents)) if state is None else state
-        poses = self._reckoned(before, conditions, latents.shape[1])
+        poses = self._reckoned(state, conditions, *latents.shape[:2])
         if state is None:
             return self.recall.of_clip(poses, latents, chunk)
         return self.recall(state.mixers[-1], poses, latents, chunk)[0]
 
-    def _reckoned(self, state: ModelState, conditions: Mapping[str, Tensor], frames: int) -> Tensor | None:
+    def _reckoned(
+        self, state: ModelState | None, conditions: Mapping[str, Tensor], batch: int, frames: int
+    ) -> Tensor | None:
         """The poses of frames that follow `state`, by the odometer where they are not told."""
         poses = conditions.get("pose")
         if self.odometer is not None:
-            poses, _ = self.odometer(poses, conditions.get("action"), state.mixers[len(self.mixers)], frames)
+            before = self.odometer.initial_state(batch) if state is None else state.mixers[len(self.mixers)]
+            poses, _ = self.odometer(poses, conditions.get("action"), before, frames)
         return poses
 
     def _embedded(self, recollection: Recollection) -> Tensor:

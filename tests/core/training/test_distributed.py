@@ -76,6 +76,23 @@ def test_a_sharded_model_trains_as_a_whole_one(workspace: Path, one: Run) -> Non
     assert [report["step"] for report in reports(train_with(1, workspace, "sharded", 4, 2))] == [1, 2, 3, 4]
 
 
+def test_a_student_learns_from_its_own_history_in_two_processes_what_it_does_in_one(workspace: Path) -> None:
+    """Half of the clips have a prefix, so a process has some of each kind."""
+    options = ("--own-history", "--steps", "1", "--clip-frames", "20", "--threads", "1", *SETTINGS)
+    command = ("lssvwm_cli.app", "distill", "test", *options, "--set", "train.prefix_probability=0.5")
+    runs = []
+    for processes in (1, 2):
+        launcher = ["torch.distributed.run", "--nproc-per-node", str(processes), "-m"]
+        name = f"own-history-{processes}"
+        line = [sys.executable, "-m", *launcher, *command, "--name", name, "--batch-size", str(8 // processes)]
+        done = subprocess.run(line, cwd=workspace, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr
+        runs.append(Run(workspace / "runs" / name))
+    found, expected = (reports(run)[0] for run in reversed(runs))
+    assert found["loss"] == pytest.approx(expected["loss"], rel=1e-3)
+    assert found["gradient_norm"] > 0
+
+
 def test_a_dead_process_ends_the_others_with_a_message(workspace: Path) -> None:
     """And the last checkpoint is a good one."""
     every = ("--set", "train.checkpoint_every=2", "--set", "train.sample_every=0")
