@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lssvwm_core.conditions import Conditions
-from lssvwm_core.diffusion import velocity_error
+from lssvwm_core.diffusion import add_noise, velocity_error
 from lssvwm_core.model.world_model import WorldModel
 from lssvwm_core.rollout import Rollout
 from lssvwm_core.sampling import Euler
@@ -146,25 +146,39 @@ def test_without_a_prefix_it_is_distillation_as_ever(world: World) -> None:
     torch.testing.assert_close(*losses)
 
 
+@pytest.mark.parametrize("level", [1.0, 0.5])
 @pytest.mark.parametrize("prefixes", [[10, 10], [10, 15], [15, 0], [0, 0]])
 def test_the_loss_is_that_of_whole_clips_though_their_prefix_passes_without_gradients(
-    world: World, prefixes: list[int]
+    world: World, prefixes: list[int], level: float
 ) -> None:
+    """And each step leads from where the student is on its own way to where its teacher arrives from the same noise."""
     objective, lesson = objective_and_lesson(world, [0.0, 0.3], guidance=0.0)
     latents, noise = (torch.cat([part, part.flip(-1)]) for part in lesson[:2])  # of two clips
-    levels, led = torch.where(torch.arange(20) >= torch.tensor(prefixes)[:, None], 0.6, 0.0), Conditions(lesson.whole)
+    levels, led = (
+        torch.where(torch.arange(20) >= torch.tensor(prefixes)[:, None], level - 0.1, 0.0),
+        Conditions(lesson.whole),
+    )
     lesson = Lesson(latents, noise, levels, *2 * [Conditions.stack([led, led])], 5)
     student = WorldModel(world.model.config).train()
     student.load_state_dict(world.model.state_dict())
     losses = []
     for clip, prefix in enumerate(prefixes):  # each as a whole, in one pass from its first frame on
         one, after = lesson.of(torch.arange(2) == clip), torch.tensor([prefix or 20])
-        noised = torch.where(one.noise_levels == 0.6, 1.0, 0.0)  # to the next level of two steps
+        noised = torch.where(one.noise_levels > 0, level, 0.0)  # raised to the next of two steps
         dream = own_history(world.model.eval(), Euler(2), *one[:2], noised, one.whole, after, 5)
-        first, history = torch.where(noised[..., None, None, None] > 0, one.noise, one.latents), one.latents.clone()
+        history, noisy = one.latents.clone(), add_noise(*one[:2], noised)
+        there = torch.where(noised[..., None, None, None] > 0, one.noise, one.latents)
         history[:, after:] = dream.history
-        taught = objective.target(first, torch.where(noised > 0, 0, 2), one.whole, 5, one.latents)
-        noisy = torch.where(noised[..., None, None, None] > 0, one.noise, history)
+        if prefix:
+            noisy[:, after:] = dream.way
+            for taken in range(2 if level == 0.5 else 1):  # the teacher's way, over one step of the student at a time
+                steps = torch.where(noised > 0, taken, 2)
+                there = there - 0.5 * objective.target(there, steps, one.whole, 5, one.latents)
+            taught = (noisy - there) / 0.5
+        else:
+            taught = objective.target(
+                noisy, torch.where(noised > 0, round(2 - 2 * level), 2), one.whole, 5, one.latents
+            )
         own = torch.arange(20) >= after[:, None]
         velocity, _ = student(noisy, noised, one.whole, None, 5, history, write_noise(own))
         weights = shown(one.whole["pose"], after, 2 * world.model.config.recall_lengths[1]) if prefix else 1.0
