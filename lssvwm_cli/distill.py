@@ -84,7 +84,8 @@ def distill(
     size = batch_size or max(1, FRAMES_A_STEP // frames)
     defaults = DEFAULTS | {"stages": (Stage(frames, steps=10_000, batch_size=size),), "steps": steps}
     config = make_config("tiny", shards, None, overrides, defaults)
-    known, taught = run_facts(folder).name, with_settings(load_sampler(folder), teacher_steps, guidance)
+    known = run_facts(folder).name
+    taught = with_settings(load_sampler(folder), steps=teacher_steps, guidance=guidance, temperature=1)
     config = with_distillation(config, load_model(folder)[0].config, known, taught, sampling_steps, own_history)
     chosen = any((set_, clip_frames, batch_size))
     run, config = open_run(RUNS / (name or f"{known}-{sampling_steps}-steps"), config, resume, adopt=not chosen)

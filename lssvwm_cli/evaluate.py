@@ -17,6 +17,7 @@ from lssvwm_cli.options import (
     Json,
     LpipsWeights,
     Steps,
+    Temperature,
 )
 
 
@@ -50,6 +51,7 @@ def evaluate(
     seeds: Annotated[int, typer.Option(min=1, help="Rollouts of each episode, each with a seed of its own.")] = 1,
     steps: Steps = None,
     guidance: Guidance = None,
+    temperature: Temperature = None,
     chunk: Chunk = None,
     batch: Batch = 4,
     conditions: Conditions = "",
@@ -80,7 +82,7 @@ def evaluate(
     wanted = make_task(task, context, frames)
     folder = resolve_world(checkpoint)
     where = pick_device(device)
-    world = load_world(folder, where).sampled_with(steps, chunk, guidance)
+    world = load_world(folder, where).sampled_with(steps, chunk, guidance, temperature)
     wanted = wanted.for_world(world)
     source = resolve_data(data, world.header.dataset, samples=True)
     streams = tuple(filter(None, conditions.split(","))) or tuple(world.model.config.streams)

@@ -44,6 +44,15 @@ Guidance = Annotated[
         "as much again. [default: the world's]",
     ),
 ]
+Temperature = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=1,
+        help="The share of the noise that is left where the memory is certain: 0 shows what is likeliest there, 1 one "
+        "of many. [default: the world's]",
+    ),
+]
 Chunk = Annotated[int | None, typer.Option(help="Frames generated together. [default: the model's first]")]
 Set = Annotated[
     list[str] | None,

@@ -7,7 +7,7 @@ import typer
 
 from lssvwm_cli.completion import runs
 from lssvwm_cli.console import say
-from lssvwm_cli.options import Device, Guidance, Start
+from lssvwm_cli.options import Device, Guidance, Start, Temperature
 
 PLAYED_STEPS = 4  # at most, by default: a key is answered sooner
 
@@ -26,6 +26,7 @@ def play(
         typer.Option(min=1, max=32, help="Denoising steps for each frame. [default: the world's, 4 at most]"),
     ] = None,
     guidance: Guidance = None,
+    temperature: Temperature = None,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="The same seed and keys give the same frames.")] = 0,
     fps: Annotated[
         float | None, typer.Option(min=0.1, max=60, help="Frames a second. [default: the recording's]")
@@ -78,7 +79,7 @@ def play(
     torch.set_num_threads(threads or max(1, core_count("auto") // 2))
     folder = resolve_world(checkpoint)
     world = load_world(folder, pick_device(device))
-    world = world.sampled_with(steps or min(world.steps, PLAYED_STEPS), guidance=guidance)
+    world = world.sampled_with(steps or min(world.steps, PLAYED_STEPS), guidance=guidance, temperature=temperature)
     source = resolve_data(data, world.header.dataset, samples=True)
     title = run_facts(folder).title
     say(f"world: {title} ({folder}), {world.steps} denoising steps a frame\nstart: {source}")

@@ -8,7 +8,19 @@ import typer
 
 from lssvwm_cli.compiling import keep_what_is_compiled
 from lssvwm_cli.console import progress, say, say_made, show_json
-from lssvwm_cli.options import Checkpoint, Chunk, Compile, Conditions, Device, Episode, Guidance, Json, Start, Steps
+from lssvwm_cli.options import (
+    Checkpoint,
+    Chunk,
+    Compile,
+    Conditions,
+    Device,
+    Episode,
+    Guidance,
+    Json,
+    Start,
+    Steps,
+    Temperature,
+)
 
 
 def rollout(
@@ -31,6 +43,7 @@ def rollout(
     conditions: Conditions = "",
     steps: Steps = None,
     guidance: Guidance = None,
+    temperature: Temperature = None,
     chunk: Chunk = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same video.")] = 0,
     side_by_side: Annotated[
@@ -57,7 +70,7 @@ def rollout(
     from lssvwm_core.world import compile_where_possible, load_world
 
     folder = resolve_world(checkpoint)
-    world = load_world(folder, pick_device(device)).sampled_with(steps, chunk, guidance)
+    world = load_world(folder, pick_device(device)).sampled_with(steps, chunk, guidance, temperature)
     if compile:
         keep_what_is_compiled()
         compile_where_possible(world.model, world.device)

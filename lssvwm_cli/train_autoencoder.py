@@ -47,6 +47,14 @@ def train_autoencoder(
     init_from: Annotated[
         str | None, typer.Option(help="Continue from an autoencoder: a shipped name, a folder or a hub id.")
     ] = None,
+    decoder_only: Annotated[
+        bool,
+        typer.Option("--decoder-only", help="Leave the encoder of --init-from as it is: worlds and shards still fit."),
+    ] = False,
+    sharpness: Annotated[
+        float,
+        typer.Option(min=0, help="Weight of the error of local sharpness beside the squared error; 0.1 is much."),
+    ] = 0.0,
     seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
     device: Device = "auto",
 ) -> None:
@@ -63,7 +71,16 @@ def train_autoencoder(
     if compression not in COMPRESSIONS:
         raise LssvwmError(f"--compression {compression}: expected one of {', '.join(map(str, COMPRESSIONS))}")
     keep_freed_memory()
-    training = AutoencoderTraining(steps, minutes, batch_size, learning_rate, max_frames=max_frames, seed=seed)
+    training = AutoencoderTraining(
+        steps,
+        minutes,
+        batch_size,
+        learning_rate,
+        max_frames=max_frames,
+        seed=seed,
+        sharpness=sharpness,
+        decoder_only=decoder_only,
+    )
     options = ReaderOptions(size=parse_size(size) if size else None)
     recordings = [
         recording

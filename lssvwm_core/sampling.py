@@ -8,6 +8,10 @@ goes on from frame to frame where the memory knows better. So a step may be take
 from what it would do if it had seen those frames alone, v + g · (v - v without memory): classifier-free guidance (Ho
 and Salimans, 2022) towards the memory, as in history-guided diffusion (Song et al., 2025). Where a memory by least
 squares has the very frame there is nothing beyond it, so g falls to nothing there.
+
+Temperature. The noise that a chunk is made from stands for all that nobody can know. Where the memory has the very
+frame nothing is left open, so the noise may be scaled down there, to the sampler's temperature (Kingma and Dhariwal,
+2018): the world then shows what is likeliest instead of one of many.
 """
 
 from collections.abc import Callable, Mapping
@@ -44,6 +48,11 @@ class Sampler(Protocol):
         """g, how far beyond a world's own velocity: 0 takes that, which costs half."""
         ...
 
+    @property
+    def temperature(self) -> float:
+        """The share of the noise that is left where the memory is certain: 1 takes all of it everywhere."""
+        ...
+
     def levels(self) -> tuple[float, ...]:
         """The schedule: `steps` + 1 noise levels, falling from 1 to 0."""
         ...
@@ -59,16 +68,19 @@ class Euler:
 
     Attributes:
         shift: levels are spaced evenly at 1; above 1 the steps are finer at high noise (Esser et al., 2024, eq. 23).
-        guidance: see `Sampler`.
+        guidance, temperature: see `Sampler`.
     """
 
     steps: int = DEFAULT_STEPS
     shift: float = 1.0
     guidance: float = 0.0
+    temperature: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.guidance <= MOST_GUIDANCE:
             raise ValueError(f"a guidance of {self.guidance}; expected 0 to {MOST_GUIDANCE:g}")
+        if not 0 <= self.temperature <= 1:
+            raise ValueError(f"a temperature of {self.temperature}; expected 0 to 1")
         if not 1 <= self.steps <= MOST_STEPS or not 0 < self.shift < float("inf"):
             raise ValueError(
                 f"{self.steps} steps with a shift of {self.shift}; expected 1 to {MOST_STEPS}, and above 0"
@@ -102,10 +114,13 @@ def sampler_settings(sampler: Any) -> dict[str, Any]:
     return {"name": name, **asdict(sampler)}
 
 
-def with_settings(sampler: Sampler, steps: int | None = None, guidance: float | None = None) -> Sampler:
-    """The same sampler with other steps or guidance; None: with its own. Raises: LssvwmError where it takes no such."""
+def with_settings(sampler: Sampler, **settings: float | None) -> Sampler:
+    """The same sampler with other steps, guidance or temperature; None: with its own.
+
+    Raises: LssvwmError where it takes no such.
+    """
     fields: Any = sampler  # a dataclass, as every sampler
-    given = {name: value for name, value in {"steps": steps, "guidance": guidance}.items() if value is not None}
+    given = {name: value for name, value in settings.items() if value is not None}
     try:
         return replace(fields, **given) if given else sampler
     except ValueError as error:
@@ -146,7 +161,7 @@ def denoise(
         with_memory, without = found.chunk(2)
         return guided(with_memory, without, guidance)
 
-    x = noise
+    x = noise * temperature_of(model, sampler, recollection)
     for now, after in pairwise(sampler.levels()):
         if passing is not None:
             passing(now, x)
@@ -192,10 +207,19 @@ def _sees_as_much(model: WorldModel, chunk: int, state: ModelState, cut: ModelSt
 
 def guidance_of(model: WorldModel, sampler: Sampler, recollection: Recollection | None) -> float | Tensor:
     """The guidance of each frame, (B, c, 1, 1, 1): all of it at new places, none where the memory has the frame."""
+    return sampler.guidance * (1 - _certainty(model, recollection))
+
+
+def temperature_of(model: WorldModel, sampler: Sampler, recollection: Recollection | None) -> float | Tensor:
+    """What each frame's noise is scaled by, (B, c, 1, 1, 1): 1 at new places, least where the memory has the frame."""
+    return 1 - (1 - sampler.temperature) * _certainty(model, recollection)
+
+
+def _certainty(model: WorldModel, recollection: Recollection | None) -> float | Tensor:
+    """(B, c, 1, 1, 1); without a memory by least squares every place is new."""
     if recollection is None:
-        return sampler.guidance
-    certainty = recollection.certainty(model.config.recall_ridge)
-    return sampler.guidance * (1 - certainty)[:, :, None, None, None]
+        return 0.0
+    return recollection.certainty(model.config.recall_ridge)[:, :, None, None, None]
 
 
 def guided(velocity: Tensor, without_memory: Tensor, guidance: float | Tensor) -> Tensor:

@@ -70,16 +70,21 @@ class World:
         return self.sampler.steps
 
     def sampled_with(
-        self, steps: int | None = None, chunk: int | None = None, guidance: float | None = None
+        self,
+        steps: int | None = None,
+        chunk: int | None = None,
+        guidance: float | None = None,
+        temperature: float | None = None,
     ) -> "World":
-        """The same world with its own steps, chunk and guidance, or others.
+        """The same world with its own steps, chunk, guidance and temperature, or others.
 
         Raises: LssvwmError for those it does not know.
         """
         chunk, known = chunk or self.chunk, self.model.config.chunk_sizes
         if chunk not in known:
             raise LssvwmError(f"--chunk {chunk}: the world was trained for {', '.join(map(str, known))}")
-        return replace(self, sampler=with_settings(self.sampler, steps, guidance), chunk=chunk)
+        sampler = with_settings(self.sampler, steps=steps, guidance=guidance, temperature=temperature)
+        return replace(self, sampler=sampler, chunk=chunk)
 
     def rollout(self, seed: int = 0, memory_cut: bool = False) -> Rollout:
         """A rollout that has seen nothing yet; for several worlds side by side, make a `Rollout` with a seed for each.
@@ -320,7 +325,7 @@ def load_world(name: str | Path | None = None, device: str | torch.device = "aut
     folder = resolve_world(None if name is None else str(name))
     where = pick_device(device) if isinstance(device, str) else device
     model, header, autoencoder_folder = load_model(folder)
-    if storage.weights_sha256(autoencoder_folder) != header.autoencoder_sha256:
+    if storage.latents_sha256(autoencoder_folder) != header.autoencoder_sha256:
         raise LssvwmError(f"{autoencoder_folder}: not the autoencoder that {folder} was trained with")
     autoencoder = load_autoencoder(autoencoder_folder).to(where)
     return World(model.to(where), autoencoder, header, where, model.config.chunk_sizes[0], load_sampler(folder))

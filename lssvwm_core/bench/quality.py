@@ -73,7 +73,7 @@ def bench_quality(worlds: Mapping[str, World], source: Path, options: QualityOpt
             seen = world.rollout()
             seen.observe(trial.context, trial.conditions[: task.context])
             for steps, shift in settings(options):
-                sampler = Euler(steps, shift, world.sampler.guidance)
+                sampler = Euler(steps, shift, world.sampler.guidance, world.sampler.temperature)
                 rollout = seen.branch(replace(world, sampler=sampler), episode_generator(options.seed, number))
                 frames, speed = _roll_out(rollout, trial)
                 yield _judge(name, steps, shift, trial, frames, speed)

@@ -79,7 +79,13 @@ def evaluate(
             f"conditions {', '.join(options.conditions)}; the world has {list(world.model.config.streams)}"
         )
     options.task.check(world, streams)
-    how = {"chunk": world.chunk, "steps": world.steps, "guidance": world.sampler.guidance or None, "streams": streams}
+    how = {
+        "chunk": world.chunk,
+        "steps": world.steps,
+        "guidance": world.sampler.guidance or None,
+        "temperature": world.sampler.temperature if world.sampler.temperature != 1 else None,
+        "streams": streams,
+    }
     fixed = asdict(options) | how | identity
     for free in ("episodes", "seeds", "batch", "videos", "conditions"):  # more of the same may be added
         fixed.pop(free)

@@ -39,8 +39,11 @@ class WorldEvaluation:
 
     def run(self, out: Path) -> Iterator[EvalProgress]:
         """Write the results of the episodes that `out` lacks. Raises: LssvwmError as `evaluate`."""
+        codec, known_by = self.world.autoencoder.folder, self.world.header.autoencoder_sha256
+        decoder = known_by if codec is None else weights_sha256(codec)
         identity = {
             "weights": weights_sha256(self.folder),
+            "decoder": decoder if decoder != known_by else None,  # else it came with the encoder
             "data": str(self.source.resolve()),
             "frechet": self.measures.features.name,
         }
@@ -52,6 +55,7 @@ class WorldEvaluation:
             "data": str(self.source),
             "steps": self.world.steps,
             "guidance": self.world.sampler.guidance,
+            "temperature": self.world.sampler.temperature,
             "chunk": self.world.chunk,
             "seed": self.options.seed,
             "seeds": self.options.seeds,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lssvwm_core.episodes import EncodedEpisode, episode_count, load_episode
 from lssvwm_core.model.autoencoder import load_autoencoder
-from lssvwm_core.model.storage import AUTOENCODER_FOLDER, weights_sha256
+from lssvwm_core.model.storage import AUTOENCODER_FOLDER, latents_sha256
 from lssvwm_core.world import World
 from lssvwm_datasets.episode import Episode
 from lssvwm_datasets.errors import LssvwmError
@@ -120,7 +120,7 @@ def _stored_frames(shards: ShardSet, stored: StoredEpisode) -> Iterator[NDArray[
 @torch.inference_mode()
 def _decoded(shards: ShardSet, latents: NDArray[np.float16] | None) -> NDArray[np.uint8]:
     folder = shards.folder / AUTOENCODER_FOLDER
-    if weights_sha256(folder) != shards.header.autoencoder_sha256:
+    if latents_sha256(folder) != shards.header.autoencoder_sha256:
         raise LssvwmError(f"{folder}: not the autoencoder that made the shards ({shards.header.autoencoder})")
     return load_autoencoder(folder).decode(torch.from_numpy(latents)).numpy()
 

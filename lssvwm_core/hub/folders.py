@@ -33,7 +33,7 @@ def world_files(
     the data set it was trained on, where it is known. Raises: LssvwmError.
     """
     _, header, autoencoder = load_model(world)
-    if storage.weights_sha256(autoencoder) != header.autoencoder_sha256:
+    if storage.latents_sha256(autoencoder) != header.autoencoder_sha256:
         raise LssvwmError(f"{autoencoder}: not the autoencoder that {world} was trained with")
     facts = own_facts(world)
     config = read_json(own_file(world, storage.CONFIG_FILE), dict[str, Any])

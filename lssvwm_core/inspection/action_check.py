@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from lssvwm_core.inspection.motion import Agreement, agreement, sideways_motion, turns_of
 from lssvwm_core.model.autoencoder import load_autoencoder
-from lssvwm_core.model.storage import AUTOENCODER_FOLDER, weights_sha256
+from lssvwm_core.model.storage import AUTOENCODER_FOLDER, latents_sha256
 from lssvwm_core.video import Frames, action_sheet
 from lssvwm_datasets.episode import Episode
 from lssvwm_datasets.errors import DamagedRecording, LssvwmError
@@ -121,7 +121,7 @@ def _stored_frames(shards: ShardSet, stored: StoredEpisode, count: int) -> Frame
     if frames is not None:
         return frames
     folder = shards.folder / AUTOENCODER_FOLDER
-    if weights_sha256(folder) != shards.header.autoencoder_sha256:
+    if latents_sha256(folder) != shards.header.autoencoder_sha256:
         raise LssvwmError(f"{folder}: not the autoencoder that made the shards ({shards.header.autoencoder})")
     latents = shards.read(stored, "latents", 0, count)
     return torch.cat([load_autoencoder(folder).decode(part) for part in torch.from_numpy(latents).split(16)]).numpy()

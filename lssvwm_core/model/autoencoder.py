@@ -30,6 +30,7 @@ class AutoencoderConfig:
     encoder_blocks: int = 1  # residual blocks of a stage
     decoder_blocks: int = 2
     noise: float = 0.05  # added to the latents in training, relative to their root mean square: a smoother latent space
+    encoder_of: str = ""  # what the latents of another are known by, whose encoder this one has; none: its own
 
     def __post_init__(self) -> None:
         if not isinstance(self.widths, list | tuple) or not self.widths or any(w < 16 or w % 16 for w in self.widths):

@@ -127,6 +127,14 @@ def weights_sha256(folder: Path) -> str:
     return sha256_of(path)
 
 
+def latents_sha256(folder: Path) -> str:
+    """What the latents of an autoencoder are known by: the SHA-256 of its weights, or of those whose encoder it has.
+
+    So a decoder may be trained on, and worlds and shards still fit. Raises: LssvwmError where there is none.
+    """
+    return _read_config(folder).get("encoder_of") or weights_sha256(folder)
+
+
 def autoencoder_of(world: Path, name: str) -> Path:
     """The folder of a world's autoencoder, which the world's config names relative to the world's own folder.
 

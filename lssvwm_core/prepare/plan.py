@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lssvwm_core.model.autoencoder import load_autoencoder
 from lssvwm_core.model.frame_codec import FrameCodec
-from lssvwm_core.model.storage import AUTOENCODER_FOLDER, CONFIG_FILE, weights_file, weights_sha256
+from lssvwm_core.model.storage import AUTOENCODER_FOLDER, CONFIG_FILE, latents_sha256, weights_file
 from lssvwm_datasets.episode import Episode
 from lssvwm_datasets.errors import DamagedRecording, LssvwmError, UnreadableNow
 from lssvwm_datasets.files import written_whole
@@ -111,7 +111,7 @@ def copy_autoencoder(autoencoder: Path, out: Path) -> Path:
     Raises: LssvwmError when shards of another autoencoder are there.
     """
     folder = out / AUTOENCODER_FOLDER
-    if weights_file(folder).exists() and weights_sha256(folder) != weights_sha256(autoencoder):
+    if weights_file(folder).exists() and latents_sha256(folder) != latents_sha256(autoencoder):
         raise LssvwmError(
             f"{folder}: the shards there are of another autoencoder; delete {out} or choose another --out"
         )
@@ -132,7 +132,7 @@ def header_of(episode: Episode, dataset: str, autoencoder: FrameCodec, folder: P
         action_names=episode.action_names,
         pose_names=episode.pose_names,
         autoencoder=autoencoder.name,
-        autoencoder_sha256=weights_sha256(folder),
+        autoencoder_sha256=latents_sha256(folder),
         latent_shape=autoencoder.latent_shape(*episode.frame_size),
         action_units=episode.action_units,
         source_alignment=episode.source_alignment,

@@ -1,15 +1,22 @@
-"""Trains an autoencoder on the frames of recordings and reports its PSNR on mazes it has not seen."""
+"""Trains an autoencoder on the frames of recordings and reports its PSNR on mazes it has not seen.
+
+The decoder may be trained alone: what it decodes stays as it was, and so do the worlds and shards that know it.
+
+The mean squared error alone makes a decoder soft: the mean of all that a latent may stand for has the least of it. So
+what it makes may also be asked to be as sharp as the frame, block by block.
+"""
 
 import copy
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn import functional as F
 
 from lssvwm_core.device import autocast, fastest_precision
@@ -20,6 +27,7 @@ from lssvwm_core.model.autoencoder import (
     save_autoencoder,
 )
 from lssvwm_core.model.frame_codec import FrameCodec, pixels_of
+from lssvwm_core.model.storage import latents_sha256
 from lssvwm_core.training.gathering import gathered
 from lssvwm_core.training.run.lock import locked
 from lssvwm_core.training.run.stopping import Stop, never
@@ -32,6 +40,7 @@ from lssvwm_datasets.sources import TRAIN, VALIDATION, Recording
 REPORT_EVERY = 100  # steps
 EVALUATE_BATCH = 256  # frames
 STATISTICS_FRAMES = 20_000
+SHARPNESS_BLOCK = 8  # pixels along one side
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,8 @@ class AutoencoderTraining:
     ema_decay: float = 0.999
     max_frames: int = 200_000  # held in memory (64×64: 12 kB each), spread evenly over the recordings
     seed: int = 0
+    sharpness: float = 0.0  # weight of the error of `local_sharpness`, beside the mean squared error
+    decoder_only: bool = False  # the encoder stays as it was, and with it what latents mean
 
 
 @dataclass(frozen=True)
@@ -71,6 +82,8 @@ def train_autoencoder(
     The first progress comes when the frames are read. Stopping early (by `stop`, by closing the generator) writes what
     was learnt so far. Raises: LssvwmError.
     """
+    if training.decoder_only and init_from is None:
+        raise LssvwmError("a decoder alone is trained for the encoder of another: name it with --init-from")
     with locked(out):
         yield from _train(recordings, out, config, training, device, init_from, stop)
 
@@ -92,11 +105,16 @@ def _train(
         model = load_autoencoder(init_from) if init_from else Autoencoder(config)
     if not isinstance(model, Autoencoder):
         raise LssvwmError(f"{init_from}: a {model.name} of diffusers; only the project's own can be trained here")
+    if training.decoder_only:
+        model.encoder.requires_grad_(False)
+    known_by = latents_sha256(init_from) if training.decoder_only and init_from else ""
+    model.config = replace(model.config, encoder_of=known_by)
     model.latent_shape(*pool.shape[1:3])
     model = model.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     ema = copy.deepcopy(model).eval()
+    learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(
-        model.parameters(), training.learning_rate, (0.9, 0.99), weight_decay=training.weight_decay, fused=True
+        learnt, training.learning_rate, (0.9, 0.99), weight_decay=training.weight_decay, fused=True
     )
     started, step = time.monotonic(), 0
     yield Progress(0, 0.0, None, 0.0)
@@ -111,13 +129,16 @@ def _train(
             with autocast(device, fastest_precision(device)):
                 shape = (training.batch_size, *model.latent_shape(*pool.shape[1:3]))
                 noise = torch.randn(shape, generator=rng).to(device)
-                loss = F.mse_loss(model.reconstruct(pixels, noise), pixels)
+                made = model.reconstruct(pixels, noise)
+                loss = F.mse_loss(made, pixels)
             squared_errors.append(loss.item())
+            if training.sharpness:
+                loss = loss + training.sharpness * F.l1_loss(local_sharpness(made), local_sharpness(pixels))
             if not math.isfinite(squared_errors[-1]):
                 raise LssvwmError(f"step {step + 1}: the loss is not finite; stopped. Lower --learning-rate")
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            torch.nn.utils.clip_grad_norm_(learnt, 1.0)
             optimizer.step()
             update_ema(ema, model, training.ema_decay, step)
             step += 1
@@ -127,7 +148,8 @@ def _train(
                 yield Progress(step, fraction, 10 * math.log10(4 / mean), speed)
     finally:
         if step > 0:
-            set_statistics(ema, pool, device)
+            if not training.decoder_only:
+                set_statistics(ema, pool, device)
             save_autoencoder(out, ema)
             recipe = {
                 "training": asdict(training),
@@ -138,6 +160,13 @@ def _train(
                 "validation_psnr": round(reconstruction_psnr(ema, held_out, device), 3),
             }
             write_json(out / "recipe.json", recipe)
+
+
+def local_sharpness(pixels: Tensor) -> Tensor:
+    """The mean gradient magnitude of blocks of a frame: (N, 3, H, W) -> (N, 4, H / 8, W / 8), the last of grey."""
+    pixels = torch.cat([pixels, pixels.mean(dim=1, keepdim=True)], dim=1)
+    right, down = F.pad(pixels.diff(dim=3), (0, 1)), F.pad(pixels.diff(dim=2), (0, 0, 0, 1))
+    return F.avg_pool2d((right.square() + down.square() + 1e-6).sqrt(), SHARPNESS_BLOCK)  # √0 has no gradient
 
 
 def gather_frames(recordings: list[Recording], split: str, max_frames: int) -> NDArray[np.uint8]:

@@ -13,7 +13,7 @@ from accelerate.utils import LoggerType
 
 from lssvwm_core.hub.client import repository_of
 from lssvwm_core.model.config import ModelConfig
-from lssvwm_core.model.storage import AUTOENCODER_FOLDER, CONFIG_FILE, weights_file, weights_sha256
+from lssvwm_core.model.storage import AUTOENCODER_FOLDER, CONFIG_FILE, latents_sha256, weights_file
 from lssvwm_core.model.world_model import WorldModel
 from lssvwm_core.presets import carries, preset
 from lssvwm_core.training.data.action_scaling import action_scaling
@@ -92,7 +92,7 @@ def check_same_data(header: ShardHeader, shards: ShardSet, owner: Path) -> None:
 def create_run(run: Run, shards: ShardSet, teacher: WorldModel | None = None) -> None:
     """Make the run's folder, with a copy of the autoencoder that lies beside the shards, and of the teacher if any."""
     autoencoder = shards.folder / AUTOENCODER_FOLDER
-    if not autoencoder.is_dir() or weights_sha256(autoencoder) != shards.header.autoencoder_sha256:
+    if not autoencoder.is_dir() or latents_sha256(autoencoder) != shards.header.autoencoder_sha256:
         raise LssvwmError(f"{autoencoder}: not the autoencoder that made the shards ({shards.header.autoencoder})")
     run.checkpoints.mkdir(parents=True, exist_ok=True)
     for name in (CONFIG_FILE, weights_file(autoencoder).name):

@@ -67,12 +67,15 @@ def test_levels_fall_from_noise_to_clean_and_a_shift_lingers_at_high_noise():
         {"guidance": -1.0},
         {"guidance": float("nan")},
         {"guidance": 1e3},
+        {"temperature": -0.1},
+        {"temperature": 1.5},
+        {"temperature": float("nan")},
         {"order": 2},
         {"name": "x"},
     ],
 )
 def test_settings_that_do_not_fit_are_refused(settings):
-    with pytest.raises(ValueError, match=r"steps|guidance|order|unknown sampler"):
+    with pytest.raises(ValueError, match=r"steps|guidance|temperature|order|unknown sampler"):
         make_sampler(settings)
 
 
@@ -82,6 +85,7 @@ class Midpoint:
 
     steps: int = 4
     guidance: float = 0.0
+    temperature: float = 1.0
 
     def levels(self):
         return tuple(1 - step / self.steps for step in range(self.steps + 1))
@@ -106,7 +110,7 @@ class Curved(Forgetful):
 def test_another_sampler_is_a_class_and_a_line(monkeypatch, normal):
     monkeypatch.setitem(SAMPLERS, "midpoint", Midpoint)
     sampler = make_sampler({"name": "midpoint", "steps": 3})
-    assert sampler_settings(sampler) == {"name": "midpoint", "steps": 3, "guidance": 0.0}
+    assert sampler_settings(sampler) == {"name": "midpoint", "steps": 3, "guidance": 0.0, "temperature": 1.0}
     noise = normal(1, 2, 3, 4, 4)
     torch.testing.assert_close(denoise(Curved(noise), sampler, noise, {}, object()), torch.zeros_like(noise))
     assert denoise(Curved(noise), Euler(3), noise, {}, object()).abs().max() > 0.1
@@ -136,16 +140,37 @@ def test_guidance_goes_beyond_away_from_the_world_without_its_memory(normal, gui
     torch.testing.assert_close(denoise(model, Euler(steps, guidance=guidance), noise, {}, whole), noise - 3.0)
 
 
-def test_where_the_memory_has_the_very_frame_nothing_is_guided(normal):
-    """Certainty is logarithmic in the novelty: 0 for a new place, half at the root of the ridge."""
-    model, noise = Drawn({"whole": 3.0, "cut": 1.0}), normal(1, 5, 3, 4, 4)
+@pytest.fixture
+def remembering():
+    """Knows five places by certainty: it is logarithmic in the novelty, half at the root of the ridge."""
+    model = Drawn({"whole": 3.0, "cut": 1.0})
     model.config = SimpleNamespace(recall_ridge=1e-4)
     novelty = torch.tensor([[1.0, 0.1, 1e-2, 1e-4, 0.0]])
-    model.recollect = lambda *_: Recollection(torch.zeros_like(noise), novelty)
+    model.recollect = lambda *_: Recollection(torch.zeros(1, 5, 3, 4, 4), novelty)
+    return model
+
+
+CERTAINTY = torch.tensor([0.0, 0.25, 0.5, 1.0, 1.0])[:, None, None, None]
+
+
+def test_where_the_memory_has_the_very_frame_nothing_is_guided(remembering, normal):
+    model, noise = remembering, normal(1, 5, 3, 4, 4)
     whole, cut = (SimpleNamespace(name=name, growth={"keys": ...}) for name in ("whole", "cut"))
     dream = denoise(model, Euler(2, guidance=0.8), noise, {}, whole, cut=cut)
-    beyond = 0.8 * torch.tensor([1.0, 0.75, 0.5, 0.0, 0.0])[:, None, None, None] * 2.0
-    torch.testing.assert_close(dream, noise - (3.0 + beyond))
+    torch.testing.assert_close(dream, noise - (3.0 + 0.8 * (1 - CERTAINTY) * 2.0))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.25, 1.0])
+def test_the_noise_falls_to_the_temperature_where_the_memory_is_certain(remembering, normal, temperature):
+    noise, state = normal(1, 5, 3, 4, 4), SimpleNamespace(name="whole", growth={})
+    dream = denoise(remembering, Euler(2, temperature=temperature), noise, {}, state)
+    torch.testing.assert_close(dream, noise * (1 - CERTAINTY + temperature * CERTAINTY) - 3.0)
+
+
+def test_a_world_that_recalls_nothing_takes_all_of_the_noise(normal):
+    noise, state = normal(1, 5, 3, 4, 4), SimpleNamespace(name="whole", growth={})
+    dream = denoise(Drawn({"whole": 3.0}), Euler(1, temperature=0.0), noise, {}, state)
+    assert torch.equal(dream, noise - 3.0)
 
 
 def test_distillation_takes_any_teacher(normal):

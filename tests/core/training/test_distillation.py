@@ -399,6 +399,15 @@ def test_the_command_makes_a_world_with_its_own_steps(workspace: Path, tmp_path:
     assert "with other settings (guidance: None, now 0.5)" in other
     guided = lssvwm(tmp_path, "eval", "retrieval", *data, *short, "--guidance", "0.5", "--out", "guided").stdout
     assert json.loads(guided)["guidance"] == 0.5
+    calm = ("--temperature", "0")
+    other = lssvwm(tmp_path, "eval", "retrieval", *data, *short, *calm, fails=True).stderr
+    assert "with other settings (temperature: None, now 0.0)" in other
+    figures = json.loads(lssvwm(tmp_path, "eval", "retrieval", *data, *short, *calm, "--out", "calm").stdout)
+    assert (figures["guidance"], figures["temperature"]) == (0, 0)
+    assert (
+        "'--temperature': Input should be less than or equal to 1"
+        in lssvwm(tmp_path, "rollout", "--temperature", "2", fails=True).stderr
+    )
 
 
 @pytest.mark.parametrize(
