@@ -53,7 +53,7 @@ def train_autoencoder(
     ] = False,
     sharpness: Annotated[
         float,
-        typer.Option(min=0, help="Weight of the error of local sharpness beside the squared error; 0.1 is much."),
+        typer.Option(min=0, help="How much to be as sharp as the frames beside as near to them, such as 0.1."),
     ] = 0.0,
     seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
     device: Device = "auto",

@@ -132,7 +132,8 @@ def latents_sha256(folder: Path) -> str:
 
     So a decoder may be trained on, and worlds and shards still fit. Raises: LssvwmError where there is none.
     """
-    return _read_config(folder).get("encoder_of") or weights_sha256(folder)
+    own = weights_sha256(folder)
+    return str(_read_config(folder).get("encoder_of") or own)
 
 
 def autoencoder_of(world: Path, name: str) -> Path:

@@ -190,7 +190,7 @@ def test_a_world_in_the_hubs_cache_is_links_to_blobs(world: Path, tmp_path: Path
         (snapshot / name).parent.mkdir(parents=True, exist_ok=True)
         (snapshot / name).symlink_to(os.path.relpath(blobs / str(number), (snapshot / name).parent))
     _, header, folder = load_model(snapshot)
-    assert storage.weights_sha256(folder) == header.autoencoder_sha256
+    assert storage.latents_sha256(folder) == header.autoencoder_sha256
     assert load_autoencoder(folder).latent_channels == 4
 
 
@@ -237,7 +237,7 @@ def test_what_is_no_regular_file_is_refused_at_once(autoencoder: Path) -> None:
     for make in (os.mkfifo, os.mkdir):
         path.unlink()
         make(path)
-        for read in (load_autoencoder, storage.weights_sha256):
+        for read in (load_autoencoder, storage.weights_sha256, storage.latents_sha256):
             with pytest.raises(LssvwmError, match="not a regular file"):
                 read(autoencoder)
         path.rmdir() if path.is_dir() else None
