@@ -143,10 +143,10 @@ def test_the_shipped_worlds_load_and_dream(name: str) -> None:
 
 
 def test_the_shipped_autoencoder_keeps_an_unseen_maze(workspace: Path) -> None:
-    """The recipe reports 35.4 dB on 8 mazes; this sample's maze is a ninth."""
+    """The recipe reports 37.6 dB on 48 mazes; the maze of this sample is another."""
     autoencoder = load_autoencoder(resolve_model("maze-autoencoder"))
     episode = next(find_recordings(sample_recordings() / "eval", "maze")[0].episodes())
     frames = torch.from_numpy(np.concatenate(list(episode.frames))[::20])
     with torch.inference_mode():
         decoded = autoencoder.decode(autoencoder.encode(frames)).numpy()
-    assert psnr(decoded, frames.numpy()).mean() > 34
+    assert psnr(decoded, frames.numpy()).mean() > 36

@@ -91,17 +91,30 @@ def test_a_decoder_alone_needs_an_encoder(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "runs/autoencoder/recipe.json").read_text())["training"]["sharpness"] == 0.1
 
 
-def test_sharpness_is_the_gradient_of_each_block() -> None:
-    ramp = torch.arange(32.0).expand(1, 3, 32, 32) / 32
-    steep = torch.cat([ramp[:, :1], 2 * ramp[:, :1], -ramp[:, :1]], dim=1)
-    found = local_sharpness(steep)[0, :, :, :-1]  # the last column ends the ramp
-    expected = torch.tensor([1, 2, 1, 2 / 3])[:, None, None] / 32
-    torch.testing.assert_close(found, expected.expand_as(found), atol=2e-3, rtol=0)
+def test_sharpness_tells_scale_direction_colour_and_place() -> None:
+    ramp = torch.arange(32.0).expand(32, 32) / 32
+    found = local_sharpness(torch.stack([ramp, 2 * ramp.T, 0 * ramp])[None])[0].unflatten(0, (3, 3, 4))  # scale, way
+    inner = found[..., :-1, :-1]  # the last blocks hold the edge, where there is nothing to compare with
+    for number, side in enumerate((1, 2, 4)):
+        right, down, across = inner[number]
+        for changes, colours in ((right, (1, 0, 0, 1 / 3)), (down, (0, 2, 0, 2 / 3)), (across, (0, 0, 0, 0))):
+            expected = torch.tensor(colours)[:, None, None] * side / 32
+            torch.testing.assert_close(changes, expected.expand_as(changes))
+
+
+def test_sharpness_falls_by_blur_where_it_was() -> None:
     one_sharp = torch.zeros(1, 3, 32, 32)
     one_sharp[..., 8:16, 16:24] = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
-    assert (local_sharpness(one_sharp)[0].flatten(1).argmax(dim=1) == 1 * 4 + 2).all()
-    blurred = F.avg_pool2d(one_sharp, 3, 1, 1)
-    assert (local_sharpness(blurred).amax() < local_sharpness(one_sharp).amax() / 2).all()
+    sharp, blurred = local_sharpness(one_sharp)[0], local_sharpness(F.avg_pool2d(one_sharp, 3, 1, 1))[0]
+    assert (sharp[:12].flatten(1).argmax(dim=1) == 1 * 4 + 2).all()
+    assert (blurred[:12].amax() < sharp[:12].amax() / 2).all()
+
+
+def test_dots_do_not_pass_for_lines() -> None:
+    """As much of a change from pixel to pixel, but another one."""
+    y, x = torch.meshgrid(torch.arange(32), torch.arange(32), indexing="ij")
+    dots, lines = ((pattern % 2).float().expand(1, 3, 32, 32) for pattern in (x + y, x))
+    assert (local_sharpness(dots) - local_sharpness(lines)).abs().amax(dim=(0, 2, 3)).max() > 0.9
 
 
 def test_a_decoder_that_is_asked_to_be_sharp_is_as_sharp_as_its_frames(tmp_path: Path) -> None:
