@@ -91,6 +91,12 @@ def _run_here(folder: Path, arguments: tuple[str, ...]) -> subprocess.CompletedP
     return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
 
+@pytest.fixture
+def float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rollouts in float32 on every CPU: with AMX they take bfloat16, which rounds a whole otherwise than its pieces."""
+    monkeypatch.setattr("lssvwm_core.device.cpu_has", lambda feature: False)
+
+
 @pytest.fixture(scope="session")
 def run_cli() -> Callable[..., subprocess.CompletedProcess[str]]:
     return lssvwm

@@ -61,6 +61,7 @@ def test_the_same_seed_gives_the_same_frames_alone_and_in_a_batch(world: World, 
 
 
 @pytest.mark.parametrize("chunk", [1, 5])
+@pytest.mark.usefixtures("float32")
 @pytest.mark.parametrize("context", [3, 20, 23])
 def test_a_cut_memory_is_a_fresh_world_that_sees_the_window(
     world: World, episode: EncodedEpisode, chunk: int, context: int

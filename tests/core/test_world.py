@@ -45,6 +45,7 @@ def conditions(episode: EncodedEpisode, start: int, stop: int) -> dict[str, torc
     }
 
 
+@pytest.mark.usefixtures("float32")
 def test_observing_in_pieces_is_observing_at_once(world: World, episode: EncodedEpisode) -> None:
     latents = torch.from_numpy(episode.latents[:230])[None].float()
     whole, pieces = world.reset(), world.reset()

@@ -40,6 +40,7 @@ def clips(model: WorldModel, batch: int = 2, frames: int = 30) -> tuple[Tensor, 
     return latents, noise, Conditions(action=actions, pose=poses)
 
 
+@pytest.mark.usefixtures("float32")
 @pytest.mark.parametrize("chunk", [5, 1])
 def test_it_is_what_a_rollout_makes(world: World, chunk: int) -> None:
     world = world.sampled_with(steps=2, chunk=chunk, guidance=0.0)
