@@ -53,21 +53,8 @@ def test_latents_are_known_by_the_first_of_several(workspace: Path, tmp_path: Pa
 def test_worlds_and_shards_fit_the_new_decoder_only(workspace: Path, tmp_path: Path, decoder: Path) -> None:
     for name in ("data", "runs"):
         shutil.copytree(workspace / name, tmp_path / name)
-    short = (
-        "eval",
-        "retrieval",
-        "--checkpoint",
-        "runs/test",
-        "--context",
-        "10",
-        "--frames",
-        "10",
-        "--episodes",
-        "1",
-        "--json",
-        "--videos",
-        "0",
-    )
+    world = ("eval", "retrieval", "--checkpoint", "runs/test", "--json", "--videos", "0")
+    short = (*world, "--context", "10", "--frames", "10", "--episodes", "1")
     figures = [json.loads(lssvwm(tmp_path, *short, "--out", "before").stdout)["rows"]]
     before = load_world(tmp_path / "runs/test").decode(torch.zeros(1, 8, 4, 4))
     for folder in ("data/maze", "runs/test"):
