@@ -85,8 +85,8 @@ def distill(
     defaults = DEFAULTS | {"stages": (Stage(frames, steps=10_000, batch_size=size),), "steps": steps}
     config = make_config("tiny", shards, None, overrides, defaults)
     known = run_facts(folder).name
-    sampler = load_sampler(folder)
-    taught = with_settings(sampler, steps=teacher_steps, guidance=guidance, temperature=1)  # of all noise it learns
+    whole_noise = 1.0  # as temperature: a student learns from all of it
+    taught = with_settings(load_sampler(folder), steps=teacher_steps, guidance=guidance, temperature=whole_noise)
     config = with_distillation(config, load_model(folder)[0].config, known, taught, sampling_steps, own_history)
     chosen = any((set_, clip_frames, batch_size))
     run, config = open_run(RUNS / (name or f"{known}-{sampling_steps}-steps"), config, resume, adopt=not chosen)

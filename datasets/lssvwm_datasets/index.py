@@ -26,7 +26,7 @@ class ShardHeader:
     action_names: tuple[str, ...]
     pose_names: tuple[str, ...]
     autoencoder: str  # name
-    autoencoder_sha256: str  # of its weights
+    autoencoder_sha256: str  # of its weights, or of those whose encoder it has
     latent_shape: tuple[int, int, int]  # (C, h, w)
     action_units: tuple[str, ...] = ()  # one a column: one-hot, binary, degrees
     source_alignment: str = ""  # how the source pairs actions with frames, in words

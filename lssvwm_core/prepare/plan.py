@@ -111,15 +111,16 @@ def copy_autoencoder(autoencoder: Path, out: Path) -> Path:
     Raises: LssvwmError when shards of another autoencoder are there.
     """
     folder = out / AUTOENCODER_FOLDER
-    if weights_file(folder).exists() and latents_sha256(folder) != latents_sha256(autoencoder):
-        raise LssvwmError(
-            f"{folder}: the shards there are of another autoencoder; delete {out} or choose another --out"
-        )
+    if weights_file(folder).exists():
+        if latents_sha256(folder) != latents_sha256(autoencoder):
+            raise LssvwmError(
+                f"{folder}: the shards there are of another autoencoder; delete {out} or choose another --out"
+            )
+        return folder
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (CONFIG_FILE, weights_file(autoencoder).name):
-        if not (folder / name).exists():
-            with written_whole(folder / name) as partial:
-                shutil.copyfile(autoencoder / name, partial)
+    for name in (CONFIG_FILE, weights_file(autoencoder).name):  # weights last: where they are, all of it is
+        with written_whole(folder / name) as partial:
+            shutil.copyfile(autoencoder / name, partial)
     return folder
 
 

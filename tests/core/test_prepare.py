@@ -19,6 +19,7 @@ import pytest
 import torch
 
 from lssvwm_core.model.autoencoder import Autoencoder, AutoencoderConfig, load_autoencoder, save_autoencoder
+from lssvwm_core.model.storage import weights_sha256
 from lssvwm_core.prepare.estimate import look_at_lengths, require_space
 from lssvwm_core.prepare.index import write_index
 from lssvwm_core.prepare.plan import ShardJob, copy_autoencoder, part_of, plan_shards
@@ -219,11 +220,16 @@ def test_a_flipped_byte_does_not_go_unseen(workspace: Path, folder: Path) -> Non
         shards.read(shards.episodes[1], "latents", 128, 130)
 
 
-def test_killed_while_the_autoencoder_was_copied_goes_on(folder: Path) -> None:
-    (folder / "data/maze/autoencoder").mkdir(parents=True)
-    shutil.copy(folder / "autoencoder/config.json", folder / "data/maze/autoencoder")
+@pytest.mark.parametrize("encoder_of", ["", "0" * 64])
+def test_killed_while_the_autoencoder_was_copied_goes_on(folder: Path, encoder_of: str) -> None:
+    """Also with another one than was to be copied then."""
+    copy = folder / "data/maze/autoencoder"
+    copy.mkdir(parents=True)
+    config = json.loads((folder / "autoencoder/config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"encoder_of": encoder_of}))
     lssvwm(folder, *PREPARE, "--split", "validation")
-    assert (folder / "data/maze/dataset.json").exists()
+    assert read_index(folder / "data/maze").header.autoencoder_sha256 == weights_sha256(folder / "autoencoder")
+    assert (copy / "config.json").read_bytes() == (folder / "autoencoder/config.json").read_bytes()
 
 
 def test_damaged_recordings_are_named_or_with_strict_refused(folder: Path) -> None:
