@@ -1,5 +1,6 @@
 """What a training step costs, counted without computing it: matrix products, and bytes kept for the backward pass."""
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from statistics import fmean
 
@@ -66,13 +67,12 @@ def step_cost(config: ModelConfig, batch: int, frames: int, chunk: int, precisio
         model = WorldModel(config)
         latents, levels = torch.empty(batch, frames, *config.latent_shape), torch.empty(batch, frames)
         conditions = {name: torch.empty(batch, frames, columns) for name, columns in config.streams.items()}
-        saved = _Saved(model)
+        saved, counts = _Saved(model), _flops_by_name(model, forward)
         with forward, autocast(torch.device("cpu"), precision), saved_tensors_hooks(saved.keep, _itself):
             loss = flow_loss(model, latents, torch.empty_like(latents), levels, conditions, chunk)
         with backward:
             loss.backward()
-    counts = {name: sum(of.values()) for name, of in forward.get_flop_counts().items()}
-    layers = [f"WorldModel.layers.{number}" for number in range(config.depth)]
+    layers = [f"layers.{number}" for number in range(config.depth)]
     inputs = 4 * batch * frames * config.grid[0] * config.grid[1] * config.width  # bytes, of each layer
     by_layer = [saved.bytes_of(layer) for layer in model.layers]
     total = forward.get_total_flops()
@@ -88,6 +88,23 @@ def step_cost(config: ModelConfig, batch: int, frames: int, chunk: int, precisio
         activation_bytes=saved.bytes_of(None) + sum(by_layer),
         checkpointed_bytes=saved.bytes_of(None) + inputs * config.depth + max(by_layer),
     )
+
+
+def _flops_by_name(model: nn.Module, counter: FlopCounterMode) -> Counter[str]:
+    """What `counter` counts while each of the model's modules is called, by its name; filled as that happens.
+
+    By hooks of the modules themselves: those by which the counter tells modules apart are the whole process's, so
+    that it takes modules which other threads call for its own.
+    """
+    counts: Counter[str] = Counter()
+
+    def watch(name: str, module: nn.Module) -> None:
+        module.register_forward_pre_hook(lambda *_: counts.subtract({name: counter.get_total_flops()}))
+        module.register_forward_hook(lambda *_: counts.update({name: counter.get_total_flops()}))
+
+    for name, module in model.named_modules():
+        watch(name, module)
+    return counts
 
 
 class _Saved:

@@ -1,8 +1,10 @@
 """What is counted without computing is what computing takes."""
 
 import contextlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -69,6 +71,34 @@ def test_attention_and_mlp_are_counted_as_by_hand(config: ModelConfig) -> None:
         found = step_cost(config, 1, frames, chunk).forward_flops
         assert found["attention"] == 2 * tokens * width * (3 * width + 2 * keys + width)
         assert found["mlp"] == 2 * tokens * width * 2 * round(config.mlp_ratio * width)
+
+
+@pytest.mark.parametrize("deep_within", ["layers.0.mlp_in", "layers.1.mixers.0", "layers.1"])
+@pytest.mark.parametrize("other", ["counts", "trains"])
+def test_what_another_thread_calls_meanwhile_is_not_counted(
+    config: ModelConfig, deep_within: str, other: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other thread's modules have the same names, and it is done with all of them while one is being counted."""
+    alone, larger = step_cost(config, 1, 20, 5), replace(config, width=128)
+    others = {
+        "counts": lambda: step_cost(larger, 1, 20, 5),
+        "trains": lambda: loss_of(WorldModel(larger), 20).backward(),
+    }
+    calls: list[str] = []
+
+    def interrupted(model: WorldModel, *arguments: Any) -> torch.Tensor:
+        def interrupt(*_: object) -> None:
+            if not calls:  # and not in the other thread either
+                calls.append(deep_within)
+                with ThreadPoolExecutor(1) as pool:
+                    pool.submit(others[other]).result()
+
+        model.get_submodule(deep_within).register_forward_pre_hook(interrupt)
+        return flow_loss(model, *arguments)
+
+    monkeypatch.setattr("lssvwm_core.training.step.cost.flow_loss", interrupted)
+    assert step_cost(config, 1, 20, 5) == alone
+    assert calls == [deep_within]
 
 
 def test_checkpointing_trades_memory_for_flops(config: ModelConfig) -> None:
