@@ -31,10 +31,16 @@ def distill(
     own_history: Annotated[
         bool,
         typer.Option(
-            help="After their clean prefix clips go on from frames that the student makes, and it learns what was true "
-            "at places that the prefix showed."
+            help="After their clean prefix clips go on from frames that the student makes: it learns what was true at "
+            "places that the prefix showed, and elsewhere what its teacher would do there."
         ),
     ] = False,
+    temperature: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Temperature of the student, in its own history and as a world. [default: its teacher's]"
+        ),
+    ] = None,
     init_from: Annotated[
         str | None, typer.Option(help="A world whose weights the student begins with. [default: its teacher's]")
     ] = None,
@@ -85,8 +91,7 @@ def distill(
     defaults = DEFAULTS | {"stages": (Stage(frames, steps=10_000, batch_size=size),), "steps": steps}
     config = make_config("tiny", shards, None, overrides, defaults)
     known = run_facts(folder).name
-    whole_noise = 1.0  # as temperature: a student learns from all of it
-    taught = with_settings(load_sampler(folder), steps=teacher_steps, guidance=guidance, temperature=whole_noise)
+    taught = with_settings(load_sampler(folder), steps=teacher_steps, guidance=guidance, temperature=temperature)
     config = with_distillation(config, load_model(folder)[0].config, known, taught, sampling_steps, own_history)
     chosen = any((set_, clip_frames, batch_size))
     run, config = open_run(RUNS / (name or f"{known}-{sampling_steps}-steps"), config, resume, adopt=not chosen)

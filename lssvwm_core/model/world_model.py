@@ -76,6 +76,14 @@ class WorldModel(nn.Module):
         for layer in self.layers:
             layer.compile(backend=backend, fullgraph=fullgraph, dynamic=False, **limits)
 
+    def few_parameters(self) -> list[nn.Parameter]:
+        """Those by which a world is adapted to little data without forgetting what it knows (Ben Zaken et al., 2022).
+
+        All vectors (biases, scales, embeddings of what is unknown), and what the memory by least squares is read by.
+        """
+        readers = ("embed_recollection.weight", "gate.weight")
+        return [value for name, value in self.named_parameters() if value.ndim == 1 or name in readers]
+
     @property
     def mixers(self) -> list[Mixer]:
         """The mixers of all layers, in the order of their states."""
@@ -182,20 +190,11 @@ class WorldModel(nn.Module):
         return self.recall.read(state.mixers[-1], self._reckoned(state, conditions, state.batch, frames), frames)
 
     @torch.no_grad()
-    def recollect_clip(
-        self, latents: Tensor, conditions: Mapping[str, Tensor], chunk: int, state: ModelState | None = None
-    ) -> Recollection | None:
-        """As `recollect`, of frames (B, T, C, h, w) of which each chunk is remembered before the next is asked for.
-
-        Args:
-            state: None: the clips begin with nothing.
-        """
+    def recollect_clip(self, latents: Tensor, conditions: Mapping[str, Tensor], chunk: int) -> Recollection | None:
+        """As `recollect`, of clips (B, T, C, h, w) that begin with nothing; each chunk is seen before the next."""
         if self.recall is None:
             return None
-        poses = self._reckoned(state, conditions, *latents.shape[:2])
-        if state is None:
-            return self.recall.of_clip(poses, latents, chunk)
-        return self.recall(state.mixers[-1], poses, latents, chunk)[0]
+        return self.recall.of_clip(self._reckoned(None, conditions, *latents.shape[:2]), latents, chunk)
 
     def _reckoned(
         self, state: ModelState | None, conditions: Mapping[str, Tensor], batch: int, frames: int

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 
 from lssvwm_core.device import training_precision
 from lssvwm_core.model.autoencoder import load_autoencoder
@@ -93,8 +93,12 @@ def train(
     checkpoint is kept).
     """
     check_trackers(config.train.track)
+    alike = DistributedDataParallelKwargs(broadcast_buffers=False)  # nothing in them changes; own histories differ
     accelerator = Accelerator(
-        cpu=device.type == "cpu", log_with=list(config.train.track) or None, project_dir=run.folder
+        cpu=device.type == "cpu",
+        log_with=list(config.train.track) or None,
+        project_dir=run.folder,
+        kwargs_handlers=[alike],
     )
     precision = training_precision(device) if config.train.precision == "auto" else config.train.precision
     config = replace(config, train=replace(config.train, precision=precision))

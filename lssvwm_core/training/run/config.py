@@ -17,7 +17,7 @@ from msgspec import Meta
 
 from lssvwm_core.model.config import ModelConfig, with_current_names
 from lssvwm_core.presets import PRESETS, Count, Share, Stage
-from lssvwm_core.sampling import DEFAULT_STEPS, Euler, Sampler, make_sampler, sampler_settings
+from lssvwm_core.sampling import DEFAULT_STEPS, Euler, Sampler, make_sampler, sampler_settings, with_settings
 from lssvwm_core.training.data.clips import ClipSampling
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.files import write_text
@@ -52,6 +52,8 @@ class TrainConfig:
     """Probability of a clean prefix longer than half the clip: long-context training (paper: 0.5)."""
     clean_probability: Share = 0.0
     """Probability that every second chunk after the prefix is clean too, and the others follow it as in a rollout."""
+    few: bool = False
+    """Learn a hundredth of the weights, biases, scales and what reads the memory: a world adapts and forgets little."""
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, a third more time."""
     compile: bool = False
@@ -107,6 +109,8 @@ class DistillConfig:
     """Any sampler, as a world's `config.json` names it, without its steps."""
     own_history: bool = False
     """Clips with a clean prefix go on from what the student makes, see `training.step.own_history`."""
+    temperature: Share = 1.0
+    """The student's, in its own history and as a world, see `sampling`."""
 
     def __post_init__(self) -> None:
         learns = self.taught.guidance or self.own_history  # else there is nothing to learn in as many steps
@@ -131,7 +135,7 @@ class DistillConfig:
     @property
     def sampler(self) -> Sampler:
         """The student's: Euler's without guidance, since it learns one evaluation a step; over the same levels."""
-        return Euler(self.steps, self.teacher_sampler.get("shift", 1.0))
+        return Euler(self.steps, self.teacher_sampler.get("shift", 1.0), temperature=self.temperature)
 
 
 @dataclass(frozen=True)
@@ -205,17 +209,22 @@ def with_model(config: RunConfig, model: ModelConfig) -> RunConfig:
 
 
 def with_distillation(
-    config: RunConfig, model: ModelConfig, teacher: str, teacher_sampler: Sampler, steps: int, own_history: bool = False
+    config: RunConfig,
+    model: ModelConfig,
+    teacher: str,
+    teacher_sampler: Sampler,
+    steps: int,
+    own_history: bool = False,
 ) -> RunConfig:
-    """The config of a student of this model.
+    """The config of a student of this model, at the temperature of its teacher, who shows it all of the noise.
 
     Raises: LssvwmError for steps that do not fit the teacher's, and for a model or a training without own histories.
     """
     if own_history and not model.pose_names:
         raise LssvwmError(f"--own-history: {teacher} knows no poses, so nobody could tell which places were seen")
-    settings = sampler_settings(teacher_sampler)
+    settings = sampler_settings(with_settings(teacher_sampler, temperature=1.0))
     values = {"teacher": teacher, "teacher_steps": settings.pop("steps"), "steps": steps, "teacher_sampler": settings}
-    values |= {"own_history": own_history}
+    values |= {"own_history": own_history, "temperature": teacher_sampler.temperature}
     return dataclasses.replace(with_model(config, model), distill=_section("[distill]", DistillConfig, values))
 
 

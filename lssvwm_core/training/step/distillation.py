@@ -11,8 +11,8 @@ chunks step together, so one that follows clean frames alone is stepped exactly 
 
 What a teacher does by guidance, which costs it two evaluations a step, its student does in one (Meng et al., 2023).
 
-A student may also learn from the mistakes that it makes when it goes on from its own frames (`own_history`). Its
-teacher is then told more than it, the true frames and all conditions.
+A student may also learn from the mistakes that it makes when it goes on from its own frames (`own_history`): the truth
+where that was shown, and elsewhere what its teacher would do there, who is told all conditions.
 """
 
 from collections.abc import Mapping
@@ -26,10 +26,17 @@ from lssvwm_core.conditions import Conditions
 from lssvwm_core.diffusion import add_noise, velocity_error
 from lssvwm_core.model.state import ModelState
 from lssvwm_core.model.world_model import WorldModel
-from lssvwm_core.sampling import Level, Sampler, guidance_of, guided
+from lssvwm_core.sampling import Level, Sampler, Velocity, denoise, guidance_of, guided
 from lssvwm_core.training.run.config import DistillConfig
 from lssvwm_core.training.step.lesson import Lesson
-from lssvwm_core.training.step.own_history import own_history, prefix_lengths, shown, state_after, write_noise
+from lssvwm_core.training.step.own_history import (
+    after_prefix,
+    own_history,
+    prefix_lengths,
+    shown,
+    state_after,
+    write_noise,
+)
 from lssvwm_core.world import load_model
 
 
@@ -67,27 +74,34 @@ class Distillation:
         return velocity_error(velocity, target, levels)
 
     def _of_dreams(self, model: torch.nn.Module, dreamer: WorldModel, lesson: Lesson) -> Tensor:
-        """The loss of clips that go on from what the student makes itself.
+        """The loss of clips that go on from what the student makes itself, after the prefix of each.
 
-        From where it was on its own way, each step is to lead to where the teacher arrives from the same noise. What
-        all clips begin with passes without gradients: nothing is learnt there.
+        From where it is on its own way, a step is to lead to the truth where the prefix has shown that, elsewhere to
+        where its teacher would go from there. Errors are of the clean latents that a velocity points to. What all clips
+        begin with passes without gradients, and so do the states.
         """
-        latents, noise, _, conditions, whole, chunk = lesson
-        prefixes = prefix_lengths(lesson.noise_levels)
-        start = int(prefixes.min())
-        _, levels, taken = self._noised(lesson)
-        dream = own_history(dreamer, self.sampler, latents, noise, levels, conditions, prefixes, chunk)
-        seen = shown(whole["pose"], prefixes, 2 * self.teacher.config.recall_lengths[1])[:, start:]
-        own = (torch.arange(latents.shape[1], device=latents.device) >= prefixes[:, None])[:, start:]  # (B, rest)
+        latents, noise, noise_levels, _, whole, chunk = lesson
+        prefixes, schedule = prefix_lengths(noise_levels), self.sampler.levels()
+        own = after_prefix(latents, prefixes)
+        seen = shown(whole["pose"], prefixes, self.teacher.config.recall_lengths[1])[:, :, None, None, None]
+        guide = _Guide(self.teacher, self.teacher_sampler, Conditions(whole), chunk)
+        total = noise.new_zeros(len(latents))
+        for rows, state, way, history in own_history(dreamer, self.sampler, lesson, prefixes):
+            led = {name: told[:, rows] for name, told in lesson.conditions.items()}
+            guide.follow(history[:, : rows.start], write_noise(own[:, : rows.start]))
+            for step, (level, x) in enumerate(way.items()):
+                levels = torch.full(x.shape[:2], level, device=x.device)
+                velocity, _ = model(x, levels, led, state, chunk, keep=False)
+                there = guide.goes(x, self._span(step))
+                elsewhere, truth = (x - there) / (level - schedule[step + 1]), (x - latents[:, rows]) / level
+                error = velocity - torch.lerp(elsewhere, truth, seen[:, rows])
+                total = total + level**2 * (error.square().mean(dim=(2, 3, 4)) * own[:, rows]).sum(dim=1)
+        return (total / (own.sum(dim=1) * self.sampler.steps)).mean()
 
-        rest, levels, taken = lesson.after(start), levels[:, start:], taken[:, start:]
-        noised = (levels > 0)[:, :, None, None, None]
-        taught = state_after(self.teacher, latents[:, :start], Conditions(whole)[:start], chunk)
-        noisy = torch.where(noised, rest.noise, rest.latents)
-        there = self._walk(noisy, torch.where(levels > 0, 0, taken), taken + 1, rest.whole, chunk, rest.latents, taught)
-        target = self._velocity(dream.way, there, taken)
-        velocity, _ = model(dream.way, levels, rest.conditions, dream.state, chunk, dream.history, write_noise(own))
-        return velocity_error(velocity, target, levels, seen)
+    def _span(self, step: int) -> slice:
+        """The steps of the teacher over one of the student's."""
+        span = self.teacher_sampler.steps // self.sampler.steps
+        return slice(step * span, (step + 1) * span)
 
     def _noised(self, lesson: Lesson) -> tuple[Tensor, Tensor, Tensor]:
         """Noisy latents, their levels (B, T), and how many steps of the student lead there, see `target`."""
@@ -112,53 +126,29 @@ class Distillation:
             taken: (B, T) how many steps of the student lead to each frame's noise level; all of them: it is clean.
             latents: (B, T, C, h, w) the clean ones, for a memory by least squares.
         """
-        return self._velocity(noisy, self._walk(noisy, taken, taken + 1, conditions, chunk, latents), taken)
-
-    def _velocity(self, here: Tensor, there: Tensor, taken: Tensor) -> Tensor:
-        """That which leads from latents after so many steps of the student, (B, T), to others after one more."""
-        schedule = here.new_tensor([*self.sampler.levels(), 0.0])
-        length = (schedule[taken] - schedule[taken + 1])[:, :, None, None, None]
-        return (here - there) / torch.where(length > 0, length, 1.0)
-
-    @torch.no_grad()
-    def _walk(
-        self,
-        x: Tensor,
-        begin: Tensor,
-        end: Tensor,
-        conditions: Mapping[str, Tensor],
-        chunk: int,
-        latents: Tensor | None = None,
-        state: ModelState | None = None,
-    ) -> Tensor:
-        """Where the teacher gets from latents after `begin` steps of the student, when it has taken `end`, (B, T) each.
-
-        Args:
-            x: (B, T, C, h, w).
-            latents: (B, T, C, h, w) the clean ones, for a memory by least squares.
-            state: the teacher's before these frames; None: the clips begin with nothing.
-        """
-        span = self.teacher_sampler.steps // self.sampler.steps
-        schedule = x.new_tensor(self.teacher_sampler.levels())
-        begin, end = (span * steps.clamp(max=self.sampler.steps) for steps in (begin, end))
-        moving, guides = (end > begin)[:, :, None, None, None], self.teacher_sampler.guidance > 0
-        known = None if latents is None else self.teacher.recollect_clip(latents, conditions, chunk, state)
+        span = self._span(0).stop
+        schedule = noisy.new_tensor(self.teacher_sampler.levels())
+        noised = taken < self.sampler.steps
+        place, guides = taken * span, self.teacher_sampler.guidance > 0
+        known = None if latents is None else self.teacher.recollect_clip(latents, conditions, chunk)
         guidance = guidance_of(self.teacher, self.teacher_sampler, known)
 
         def velocity(x: Tensor, level: Level) -> Tensor:
             levels = torch.as_tensor(level).flatten(1)  # (B, T)
-            found = self.teacher(x, levels, conditions, state, chunk, recollection=known)[0]
+            found = self.teacher(x, levels, conditions, chunk=chunk, recollection=known)[0]
             if guides:
                 without = self._without_memory(found, x, levels, conditions, chunk, latents)
                 found = guided(found, without, guidance)
-            return found * moving
+            return found * noised[:, :, None, None, None]
 
         def level(step: int) -> Tensor:
-            return schedule[torch.minimum(begin + step, end)][:, :, None, None, None]
+            return schedule[place + step * noised][:, :, None, None, None]
 
-        for step in range(int((end - begin).max())):
+        x = noisy
+        for step in range(span):
             x = self.teacher_sampler.advance(velocity, x, level(step), level(step + 1))
-        return x
+        length = torch.where(noised[:, :, None, None, None], level(0) - level(span), 1.0)
+        return (noisy - x) / length
 
     def _without_memory(
         self,
@@ -188,6 +178,61 @@ class Distillation:
         without = found.clone()
         without[clips, rows[:, kept:]] = apart[:, kept:]
         return without
+
+
+class _Guide:
+    """A teacher that follows a rollout of its student, and is told all conditions.
+
+    Args:
+        conditions: (B, T, columns) of each stream, of whole clips.
+    """
+
+    def __init__(self, teacher: WorldModel, sampler: Sampler, conditions: Conditions, chunk: int) -> None:
+        self.teacher, self.sampler, self.conditions, self.chunk = teacher, sampler, conditions, chunk
+        self.kept = teacher.config.recent_frames(chunk)
+        self.state: ModelState | None = None
+        self.cut: ModelState | None = None
+        self.seen = 0
+
+    def follow(self, history: Tensor, noise: Tensor) -> None:
+        """See how the clips went on so far: all frames (B, T, C, h, w), and R of each for a memory by least squares."""
+        seen, now = self.seen, history.shape[1]
+        led, new = self.conditions, slice(seen, now)
+        self.state = state_after(self.teacher, self.state, history[:, new], led[new], self.chunk, noise[:, new])
+        self.seen = now
+        if self.sampler.guidance and 0 < self.kept < now:
+            last = slice(now - self.kept, now)
+            self.cut = state_after(self.teacher, None, history[:, last], led[last], self.chunk)
+
+    @torch.no_grad()
+    def goes(self, x: Tensor, steps: slice) -> Tensor:
+        """Where it gets by some of its steps from the next chunk (B, c, C, h, w), as it is before them."""
+        assert self.state is not None
+        led = self.conditions[self.seen : self.seen + x.shape[1]]
+        return denoise(self.teacher, _Part(self.sampler, steps), x, led, self.state, cut=self.cut)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Some steps of a sampler, from latents that are at the first of their levels already."""
+
+    whole: Sampler
+    of: slice
+    temperature: float = 1.0
+
+    @property
+    def steps(self) -> int:
+        return len(self.levels()) - 1
+
+    @property
+    def guidance(self) -> float:
+        return self.whole.guidance
+
+    def levels(self) -> tuple[float, ...]:
+        return self.whole.levels()[self.of.start : self.of.stop + 1]
+
+    def advance(self, velocity: Velocity, x: Tensor, now: Level, after: Level) -> Tensor:
+        return self.whole.advance(velocity, x, now, after)
 
 
 def load_distillation(folder: Path, config: DistillConfig, device: torch.device, student: WorldModel) -> Distillation:

@@ -1,6 +1,6 @@
 """What a training step asks of a model."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from torch import Tensor
@@ -27,12 +27,5 @@ class Lesson(NamedTuple):
 
     def of(self, clips: Tensor) -> "Lesson":
         """That of some of the clips, (B,) bool."""
-        return self._cut(lambda rows: rows[clips])
-
-    def after(self, start: int) -> "Lesson":
-        """That of the clips from a frame on."""
-        return self._cut(lambda rows: rows[:, start:])
-
-    def _cut(self, cut: Callable[[Tensor], Tensor]) -> "Lesson":
-        led, whole = ({name: cut(rows) for name, rows in each.items()} for each in (self.conditions, self.whole))
-        return Lesson(cut(self.latents), cut(self.noise), cut(self.noise_levels), led, whole, self.chunk)
+        told, whole = ({name: rows[clips] for name, rows in each.items()} for each in (self.conditions, self.whole))
+        return Lesson(self.latents[clips], self.noise[clips], self.noise_levels[clips], told, whole, self.chunk)

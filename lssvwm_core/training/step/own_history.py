@@ -3,11 +3,11 @@
 In training the frames before a chunk are true, so a world learns to trust them; in a rollout they are its own, and an
 error goes on from frame to frame although the memory knows better. Here the frames after a clip's clean prefix are the
 student's own (Bengio et al., 2015; in video diffusion Huang et al., 2025), and so is what it denoises: noise that was
-added to the truth would tell it. What it learns is the truth, but only at places that the prefix has shown: elsewhere
-nobody could know it, and the mean of all that may be there is a blur.
+added to the truth would tell it. At places that the prefix has shown it learns the truth. Elsewhere nobody could know
+that, and the mean of all that may be there is a blur: there it learns what its teacher would do in its place.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -18,6 +18,7 @@ from lssvwm_core.model.recall import GENERATED_NOISE
 from lssvwm_core.model.state import ModelState
 from lssvwm_core.model.world_model import WorldModel
 from lssvwm_core.sampling import Sampler, denoise
+from lssvwm_core.training.step.lesson import Lesson
 
 
 def prefix_lengths(noise_levels: Tensor) -> Tensor:
@@ -25,64 +26,63 @@ def prefix_lengths(noise_levels: Tensor) -> Tensor:
     return (noise_levels == 0).long().cumprod(dim=1).sum(dim=1)
 
 
-class Dream(NamedTuple):
-    """How clips go on from what a model makes itself, after the shortest of their prefixes.
+class Moment(NamedTuple):
+    """A chunk of clips on its way from the noise, in a rollout.
 
     Attributes:
-        state: of the model, after that prefix.
-        history: (B, rest, C, h, w) the frames that are done; true within each clip's own prefix.
-        way: the same, but frames with a noise level as they were at it, on their way from the noise.
+        rows: of the clips.
+        state: of the model that is rolled out, before this chunk.
+        way: the latents (B, c, C, h, w) by their level, before each step of the sampler.
+        history: (B, T, C, h, w) the frames before the chunk, as they were made; true within each clip's prefix.
     """
 
+    rows: slice
     state: ModelState
+    way: dict[float, Tensor]
     history: Tensor
-    way: Tensor
 
 
 @torch.no_grad()
-def own_history(
-    model: WorldModel,
-    sampler: Sampler,
-    latents: Tensor,
-    noise: Tensor,
-    levels: Tensor,
-    conditions: Mapping[str, Tensor],
-    prefixes: Tensor,
-    chunk: int,
-) -> Dream:
-    """Roll a model out from clips (B, T, C, h, w).
+def own_history(model: WorldModel, sampler: Sampler, lesson: Lesson, prefixes: Tensor) -> Iterator[Moment]:
+    """Roll a model out from the shortest of the prefixes to the end of the clips, chunk after chunk.
 
     Args:
         model: in evaluation mode.
-        noise: (B, T, C, h, w) what each chunk is made from.
-        levels: (B, T) of the sampler's, at which its way is looked at; 0: when it is done.
+        lesson: whose noise each chunk is made from.
         prefixes: (B,) frames, whole chunks; T for a clip that stays as it is.
     """
-    batch, frames = latents.shape[:2]
-    start = int(prefixes.min())
-    own = torch.arange(frames, device=latents.device) >= prefixes[:, None]  # (B, T)
-    led, clean = Conditions(conditions), latents.new_zeros(batch, chunk)
-    history, way = latents.clone(), latents.clone()
-    state = began = state_after(model, latents[:, :start], led[:start], chunk)
-    for first in range(start, frames, chunk):
+    start, chunk, led = int(prefixes.min()), lesson.chunk, Conditions(lesson.conditions)
+    own = after_prefix(lesson.latents, prefixes)
+    history = lesson.latents.clone()
+    state = state_after(model, None, history[:, :start], led[:start], chunk)
+    for first in range(start, history.shape[1], chunk):
         rows = slice(first, first + chunk)
-
-        def look(level: float, x: Tensor, rows: slice = rows) -> None:
-            way[:, rows] = torch.where(levels[:, rows, None, None, None] == level, x, way[:, rows])
-
-        made = denoise(model, sampler, noise[:, rows], led[rows], state, passing=look)
-        history[:, rows] = torch.where(own[:, rows, None, None, None], made, latents[:, rows])
-        noises = write_noise(own[:, rows])
-        _, state = model(history[:, rows], clean, led[rows], state, chunk, history[:, rows], noises)
-    way = torch.where(levels[:, :, None, None, None] > 0, way, history)
-    return Dream(began, history[:, start:], way[:, start:])
+        way: dict[float, Tensor] = {}
+        made = denoise(model, sampler, lesson.noise[:, rows], led[rows], state, passing=way.__setitem__)
+        yield Moment(rows, state, way, history)
+        history[:, rows] = torch.where(own[:, rows, None, None, None], made, history[:, rows])
+        state = state_after(model, state, history[:, rows], led[rows], chunk, write_noise(own[:, rows]))
 
 
 @torch.no_grad()
-def state_after(model: WorldModel, latents: Tensor, conditions: Mapping[str, Tensor], chunk: int) -> ModelState:
-    """What a model knows when it has seen clean frames (B, T, C, h, w); T may be 0."""
-    state, clean = model.initial_state(len(latents)), latents.new_zeros(latents.shape[:2])
-    return model(latents, clean, conditions, state, chunk, latents)[1] if latents.shape[1] else state
+def state_after(
+    model: WorldModel,
+    state: ModelState | None,
+    latents: Tensor,
+    conditions: Conditions,
+    chunk: int,
+    noise: float | Tensor = 1.0,
+) -> ModelState:
+    """What a model knows when it has seen clean frames (B, T, C, h, w); T may be 0. `state` None: it knew nothing."""
+    state = model.initial_state(len(latents)) if state is None else state
+    if not latents.shape[1]:
+        return state
+    return model(latents, latents.new_zeros(latents.shape[:2]), conditions, state, chunk, latents, noise)[1]
+
+
+def after_prefix(latents: Tensor, prefixes: Tensor) -> Tensor:
+    """(B, T) whether the student makes each frame of clips (B, T, C, h, w)."""
+    return torch.arange(latents.shape[1], device=latents.device) >= prefixes[:, None]
 
 
 def write_noise(own: Tensor) -> Tensor:

@@ -64,6 +64,10 @@ def make_train_state(
     model.activation_checkpointing = config.activation_checkpointing
     if config.compile:
         compile_where_possible(model, accelerator.device)
+    if config.few:
+        model.requires_grad_(False)
+        for parameter in model.few_parameters():
+            parameter.requires_grad_(True)
     ema = WorldModel(model.config).eval()
     ema.load_state_dict(model.state_dict())
     if checkpoint is not None:
@@ -82,8 +86,9 @@ def make_train_state(
 
 def _parameter_groups(model: WorldModel, config: TrainConfig) -> list[dict[str, Any]]:
     """Weight decay for matrices only."""
-    matrices = [parameter for parameter in model.parameters() if parameter.ndim >= 2]
-    others = [parameter for parameter in model.parameters() if parameter.ndim < 2]
+    learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    matrices = [parameter for parameter in learnt if parameter.ndim >= 2]
+    others = [parameter for parameter in learnt if parameter.ndim < 2]
     return [
         {"params": matrices, "weight_decay": config.weight_decay, "lr": config.learning_rate},
         {"params": others, "weight_decay": 0.0, "lr": config.learning_rate},

@@ -45,7 +45,7 @@ class Forgetful(nn.Module):
     def recollect(self, state: object, conditions: object, chunk: int) -> None:
         return None
 
-    def recollect_clip(self, latents: object, conditions: object, chunk: int, state: object) -> None:
+    def recollect_clip(self, latents: object, conditions: object, chunk: int) -> None:
         return None
 
     def forward(
@@ -178,6 +178,7 @@ class Midpoint:
     steps: int = 4
     power: float = 1.0
     guidance: float = 0.0
+    temperature: float = 1.0
 
     def levels(self) -> tuple[float, ...]:
         return tuple((1 - step / self.steps) ** self.power for step in range(self.steps + 1))
@@ -207,9 +208,7 @@ def test_a_teacher_keeps_its_sampler(
 def test_a_teacher_that_does_not_pass_the_students_levels_is_told(workspace: Path, teacher: Path, monkeypatch) -> None:
     monkeypatch.setitem(SAMPLERS, "midpoint", Midpoint)
     config, model = make_config("tiny", workspace / "data/maze", None, []), load_model(teacher)[0].config
-    with pytest.raises(
-        LssvwmError, match=r"Midpoint.steps=8, power=2.0, guidance=0.0. does not visit the student's noise levels"
-    ):
+    with pytest.raises(LssvwmError, match=r"Midpoint.steps=8, power=2.0, .*does not visit the student's noise levels"):
         with_distillation(config, model, "teacher", Midpoint(8, 2.0), 2)
 
 
@@ -278,6 +277,17 @@ def test_a_guided_teacher_is_asked_as_its_rollout_would_ask_it(teacher: Path, ch
             torch.testing.assert_close(found[:, rows], expected, atol=1e-4, rtol=1e-4)
         elif first >= 2 * kept:
             assert not torch.allclose(found[:, rows], expected, atol=1e-4), "the last frames are guided, too"
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.5, 1.0])
+def test_a_student_is_sampled_at_its_teachers_temperature_and_shown_all_of_the_noise(
+    workspace: Path, teacher: Path, temperature: float
+) -> None:
+    config, model = make_config("tiny", workspace / "data/maze", None, []), load_model(teacher)[0].config
+    student = with_distillation(config, model, "teacher", Euler(4, temperature=temperature), 2)
+    assert student.distill is not None
+    assert student.sampler == Euler(2, temperature=temperature)
+    assert student.distill.taught == Euler(4, temperature=1.0)
 
 
 def test_a_student_may_take_as_many_steps_as_a_teacher_with_guidance(workspace: Path, teacher: Path) -> None:
@@ -390,6 +400,8 @@ def test_the_command_makes_a_world_with_its_own_steps(workspace: Path, tmp_path:
     assert "other settings (distill.teacher_sampler" in again
     again = lssvwm(tmp_path, *command, "--guidance", "1", "--own-history", "--steps", "3", fails=True).stderr
     assert "other settings (distill.own_history: False, now True)" in again
+    again = lssvwm(tmp_path, *command, "--guidance", "1", "--temperature", "0", "--steps", "3", fails=True).stderr
+    assert "other settings (distill.temperature: 1.0, now 0.0)" in again
     command = (*command, "--guidance", "1")
     assert "continuing runs/test-2-steps from step 2" in lssvwm(tmp_path, *command, "--steps", "3").stderr
     short = ("--context", "10", "--frames", "10", "--episodes", "1", "--json", "--videos", "0")

@@ -77,8 +77,8 @@ def test_a_sharded_model_trains_as_a_whole_one(workspace: Path, one: Run) -> Non
 
 
 def test_a_student_learns_from_its_own_history_in_two_processes_what_it_does_in_one(workspace: Path) -> None:
-    """Half of the clips have a prefix, so a process has some of each kind."""
-    options = ("--own-history", "--steps", "1", "--clip-frames", "20", "--threads", "1", *SETTINGS)
+    """Half of the clips have a prefix, each its own, so that a process asks its model as often as it needs to."""
+    options = ("--own-history", "--steps", "1", "--clip-frames", "40", "--threads", "1", *SETTINGS)
     command = ("lssvwm_cli.app", "distill", "test", *options, "--set", "train.prefix_probability=0.5")
     runs = []
     for processes in (1, 2):

@@ -34,6 +34,7 @@ def run_training(
     *overrides: str,
     stop_after: int | None = None,
     device: torch.device = CPU,
+    init_from: Path | None = None,
 ) -> Finished:
     torch.set_num_threads(1)
     data = workspace / "data/maze"
@@ -44,7 +45,7 @@ def run_training(
     def stop() -> str | None:
         return "SIGTERM" if stop_after is not None and reached >= stop_after else None
 
-    for event in train(run, config, device, stop=stop):
+    for event in train(run, config, device, init_from=init_from, stop=stop):
         reached = event.step
     assert isinstance(event, Finished)
     return event
@@ -84,6 +85,26 @@ def test_checkpoint_holds_an_average_that_is_a_world(workspace: Path, tmp_path: 
     raw, average = load_file(last / "training_state/raw.safetensors"), load_file(last / "model/model.safetensors")
     assert raw.keys() == average.keys()
     assert any(not torch.equal(raw[name], average[name]) for name in raw)
+
+
+@pytest.mark.parametrize("recall", [0, 64])
+def test_few_weights_learn_where_few_are_to_and_go_on_after_a_stop(
+    workspace: Path, tmp_path: Path, recall: int
+) -> None:
+    shape, start = f"model.recall={recall}", Run(tmp_path / "start")
+    run_training(workspace, start.folder, 4, shape)
+    settings = (shape, "train.few=true", "train.warmup_steps=0", "train.ema_decay=0.5")
+    run_training(workspace, tmp_path / "whole", 4, *settings, init_from=start.world)
+    assert run_training(workspace, tmp_path / "parts", 4, *settings, init_from=start.world, stop_after=2).step == 2
+    assert run_training(workspace, tmp_path / "parts", 4, *settings).step == 4
+    runs = [Run(tmp_path / name).world / "model.safetensors" for name in ("start", "whole", "parts")]
+    before, whole, parts = (load_file(file) for file in runs)
+    torch.testing.assert_close(whole, parts, rtol=0, atol=0)
+    changed = {name for name, tensor in whole.items() if not torch.equal(tensor, before[name])}
+    readers = {"embed_recollection.weight", "gate.weight"} if recall else set()
+    vectors = {name for name, tensor in whole.items() if tensor.ndim == 1}
+    assert readers <= changed <= vectors | readers
+    assert len(changed) > len(vectors) / 2
 
 
 def test_learning_falls_below_the_start(workspace: Path, tmp_path: Path) -> None:
