@@ -209,12 +209,7 @@ def with_model(config: RunConfig, model: ModelConfig) -> RunConfig:
 
 
 def with_distillation(
-    config: RunConfig,
-    model: ModelConfig,
-    teacher: str,
-    teacher_sampler: Sampler,
-    steps: int,
-    own_history: bool = False,
+    config: RunConfig, model: ModelConfig, teacher: str, teacher_sampler: Sampler, steps: int, own_history: bool = False
 ) -> RunConfig:
     """The config of a student of this model, at the temperature of its teacher, who shows it all of the noise.
 

@@ -124,6 +124,8 @@ def starting_model(
     origin = init_from if run.last is None else run.last / MODEL_FOLDER
     if origin is None and config.distill:
         raise LssvwmError(f"{run.folder}: distils {config.distill.teacher}; start it with: lssvwm distill")
+    if origin is None and config.train.few:
+        raise LssvwmError(f"{run.folder}: train.few adapts a world, and there is none yet; name one with --init-from")
     if origin is None:
         initial = None
         measured: dict[str, Any] = {"action_scaling": action_scaling(shards), **odometry_fields(shards)}

@@ -86,12 +86,12 @@ class Distillation:
         seen = shown(whole["pose"], prefixes, self.teacher.config.recall_lengths[1])[:, :, None, None, None]
         guide = _Guide(self.teacher, self.teacher_sampler, Conditions(whole), chunk)
         total = noise.new_zeros(len(latents))
-        for rows, state, way, history in own_history(dreamer, self.sampler, lesson, prefixes):
+        for rows, state, known, way, history in own_history(dreamer, self.sampler, lesson, prefixes):
             led = {name: told[:, rows] for name, told in lesson.conditions.items()}
             guide.follow(history[:, : rows.start], write_noise(own[:, : rows.start]))
             for step, (level, x) in enumerate(way.items()):
                 levels = torch.full(x.shape[:2], level, device=x.device)
-                velocity, _ = model(x, levels, led, state, chunk, keep=False)
+                velocity, _ = model(x, levels, led, state, chunk, recollection=known, keep=False)
                 there = guide.goes(x, self._span(step))
                 elsewhere, truth = (x - there) / (level - schedule[step + 1]), (x - latents[:, rows]) / level
                 error = velocity - torch.lerp(elsewhere, truth, seen[:, rows])

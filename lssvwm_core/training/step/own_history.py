@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lssvwm_core.conditions import Conditions
-from lssvwm_core.model.recall import GENERATED_NOISE
+from lssvwm_core.model.recall import GENERATED_NOISE, Recollection
 from lssvwm_core.model.state import ModelState
 from lssvwm_core.model.world_model import WorldModel
 from lssvwm_core.sampling import Sampler, denoise
@@ -32,12 +32,14 @@ class Moment(NamedTuple):
     Attributes:
         rows: of the clips.
         state: of the model that is rolled out, before this chunk.
+        recollection: what its memory by least squares says of the chunk.
         way: the latents (B, c, C, h, w) by their level, before each step of the sampler.
         history: (B, T, C, h, w) the frames before the chunk, as they were made; true within each clip's prefix.
     """
 
     rows: slice
     state: ModelState
+    recollection: Recollection | None
     way: dict[float, Tensor]
     history: Tensor
 
@@ -57,9 +59,9 @@ def own_history(model: WorldModel, sampler: Sampler, lesson: Lesson, prefixes: T
     state = state_after(model, None, history[:, :start], led[:start], chunk)
     for first in range(start, history.shape[1], chunk):
         rows = slice(first, first + chunk)
-        way: dict[float, Tensor] = {}
-        made = denoise(model, sampler, lesson.noise[:, rows], led[rows], state, passing=way.__setitem__)
-        yield Moment(rows, state, way, history)
+        known, way = model.recollect(state, led[rows], chunk), dict[float, Tensor]()
+        made = denoise(model, sampler, lesson.noise[:, rows], led[rows], state, known, passing=way.__setitem__)
+        yield Moment(rows, state, known, way, history)
         history[:, rows] = torch.where(own[:, rows, None, None, None], made, history[:, rows])
         state = state_after(model, state, history[:, rows], led[rows], chunk, write_noise(own[:, rows]))
 

@@ -73,7 +73,7 @@ def test_its_way_begins_with_the_noise_and_each_step_is_the_models(world: World)
     latents, noise, led = clips(world.model)
     history, moments = roll_out(world, latents, noise, led, [20, 20])
     assert [moment.rows for moment in moments] == [slice(20, 25), slice(25, 30)]
-    for rows, state, way, _ in moments:
+    for rows, state, _, way, _ in moments:
         assert list(way) == [1.0, 0.5]
         assert torch.equal(way[1.0], noise[:, rows])
         for level, after in ((1.0, way[0.5]), (0.5, history[:, rows])):
@@ -177,7 +177,7 @@ def test_the_loss_is_that_of_each_clip_step_by_step(world: World, prefixes: list
         seen = shown(one.whole["pose"], after, world.model.config.recall_lengths[1])[..., None, None, None]
         assert prefix == 15 or 0 < seen[:, 10:15].max() <= 1
         errors = []
-        for rows, state, way, history in own_history(world.model.eval(), Euler(2), one, after):
+        for rows, state, _, way, history in own_history(world.model.eval(), Euler(2), one, after):
             own = write_noise(torch.arange(rows.start)[None] >= prefix)
             past, clean = history[:, : rows.start], torch.zeros(1, rows.start)
             blank, rows_led = objective.teacher.initial_state(1), led[rows]

@@ -107,6 +107,12 @@ def test_few_weights_learn_where_few_are_to_and_go_on_after_a_stop(
     assert len(changed) > len(vectors) / 2
 
 
+def test_few_weights_need_a_world_to_begin_with(workspace: Path, tmp_path: Path) -> None:
+    with pytest.raises(LssvwmError, match=r"run: train.few adapts a world, and there is none yet; .* --init-from"):
+        run_training(workspace, tmp_path / "run", 2, "train.few=true")
+    assert not Run(tmp_path / "run").checkpoints.exists()
+
+
 def test_learning_falls_below_the_start(workspace: Path, tmp_path: Path) -> None:
     run_training(workspace, tmp_path / "run", 24, "train.warmup_steps=5", "train.learning_rate=0.003")
     losses = [json.loads(line)["loss"] for line in Run(tmp_path / "run").metrics_file.open()]
