@@ -4,6 +4,7 @@ A new preset is one more record in `PRESETS`; the commands, their help and the s
 Nothing here imports torch or numpy.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Annotated, Any
@@ -46,13 +47,15 @@ class Preset:
 
 PAPER_STAGES = (Stage(400, 150_000, 1), Stage(800, 250_000, 1))  # maze reasoning
 
+MOST_RECALLED = 2**25  # numbers, of two bytes each, that the memory by least squares of a preset holds
+
 PRESETS = {
     "tiny": Preset(
         stages=(Stage(40, 6000, 6), Stage(100, 6000, 3), Stage(200, 6000, 2), Stage(400, 6000, 1)),
         learning_rate=1e-3,
         patch=2,
         tokens_a_side=4,
-        model={"recall": 1024},
+        model={"recall": 8192},
     ),
     "small": Preset(
         stages=(Stage(100, 20_000, 8), *PAPER_STAGES),
@@ -64,7 +67,7 @@ PRESETS = {
             "depth": 6,
             "mlp_ratio": 4.0,
             "block_sizes": ((4, 4), (1, 1), (2, 2), (1, 1)),
-            "recall": 1024,
+            "recall": 8192,
         },
     ),
     "base": Preset(
@@ -97,6 +100,8 @@ def preset(name: str, latent_shape: tuple[int, int, int], **overrides: Any) -> "
     given = {"latent_shape": latent_shape, "patch": _patch(chosen, latent_shape, width), **chosen.model}
     if not overrides.get("pose_names"):
         given.pop("recall", None)  # nothing to remember by
+    if "recall" in given:
+        given["recall"] = min(given["recall"], MOST_RECALLED // math.prod(latent_shape))
     return ModelConfig(**{**given, **overrides})
 
 

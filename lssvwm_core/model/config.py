@@ -8,7 +8,11 @@ from lssvwm_datasets.poses import kinds_of, plane_of
 from lssvwm_datasets.streams import STREAMS, check_further, columns_of
 
 DEFAULT_MIXERS = ("scan", "attention")
-MOST = {"depth": 256, "frame_window": 4096}  # beyond is a mistake, or malice: the weights do not tell these sizes
+MOST = {
+    "depth": 256,
+    "frame_window": 4096,
+    "recall": 2**20,
+}  # beyond is a mistake, or malice: the weights do not tell these sizes
 MOST_MIXERS = 16  # of a layer
 MOST_CHUNK_SIZES = 16  # each is trained, and its cost measured, on its own
 RENAMED_FIELDS = {"state_width": "d_state", "head_width": "headdim"}  # names in files of version 0.1, and today's
@@ -52,9 +56,9 @@ class ModelConfig:
     pose_address: bool = True
     """Poses enter B and C of the scan: a frame is written and looked up by where it was seen from."""
     recall: int = 0
-    """n, addresses of the memory by least squares: about as many as frames to be kept apart. 0: there is none."""
+    """Frames that the memory by least squares keeps; any world may be given more. 0: there is no such memory."""
     recall_lengths: tuple[float, float] = (0.05, 0.5)
-    """Shortest and longest scale of its features, in the units of poses; fitted to the shards when a run starts."""
+    """How far apart poses are alike, at least and at most, in their units; fitted to the shards when a run starts."""
     recall_ridge: float = 1e-3
     """How much it smooths: λ of ridge regression."""
     mlp_ratio: float = 3.0
@@ -98,8 +102,10 @@ class ModelConfig:
             raise ValueError(f"action_scaling has {len(self.action_scaling)} rows for {len(self.action_names)} actions")
         kinds_of(self.pose_names, self.pose_kinds)  # raises where they do not fit
         shortest, longest = self.recall_lengths
-        if self.recall < 0 or self.recall % 2 or (self.recall and not self.pose_names):
-            raise ValueError(f"recall is {self.recall}; expected an even number, and 0 where there are no poses")
+        if self.recall < 0 or (self.recall and not self.pose_names):
+            raise ValueError(f"recall is {self.recall}; expected a number of frames, and 0 where there are no poses")
+        if 0 < self.recall < max(self.chunk_sizes, default=0):
+            raise ValueError(f"recall is {self.recall}; expected at least the largest of the chunks {self.chunk_sizes}")
         if not 0 < shortest <= longest or not self.recall_ridge > 0:
             raise ValueError(
                 f"recall_lengths {self.recall_lengths} must ascend from above 0, and recall_ridge lie above 0"

@@ -1,17 +1,22 @@
-"""A memory by least squares: what was seen from a pose comes back when the pose does, as exactly as addresses allow.
+"""A memory by least squares: what was seen from a pose comes back when the pose does, as exactly as it was seen.
 
-The state of a scan adds what it sees, x ⊗ B, so that memories of neighbouring poses blur each other. Here the same
-addresses, random Fourier features φ of the pose (Rahimi and Recht, 2007), are fitted to what was seen from them: W
-minimises Σ |v - φW|² / R + λ |W|² over all frames v so far. That is kept up to date exactly, at a fixed size and cost,
-by recursive least squares (a Kalman filter with constant weights):
+The state of a scan adds what it sees, x ⊗ B, so that memories of neighbouring poses blur each other. Here the latents v
+of frames are fitted as a function of the pose, by kernel ridge regression (the mean of a Gaussian process; Rasmussen
+and Williams, 2006, ch. 2). Of the frames seen so far, with poses q,
 
-    K = PΦᵀ (R + ΦPΦᵀ)⁻¹        W += K (V - ΦW)        P -= KΦP        for a chunk with addresses Φ and latents V
+    recalled(p) = k (K + λR)⁻¹ V        novelty(p) = 1 - k (K + λR)⁻¹ kᵀ        k = k(p, q), K = k(q, q)
 
-P, the inverse of λ + ΣφᵀΦ / R, also says how well a place is known: the novelty λ·φPφᵀ is 1 where nothing like it was
-seen, and falls with every look. R is the noise of what is written: what a world made itself counts for less than what
-was recorded. In the literature: recursive least squares, the mesa layer (von Oswald et al., 2023), ridge read-outs.
+where k(p, q), the likeness of two poses, is a mean of Gaussians of their distance. The novelty is 1 where nothing like
+the pose was seen, and falls with every look. R is the noise of what is written: what a world made itself counts for
+less than what was recorded.
 
-Nothing here is learnt by gradients, and none flow through it: addresses are fixed when the model is made.
+Frames are kept as they are, the last `frames` of them that told anything new, and a pose is recalled from the `NEAREST`
+of them: all others are so far that they hardly count. So size and cost stay the same however much was seen, and places
+far apart share nothing. (Random features of the pose, whose weights are kept up to date by recursive least squares,
+cost as much and hold as many frames as there are features: after that all places pass for known, and what they recall
+is a mixture; docs/memory.md.)
+
+Nothing here is learnt by gradients, and none flow through it.
 """
 
 import math
@@ -23,7 +28,10 @@ from torch import Tensor, nn
 RecallState = dict[str, Tensor]
 
 GENERATED_NOISE = 4.0  # R of frames that a world made itself: what was really seen is not overwritten by them
-BLOCK_FRAMES = 256  # solved together at most: bounds time and memory of a long context
+NEAREST = 32  # frames that a pose is recalled from, at most
+GAUSSIANS = 8  # that the likeness of two poses is the mean of: widths from the shortest to the longest, by ratios
+TELLS = 2.0  # times the novelty that one look leaves: from a pose that is better known a frame is not kept
+READ_FRAMES = 64  # recalled together at most: bounds the memory of a long clip
 
 
 class Recollection(NamedTuple):
@@ -51,34 +59,37 @@ class Recall(nn.Module):
     Args:
         columns: P, of a pose.
         latent_shape: (C, h, w) of a frame.
-        addresses: n, features of a pose; about as many as there are frames to be kept apart. Even.
-        lengths: shortest and longest scale of the features, in the pose's units.
+        frames: that are kept; the oldest makes room for a new one.
+        lengths: shortest and longest width of the Gaussians, in the pose's units.
         ridge: λ.
     """
-
-    frequencies: Tensor
 
     def __init__(
         self,
         columns: int,
         latent_shape: tuple[int, int, int],
-        addresses: int,
+        frames: int,
         lengths: tuple[float, float] = (0.05, 0.5),
         ridge: float = 1e-3,
     ) -> None:
         super().__init__()
-        self.latent_shape, self.addresses, self.ridge = latent_shape, addresses, ridge
-        shortest, longest = (math.log(length) for length in lengths)
-        scales = torch.empty(addresses // 2).uniform_(shortest, longest).exp()
-        self.register_buffer("frequencies", torch.randn(columns, addresses // 2) / scales)
+        self.columns, self.latent_shape, self.frames, self.ridge = columns, latent_shape, frames, ridge
+        ratio = lengths[1] / lengths[0]
+        self.widths = tuple(lengths[0] * ratio ** ((i + 0.5) / GAUSSIANS) for i in range(GAUSSIANS))
 
-    def initial_state(self, batch: int) -> RecallState:
-        """The memory that has seen nothing: `covariance` P (B, n, n) and `weights` W (B, n, C·h·w), both float64."""
-        eye = torch.eye(self.addresses, dtype=torch.float64, device=self.frequencies.device) / self.ridge
+    def initial_state(self, batch: int, device: torch.device | None = None) -> RecallState:
+        """The memory that has seen nothing.
+
+        Its tensors: `poses` (B, frames, P) and `latents` (B, frames, C·h·w) of the frames that are kept, these in
+        float16 as in shards, the `noises` (B, frames) that they were written with, and `kept` (B,), how many frames
+        ever were: the next takes that place, counted around.
+        """
         values = math.prod(self.latent_shape)
         return {
-            "covariance": eye.repeat(batch, 1, 1),
-            "weights": eye.new_zeros(batch, self.addresses, values),
+            "poses": torch.zeros(batch, self.frames, self.columns, device=device),
+            "latents": torch.zeros(batch, self.frames, values, dtype=torch.float16, device=device),
+            "noises": torch.ones(batch, self.frames, device=device),
+            "kept": torch.zeros(batch, dtype=torch.int64, device=device),
         }
 
     @torch.no_grad()
@@ -87,107 +98,117 @@ class Recall(nn.Module):
     ) -> tuple[Recollection, RecallState]:
         """What is known of each frame before its chunk is seen, and the memory when all of them were.
 
-        Frames are recalled from `state` and from the chunks before their own, as if one chunk after another were read
-        and then written; a clip in pieces of whole chunks gives what it gives as a whole.
+        Frames are recalled from `state` and from the chunks before their own: one chunk after another is read and then
+        written, so that a clip in pieces of whole chunks gives what it gives as a whole.
 
         Args:
             poses: (B, T, P); rows of NaN are unknown: such frames are neither recalled nor remembered. None: all are.
             latents: (B, T, C, h, w) clean latents, to be remembered.
             noise: R of these frames, or (B, T) of each; 1 for recorded ones.
         """
-        batch, frames = latents.shape[:2]
-        noises = self._noises(noise, batch, frames)
-        addresses = self._addresses(poses, batch, frames)  # (B, T, n)
-        values = latents.double().flatten(2)  # (B, T, C·h·w)
-        recalled, novelty = [], []
-        step = max(1, BLOCK_FRAMES // chunk) * chunk
-        for start in range(0, frames, step):
-            rows = slice(start, start + step)
-            known, new, state = self._block(state, addresses[:, rows], values[:, rows], chunk, noises[:, rows])
-            recalled.append(known)
-            novelty.append(new)
-        found = torch.cat(recalled, dim=1).unflatten(2, self.latent_shape)
-        return Recollection(found.float(), torch.cat(novelty, dim=1).float()), state
-
-    def gram(self, poses: Tensor) -> Tensor:
-        """(T, T) float64 ΦΦᵀ of known poses (T, P): how much two of them are the same place, 1 for the very same."""
-        addresses = self._addresses(poses[None], 1, len(poses))[0]
-        return addresses @ addresses.mT
+        frames, noises, values = latents.shape[1], self._noises(noise, latents), latents.flatten(2)
+        state, recalled = {name: tensor.clone() for name, tensor in state.items()}, []
+        for start in range(0, frames, chunk):
+            rows = slice(start, start + chunk)
+            there = None if poses is None else poses[:, rows]
+            found = self.read(state, there, len(values[0, rows]))
+            recalled.append(found)
+            if there is not None:
+                self._write(state, there, values[:, rows], noises[:, rows], found.novelty)
+        return Recollection(*(torch.cat(parts, dim=1) for parts in zip(*recalled, strict=True))), state
 
     @torch.no_grad()
     def of_clip(self, poses: Tensor | None, latents: Tensor, chunk: int, noise: float | Tensor = 1.0) -> Recollection:
         """What `forward` recalls of clips that begin with nothing, without the memory at their end: for training.
 
-        As no P is carried along, the Gram matrix of the clip's own addresses is all that is needed.
+        All frames are solved at once, from all before them instead of the nearest.
         """
-        addresses = self._addresses(poses, *latents.shape[:2])
-        prior = addresses @ addresses.mT / self.ridge  # ΦPΦᵀ
-        noises = self._noises(noise, *latents.shape[:2])
-        recalled, left, _ = _solve(prior, latents.double().flatten(2), chunk, noises)
-        return Recollection(recalled.unflatten(2, self.latent_shape).float(), self._novelty(addresses, left).float())
+        batch, frames = latents.shape[:2]
+        if poses is None:
+            return self._nothing(batch, frames, latents.device)
+        likeness, noises = self._likeness_of(poses, poses), self.ridge * self._noises(noise, latents)
+        recalled, left = _solve(likeness, latents.double().flatten(2), chunk, noises)
+        return self._found(recalled, left, poses)
 
     @torch.no_grad()
     def read(self, state: RecallState, poses: Tensor | None, frames: int) -> Recollection:
         """What is known of the poses (B, T, P), none of which is remembered."""
-        batch = len(state["weights"])
-        addresses = self._addresses(poses, batch, frames)
-        spread = addresses @ state["covariance"]
-        novelty = self._novelty(addresses, (spread * addresses).sum(dim=-1))
-        return Recollection((addresses @ state["weights"]).unflatten(2, self.latent_shape).float(), novelty.float())
-
-    def _block(
-        self, state: RecallState, addresses: Tensor, values: Tensor, chunk: int, noises: Tensor
-    ) -> tuple[Tensor, Tensor, RecallState]:
-        """One block of frames, all at once: what is recalled, what is left of the variance, and the memory after."""
-        covariance, weights = state["covariance"], state["weights"]
-        spread = covariance @ addresses.mT  # PΦᵀ (B, n, T)
-        known = addresses @ weights
-        recalled, left, solved = _solve(addresses @ spread, values - known, chunk, noises)
-        gain = torch.linalg.solve_triangular(solved.factor, spread.mT, upper=False)  # (B, T, n)
-        covariance = torch.baddbmm(covariance, gain.mT, gain, alpha=-1)
-        if addresses.shape[1] > chunk:  # one chunk adds rounding only, and this takes long
-            covariance = (covariance + covariance.mT) / 2
-        after = {"covariance": covariance, "weights": torch.baddbmm(weights, gain.mT, solved.white)}
-        return known + recalled, self._novelty(addresses, left), after
-
-    def _noises(self, noise: float | Tensor, batch: int, frames: int) -> Tensor:
-        """(B, T) float64."""
-        return torch.as_tensor(noise, dtype=torch.float64, device=self.frequencies.device).expand(batch, frames)
-
-    def _addresses(self, poses: Tensor | None, batch: int, frames: int) -> Tensor:
-        """(B, T, n) float64 of length 1; zeros where a pose is unknown."""
         if poses is None:
-            return torch.zeros(batch, frames, self.addresses, dtype=torch.float64, device=self.frequencies.device)
-        known = ~poses.isnan().any(dim=-1, keepdim=True)
-        angles = poses.nan_to_num(0.0).double() @ self.frequencies.double()
-        return torch.cat([angles.cos(), angles.sin()], dim=-1) * known * (2 / self.addresses) ** 0.5
+            return self._nothing(len(state["kept"]), frames, state["poses"].device)
+        parts = [self._read(state, part) for part in poses.split(READ_FRAMES, dim=1)]
+        return Recollection(*(torch.cat(part, dim=1) for part in zip(*parts, strict=True)))
 
-    def _novelty(self, addresses: Tensor, variance: Tensor) -> Tensor:
-        """λ·φPφᵀ, kept within [0, 1]; 1 for unknown poses."""
-        unknown = addresses.abs().amax(dim=-1) == 0
-        return (self.ridge * variance).clamp(0, 1).masked_fill(unknown, 1.0)
+    def gram(self, poses: Tensor) -> Tensor:
+        """(T, T) float64 of known poses (T, P): how much two of them are the same place, 1 for the very same."""
+        return self._likeness_of(poses[None], poses[None])[0]
+
+    def _read(self, state: RecallState, poses: Tensor) -> Recollection:
+        there = torch.arange(self.frames, device=poses.device) < state["kept"][:, None]
+        apart = torch.cdist(poses.nan_to_num(0.0).double(), state["poses"].double())
+        apart, nearest = apart.masked_fill(~there[:, None], torch.inf).topk(min(NEAREST, self.frames), largest=False)
+        world = torch.arange(len(poses), device=poses.device)[:, None, None]
+        latents, noises = state["latents"][world, nearest].double(), state["noises"][world, nearest].double()
+        places = state["poses"][world, nearest].double()  # (B, T, nearest, P)
+        known = apart.isfinite()  # fewer are kept at first
+        likeness = self._likeness(torch.cdist(places, places)) * (known[..., None] & known[..., None, :])
+        factor = torch.linalg.cholesky(likeness + self.ridge * torch.diag_embed(noises))
+        to_them = self._likeness(apart)[..., None]
+        shares = torch.cholesky_solve(to_them, factor)
+        left = 1 - (shares * to_them).sum(dim=(-2, -1))
+        return self._found((shares.mT @ latents)[..., 0, :], left, poses)
+
+    def _write(self, state: RecallState, poses: Tensor, latents: Tensor, noises: Tensor, novelty: Tensor) -> None:
+        """Keep the frames of a chunk that tell anything, in place."""
+        tells = _are_known(poses) & (novelty > TELLS * self.ridge * noises)
+        places = (state["kept"][:, None] + tells.cumsum(dim=1) - 1) % self.frames
+        world, frame = tells.nonzero(as_tuple=True)
+        into = world, places[world, frame]
+        for name, values in (("poses", poses), ("latents", latents), ("noises", noises)):
+            state[name][into] = values[world, frame].to(state[name].dtype)
+        state["kept"] += tells.sum(dim=1)
+
+    def _found(self, recalled: Tensor, left: Tensor, poses: Tensor) -> Recollection:
+        """In float32; nothing of unknown poses."""
+        known = _are_known(poses)
+        latents = (recalled * known[..., None]).unflatten(2, self.latent_shape).float()
+        return Recollection(latents, left.clamp(0, 1).masked_fill(~known, 1.0).float())
+
+    def _nothing(self, batch: int, frames: int, device: torch.device) -> Recollection:
+        latents = torch.zeros(batch, frames, *self.latent_shape, device=device)
+        return Recollection(latents, torch.ones(batch, frames, device=device))
+
+    def _noises(self, noise: float | Tensor, latents: Tensor) -> Tensor:
+        """(B, T) float64."""
+        return torch.as_tensor(noise, dtype=torch.float64, device=latents.device).expand(*latents.shape[:2])
+
+    def _likeness_of(self, some: Tensor, others: Tensor) -> Tensor:
+        """(B, T, S) float64 of poses (B, T, P) and (B, S, P); none with unknown ones."""
+        known = _are_known(some)[..., None] & _are_known(others)[..., None, :]
+        return self._likeness(torch.cdist(some.nan_to_num(0.0).double(), others.nan_to_num(0.0).double())) * known
+
+    def _likeness(self, apart: Tensor) -> Tensor:
+        """Of distances: 1 at none, falling to 0; 0 at an infinite one."""
+        squares = -0.5 * apart.square()
+        return torch.stack([(squares / width**2).exp() for width in self.widths]).mean(dim=0)
 
 
-class _Solved(NamedTuple):
-    factor: Tensor
-    """(B, T, T) L, the Cholesky factor of R + ΦPΦᵀ: row i says how frame i follows from those before it."""
-    white: Tensor
-    """(B, T, C·h·w) what is new in each frame."""
+def _are_known(poses: Tensor) -> Tensor:
+    """(…, P) -> (…)"""
+    return ~poses.isnan().any(dim=-1)
 
 
-def _solve(prior: Tensor, errors: Tensor, chunk: int, noises: Tensor) -> tuple[Tensor, Tensor, _Solved]:
-    """What the earlier chunks tell of each frame's errors, and the variance that they leave.
+def _solve(likeness: Tensor, values: Tensor, chunk: int, noises: Tensor) -> tuple[Tensor, Tensor]:
+    """What the earlier chunks tell of each frame, (B, T, C·h·w), and the novelty that they leave, (B, T).
 
     Within a chunk, no frame knows of another.
 
     Args:
-        prior: (B, T, T) ΦPΦᵀ.
-        errors: (B, T, C·h·w) what the memory did not know.
-        noises: (B, T) R of each frame.
+        likeness: (B, T, T) K.
+        values: (B, T, C·h·w).
+        noises: (B, T) λR of each frame.
     """
-    factor = torch.linalg.cholesky(prior + torch.diag_embed(noises))
-    white = torch.linalg.solve_triangular(factor, errors, upper=False)
-    number = torch.arange(prior.shape[-1], device=prior.device) // chunk
+    factor = torch.linalg.cholesky(likeness + torch.diag_embed(noises))
+    white = torch.linalg.solve_triangular(factor, values, upper=False)
+    number = torch.arange(likeness.shape[-1], device=likeness.device) // chunk
     before = factor * (number[:, None] > number)  # of earlier chunks
-    left = prior.diagonal(dim1=-2, dim2=-1) - before.square().sum(dim=-1)
-    return before @ white, left, _Solved(factor, white)
+    return before @ white, 1 - before.square().sum(dim=-1)

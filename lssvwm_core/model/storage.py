@@ -12,7 +12,15 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from lssvwm_core.model.tensors import check_regular, problems, read_header, read_tensors, specs_of, write_tensors
+from lssvwm_core.model.tensors import (
+    Header,
+    check_regular,
+    problems,
+    read_header,
+    read_tensors,
+    specs_of,
+    write_tensors,
+)
 from lssvwm_datasets.errors import LssvwmError
 from lssvwm_datasets.files import sha256_of, write_json
 from lssvwm_datasets.schema import convert, read_json
@@ -21,6 +29,7 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 VAE_WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"  # the name that diffusers gives it
 AUTOENCODER_FOLDER = "autoencoder"  # beside the shards, in a run, in a world: the one that belongs there
+FORMER_TENSORS = ("recall.frequencies",)  # of worlds whose memory by least squares had addresses; none are learnt
 SHIPPED = Path(__file__).resolve().parents[1] / "weights"  # models that come with the package, side by side
 
 Config = TypeVar("Config")
@@ -77,7 +86,7 @@ def outline(folder: Path, build: Callable[[], Model], weights: str = WEIGHTS_FIL
 
     Raises: LssvwmError when it cannot be built, or when it is not the model of the folder's weights.
     """
-    header = read_header(folder / weights)
+    header = _header_of(folder / weights)
     try:
         with torch.device("meta"):
             model = build()
@@ -108,10 +117,16 @@ def fill(path: Path, model: nn.Module) -> None:
     Raises: LssvwmError naming tensors that are missing, unexpected, of another shape or type, or not finite.
     """
     specs = specs_of(model.state_dict())
-    differing = problems(read_header(path), specs)
+    differing = problems(_header_of(path), specs)
     if differing:
         raise LssvwmError(f"{path}: does not fit the model: {_in_short(differing)}")
     model.load_state_dict(read_tensors(path, specs))
+
+
+def _header_of(path: Path) -> Header:
+    """What a file of weights holds, but for what nobody asks for any more."""
+    header = read_header(path)
+    return header._replace(tensors={name: spec for name, spec in header.tensors.items() if name not in FORMER_TENSORS})
 
 
 def weights_file(folder: Path) -> Path:

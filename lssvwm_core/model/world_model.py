@@ -101,7 +101,7 @@ class WorldModel(nn.Module):
             state.mixers.append(self.odometer.initial_state(batch))
             state.unknown_as_nan = frozenset(state_name(len(mixers), name) for name in state.mixers[-1])
         if self.recall is not None:
-            state.mixers.append(self.recall.initial_state(batch))
+            state.mixers.append(self.recall.initial_state(batch, self.position.device))
         return state
 
     def forward(

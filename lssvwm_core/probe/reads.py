@@ -35,7 +35,7 @@ class MemoryReads:
                 self._scans.append((number, mixer, _projection(rows, generator)))
         self._recalled = None
         if model.recall is not None:
-            self._recalled = _projection(state.mixers[-1]["weights"].shape[-1], generator)
+            self._recalled = _projection(state.mixers[-1]["latents"].shape[-1], generator)
         self.width = WIDTH * len(self._scans) + (WIDTH + 1) * (self._recalled is not None)
         if not self.width:
             raise ValueError("no memory of this model is addressed by poses")

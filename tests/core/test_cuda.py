@@ -16,6 +16,7 @@ from lssvwm_core.cuda_graph import Graphs, Replay, record_graph
 from lssvwm_core.diffusion import flow_loss
 from lssvwm_core.model.attention import windowed_attention
 from lssvwm_core.model.config import ModelConfig
+from lssvwm_core.model.recall import NEAREST
 from lssvwm_core.model.world_model import WorldModel
 from lssvwm_core.rollout import Rollout
 from lssvwm_core.scan import mamba_ssm_backend
@@ -91,11 +92,13 @@ def test_windowed_attention_is_that_of_a_cpu(chunk: int, window: int, unknown: i
 
 @pytest.mark.parametrize("chunk", [1, 5])
 def test_recall_is_a_direct_solve(chunk: int) -> None:
-    memory, (poses, latents) = recall().to(CUDA), walk(60)
-    _, state = memory(memory.initial_state(2), poses.to(CUDA), latents.to(CUDA), chunk)
-    covariance, weights = direct(memory.cpu(), poses[0], latents[0], torch.ones(60, dtype=torch.float64))
-    torch.testing.assert_close(state["covariance"][0].cpu(), covariance, atol=1e-6, rtol=1e-6)
-    torch.testing.assert_close(state["weights"][0].cpu(), weights, atol=1e-6, rtol=1e-6)
+    memory, (poses, latents) = recall(), walk(NEAREST)
+    _, state = memory(memory.initial_state(2, CUDA), poses.to(CUDA), latents.to(CUDA), chunk)
+    asked = poses + 0.05
+    found = memory.read(state, asked.to(CUDA), NEAREST)
+    expected, novelty = direct(memory, poses[0], latents[0], torch.ones(NEAREST), asked[0])
+    torch.testing.assert_close(found.latents[0].cpu(), expected, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(found.novelty[0].cpu(), novelty, atol=1e-6, rtol=1e-6)
 
 
 @pytest.fixture(scope="module")

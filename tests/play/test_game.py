@@ -150,11 +150,12 @@ def recall_of(tensors: dict[str, torch.Tensor], name: str) -> torch.Tensor:
 CHANGES: dict[str, Change] = {
     "state NaN": change_state(lambda state: state * torch.nan),
     "state one infinity": change_state(lambda state: state.index_fill(0, torch.tensor([0]), torch.inf)),
-    "state that runs away": lambda tensors, _: tensors.update(
-        {name: torch.full_like(tensor, 1e30) for name, tensor in tensors.items() if name.startswith("mixers.")}
-    ),
-    "covariance of no positive matrix": lambda tensors, _: recall_of(tensors, "covariance").fill_(-1e19),
-    "weights that run away": lambda tensors, _: recall_of(tensors, "weights").fill_(1e300),
+    "state that runs away": lambda tensors, _: [
+        tensor.fill_(min(1e30, torch.finfo(tensor.dtype).max))
+        for name, tensor in tensors.items()
+        if name.startswith("mixers.") and tensor.is_floating_point()
+    ],
+    "noises of no positive matrix": lambda tensors, _: recall_of(tensors, "noises").fill_(-1e19),
     "state cut": change_state(lambda state: state[..., :-1].clone()),
     "state of whole numbers": change_state(lambda state: state.to(torch.int64)),
     "state gone": lambda tensors, _: tensors.pop(next(name for name in tensors if not name.startswith("extra."))),

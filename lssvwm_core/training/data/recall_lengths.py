@@ -43,9 +43,7 @@ def _clip(shards: ShardSet, episode: StoredEpisode) -> tuple[Tensor, Tensor] | N
 
 def _likelihood(config: ModelConfig, lengths: Lengths, poses: Tensor, values: Tensor) -> float:
     """Log marginal likelihood of a value, but for a constant, at the likeliest scale of the values."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        memory = Recall(poses.shape[1], config.latent_shape, config.recall, lengths, config.recall_ridge)
+    memory = Recall(poses.shape[1], config.latent_shape, config.recall, lengths, config.recall_ridge)
     prior = memory.gram(poses) + config.recall_ridge * torch.eye(len(poses), dtype=torch.float64)
     factor = torch.linalg.cholesky(prior)
     white = torch.linalg.solve_triangular(factor, values - values.mean(dim=0), upper=False)

@@ -159,18 +159,28 @@ def starting_model(
     given: dict[str, Any] = {name: getattr(shape, name) for name in ODOMETRY}
     if not initial.config.recall:  # a memory can be added to a world that has none
         given |= {name: getattr(shape, name) for name in ("recall", "recall_lengths", "recall_ridge")}
-    if replace(initial.config, **given) != shape:
+    if not _is_of_shape(initial.config, given, shape):
         raise LssvwmError(f"{init_from}: its model differs from this run's; give the same preset and --set model.…")
     model.load_state_dict(model.state_dict() | initial.state_dict())
     if student_from is not None:
         student, header, _ = load_model(student_from)
         check_same_data(header, shards, student_from)
-        if replace(student.config, **given) != shape:
+        if not _is_of_shape(student.config, given, shape):
             raise LssvwmError(f"{student_from}: its model differs from that of the teacher, {init_from}")
         model.load_state_dict(model.state_dict() | student.state_dict())
     if init_from is not None and (base_model := repository_of(init_from)):
         write_json(run.folder / ORIGIN_FILE, {"base_model": base_model})
     return model, initial if config.distill else None
+
+
+def _is_of_shape(config: ModelConfig, given: dict[str, Any], shape: ModelConfig) -> bool:
+    """Whether weights of a model are those of this shape, to which `given` is given anew.
+
+    How many frames a memory by least squares keeps is no matter of weights.
+    """
+    if config.recall and shape.recall:
+        given = {**given, "recall": shape.recall}
+    return replace(config, **given) == shape
 
 
 def check_trackers(wanted: tuple[str, ...]) -> None:

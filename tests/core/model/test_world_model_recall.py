@@ -30,7 +30,7 @@ def clip(normal: Callable[..., Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
     """20 frames of two worlds; the second half of the poses is to be reckoned."""
     poses = normal(2, 20, 4, seed=1)
     poses[:, 10:] = torch.nan
-    return normal(2, 20, 3, 4, 4), {"pose": poses, "action": normal(2, 20, 3, seed=2).sign().relu()}
+    return normal(2, 20, 3, 4, 4).half().float(), {"pose": poses, "action": normal(2, 20, 3, seed=2).sign().relu()}
 
 
 @torch.no_grad()
@@ -135,7 +135,8 @@ def test_the_memory_is_saved_and_of_one_size(
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"recall": 3},
+        {"recall": 4},  # a chunk has 5
+        {"recall": 2**21},
         {"recall": -2},
         {"recall_lengths": (1.0, 0.1)},
         {"recall_ridge": 0.0},

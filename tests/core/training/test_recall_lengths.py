@@ -21,10 +21,8 @@ def shards(lengths: tuple[float, float], unknown: int = 0) -> Any:
     stored = {}
     for number in range(2):
         poses = torch.rand(200, 4, generator=rng).mul(torch.tensor([4.0, 4.0, 1.0, 1.0]))
-        torch.manual_seed(number)
-        memory = Recall(4, CONFIG.latent_shape, 1000, lengths)
-        addresses = memory._addresses(poses[None], 1, 200)[0]
-        values = addresses @ torch.randn(1000, 32, generator=rng).double()
+        gram = Recall(4, CONFIG.latent_shape, 1000, lengths).gram(poses) + 1e-6 * torch.eye(200)
+        values = torch.linalg.cholesky(gram) @ torch.randn(200, 32, generator=rng).double()
         poses[:unknown] = torch.nan
         stored[number] = {"poses": poses.numpy(), "latents": values.unflatten(1, (2, 4, 4)).numpy().astype(np.float16)}
     episodes = [SimpleNamespace(number=number, length=200) for number in stored]
