@@ -188,8 +188,10 @@ class Recall(nn.Module):
 
     def _likeness(self, apart: Tensor) -> Tensor:
         """Of distances: 1 at none, falling to 0; 0 at an infinite one."""
-        squares = -0.5 * apart.square()
-        return torch.stack([(squares / width**2).exp() for width in self.widths]).mean(dim=0)
+        squares, total = -0.5 * apart.square(), torch.zeros_like(apart)
+        for width in self.widths:
+            total += (squares / width**2).exp()
+        return total / len(self.widths)
 
 
 def _are_known(poses: Tensor) -> Tensor:
