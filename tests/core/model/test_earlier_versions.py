@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from lssvwm_core.model.config import RENAMED_FIELDS, ModelConfig, with_current_names
+from lssvwm_core.model.storage import FORMER_TENSORS, WEIGHTS_FILE
+from lssvwm_core.model.tensors import read_header
 from lssvwm_core.presets import preset
 from lssvwm_core.resolve import shipped_models
 from lssvwm_core.training.run.config import load_run_config, make_config
@@ -28,6 +30,15 @@ def test_a_run_whose_config_has_the_former_names_loads() -> None:
     model = load_run_config(RUN.config_file).model
     assert (model["d_state"], model["headdim"]) == (8, 16)
     assert not set(RENAMED_FIELDS) & set(model)
+
+
+def test_a_world_whose_memory_had_features_loads() -> None:
+    """They stood beside the weights, and nobody asks for them any more."""
+    folder = shipped_models()["maze-world-4-steps"]
+    assert set(FORMER_TENSORS) <= set(read_header(folder / WEIGHTS_FILE).tensors), "this artefact proves nothing"
+    model, _, _ = load_model(folder)
+    assert model.recall is not None
+    assert not set(FORMER_TENSORS) & set(model.state_dict())
 
 
 def test_both_names_set_the_same_field_and_the_last_word_counts(tmp_path: Path) -> None:

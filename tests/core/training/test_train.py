@@ -107,6 +107,15 @@ def test_few_weights_learn_where_few_are_to_and_go_on_after_a_stop(
     assert len(changed) > len(vectors) / 2
 
 
+def test_a_memory_may_keep_more_frames_than_that_of_the_world_it_begins_with(workspace: Path, tmp_path: Path) -> None:
+    start = Run(tmp_path / "start")
+    run_training(workspace, start.folder, 2, "model.recall=32")
+    run_training(workspace, tmp_path / "more", 2, "model.recall=64", init_from=start.world)
+    assert load_model(Run(tmp_path / "more").world)[0].config.recall == 64
+    with pytest.raises(LssvwmError, match="its model differs from this run's"):
+        run_training(workspace, tmp_path / "none", 2, "model.recall=0", init_from=start.world)
+
+
 def test_few_weights_need_a_world_to_begin_with(workspace: Path, tmp_path: Path) -> None:
     with pytest.raises(LssvwmError, match=r"run: train.few adapts a world, and there is none yet; .* --init-from"):
         run_training(workspace, tmp_path / "run", 2, "train.few=true")
