@@ -187,7 +187,7 @@ class Recall(nn.Module):
         return self._likeness(torch.cdist(some.nan_to_num(0.0).double(), others.nan_to_num(0.0).double())) * known
 
     def _likeness(self, apart: Tensor) -> Tensor:
-        """Of distances: 1 at none, falling to 0; 0 at an infinite one."""
+        """How alike poses at such distances are: 1 at none, 0 at an infinite one."""
         squares, total = -0.5 * apart.square(), torch.zeros_like(apart)
         for width in self.widths:
             total += (squares / width**2).exp()
