@@ -8,11 +8,7 @@ from lssvwm_datasets.poses import kinds_of, plane_of
 from lssvwm_datasets.streams import STREAMS, check_further, columns_of
 
 DEFAULT_MIXERS = ("scan", "attention")
-MOST = {
-    "depth": 256,
-    "frame_window": 4096,
-    "recall": 2**20,
-}  # beyond is a mistake, or malice: the weights do not tell these sizes
+MOST = {"depth": 256, "frame_window": 4096, "recall": 2**20}  # weights do not tell these: more is a mistake, or malice
 MOST_MIXERS = 16  # of a layer
 MOST_CHUNK_SIZES = 16  # each is trained, and its cost measured, on its own
 RENAMED_FIELDS = {"state_width": "d_state", "head_width": "headdim"}  # names in files of version 0.1, and today's
