@@ -30,7 +30,7 @@ RecallState = dict[str, Tensor]
 GENERATED_NOISE = 4.0  # R of frames that a world made itself: what was really seen is not overwritten by them
 NEAREST = 32  # frames that a pose is recalled from, at most
 GAUSSIANS = 8  # that the likeness of two poses is the mean of: widths from the shortest to the longest, by ratios
-TELLS = 2.0  # times the novelty that one look leaves: from a pose that is better known a frame is not kept
+TELLS = 2.0  # a frame is kept unless its pose is known better than one look of so many times its noise leaves it
 READ_FRAMES = 64  # recalled together at most: bounds the memory of a long clip
 
 
@@ -111,7 +111,7 @@ class Recall(nn.Module):
         for start in range(0, frames, chunk):
             rows = slice(start, start + chunk)
             there = None if poses is None else poses[:, rows]
-            found = self.read(state, there, len(values[0, rows]))
+            found = self.read(state, there, values[:, rows].shape[1])
             recalled.append(found)
             if there is not None:
                 self._write(state, there, values[:, rows], noises[:, rows], found.novelty)
@@ -123,11 +123,10 @@ class Recall(nn.Module):
 
         All frames are solved at once, from all before them instead of the nearest.
         """
-        batch, frames = latents.shape[:2]
         if poses is None:
-            return self._nothing(batch, frames, latents.device)
-        likeness, noises = self._likeness_of(poses, poses), self.ridge * self._noises(noise, latents)
-        recalled, left = _solve(likeness, latents.double().flatten(2), chunk, noises)
+            return self._nothing(len(latents), latents.shape[1], latents.device)
+        noises = self.ridge * self._noises(noise, latents)
+        recalled, left = _solve(self.gram(poses), latents.double().flatten(2), chunk, noises)
         return self._found(recalled, left, poses)
 
     @torch.no_grad()
@@ -139,8 +138,9 @@ class Recall(nn.Module):
         return Recollection(*(torch.cat(part, dim=1) for part in zip(*parts, strict=True)))
 
     def gram(self, poses: Tensor) -> Tensor:
-        """(T, T) float64 of known poses (T, P): how much two of them are the same place, 1 for the very same."""
-        return self._likeness_of(poses[None], poses[None])[0]
+        """(…, T, P) -> (…, T, T) float64: how much two poses are the same place, 1 for the very same, 0 if unknown."""
+        known, places = _are_known(poses), poses.nan_to_num(0.0).double()
+        return self._likeness(torch.cdist(places, places)) * (known[..., None] & known[..., None, :])
 
     def _read(self, state: RecallState, poses: Tensor) -> Recollection:
         there = torch.arange(self.frames, device=poses.device) < state["kept"][:, None]
@@ -159,7 +159,8 @@ class Recall(nn.Module):
 
     def _write(self, state: RecallState, poses: Tensor, latents: Tensor, noises: Tensor, novelty: Tensor) -> None:
         """Keep the frames of a chunk that tell anything, in place."""
-        tells = _are_known(poses) & (novelty > TELLS * self.ridge * noises)
+        noisy = TELLS * self.ridge * noises
+        tells = _are_known(poses) & (novelty > noisy / (1 + noisy))
         places = (state["kept"][:, None] + tells.cumsum(dim=1) - 1) % self.frames
         world, frame = tells.nonzero(as_tuple=True)
         into = world, places[world, frame]
@@ -181,11 +182,6 @@ class Recall(nn.Module):
         """(B, T) float64."""
         return torch.as_tensor(noise, dtype=torch.float64, device=latents.device).expand(*latents.shape[:2])
 
-    def _likeness_of(self, some: Tensor, others: Tensor) -> Tensor:
-        """(B, T, S) float64 of poses (B, T, P) and (B, S, P); none with unknown ones."""
-        known = _are_known(some)[..., None] & _are_known(others)[..., None, :]
-        return self._likeness(torch.cdist(some.nan_to_num(0.0).double(), others.nan_to_num(0.0).double())) * known
-
     def _likeness(self, apart: Tensor) -> Tensor:
         """How alike poses at such distances are: 1 at none, 0 at an infinite one."""
         squares, total = -0.5 * apart.square(), torch.zeros_like(apart)
@@ -195,7 +191,7 @@ class Recall(nn.Module):
 
 
 def _are_known(poses: Tensor) -> Tensor:
-    """(…, P) -> (…)"""
+    """Which of the poses (…, P) have no NaN: (…)."""
     return ~poses.isnan().any(dim=-1)
 
 

@@ -184,6 +184,15 @@ def test_who_stands_still_forgets_nothing() -> None:
     assert memory.read(state, poses, 50).novelty.max() < 0.01
 
 
+@pytest.mark.parametrize("ridge", [1e-4, 0.1, 2.0])
+@pytest.mark.parametrize("noise", [1.0, 4.0])
+def test_one_look_is_kept_and_the_same_again_is_not_whatever_is_smoothed(ridge: float, noise: float) -> None:
+    memory, (poses, latents) = Recall(4, SHAPE, 16, ridge=ridge), walk(1)
+    _, once = memory(memory.initial_state(2), poses, latents, 1, noise)
+    _, again = memory(once, poses, latents, 1, noise)
+    assert once["kept"].tolist() == again["kept"].tolist() == [1, 1]
+
+
 def test_what_a_world_made_counts_for_less_than_what_was_recorded() -> None:
     memory, (poses, latents) = recall(), walk(1)
     made = memory(memory.initial_state(2), poses, -latents, 1, noise=4.0)[1]
